@@ -1,0 +1,96 @@
+"""Fixtures for all tests: one real Postgres for the session, and a fresh database for each test that asks."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+import psycopg
+import pytest
+from hypothesis import settings
+from psycopg import sql
+
+from token_pipelines.demo.postgres import EmbeddedPostgres
+from token_pipelines.demo.registry import create_schema
+
+REGISTRY_TEMPLATE = "registry_template"
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+REQUIRE_ALL = os.environ.get("TOKEN_PIPELINES_REQUIRE_ALL") == "1"
+
+# The machine's load is no fault of a test, and in CI a test must not fail on one push and pass on the next.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# Speed without giving up what a crash must not lose: fsync and synchronous_commit stay on.
+SERVER_SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "1h",
+    "autovacuum": "off",
+}
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """Start the session's Postgres server."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=SERVER_SETTINGS)
+    with server:
+        yield server
+    shutil.rmtree(server.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def registry_template(postgres_server: EmbeddedPostgres) -> str:
+    """Make a database with the registry's empty tables, to be cloned, and give its name."""
+    postgres_server.create_database(REGISTRY_TEMPLATE)
+    with psycopg.connect(postgres_server.url(REGISTRY_TEMPLATE)) as connection:
+        create_schema(connection)
+    return REGISTRY_TEMPLATE
+
+
+@pytest.fixture
+def registry_url(postgres_server: EmbeddedPostgres, registry_template: str) -> Iterator[str]:
+    """Give the URL of a fresh database with the registry's empty tables."""
+    yield from _database(postgres_server, "registry", registry_template)
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """Give the URL of a fresh, empty database."""
+    yield from _database(postgres_server, "empty", None)
+
+
+def _database(server: EmbeddedPostgres, kind: str, template: str | None) -> Iterator[str]:
+    name = f"{kind}_{uuid.uuid4().hex[:12]}"
+    server.create_database(name, template)
+    yield server.url(name)
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With TOKEN_PIPELINES_REQUIRE_ALL=1 a skipped test is a failure: what did not run proves nothing."""
+    report = yield
+    return _refuse_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Refuse the skip of a whole module as well."""
+    report = yield
+    return _refuse_skip(report)
+
+
+def _refuse_skip(report: Report) -> Report:
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{why} (TOKEN_PIPELINES_REQUIRE_ALL=1 allows no skip)"
+    return report

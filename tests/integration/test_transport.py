@@ -1,0 +1,564 @@
+"""What the relay's answers mean, against a real SMTP server that misbehaves as told."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from smtpd import Action, Script, Smtpd, times
+
+from token_pipelines.config import Smtp
+from token_pipelines.errors import ConfigError, RelayError
+from token_pipelines.mail.message import Envelope
+from token_pipelines.mail.transport import Connection, Relay
+from token_pipelines.model import Outcome, Stage, State
+
+DATA = b"Subject: hello\r\n\r\n.dot\r\n..two\r\nnothing\r\n.\r\nafter a lone dot\r\n"
+ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=DATA)
+OLD = ("8BITMIME",)
+UP_TO_DOT = ("mail", "rcpt", "data")
+
+
+def smtp(port: int, **changes: object) -> Smtp:
+    ordinary = {"host": "127.0.0.1", "port": port, "security": "none", "timeout": "5s", "rate": None}
+    return Smtp.model_validate({**ordinary, **changes})
+
+
+def connect(server: Smtpd, **changes: object) -> Connection:
+    return Relay(smtp(server.port, **changes)).connect()
+
+
+def send(script: Script | None = None, envelope: Envelope = ENVELOPE, **changes: object) -> tuple[Outcome, Smtpd]:
+    """The outcome of one message, after which the same connection must still deliver another."""
+    with Smtpd(script=script) as server, connect(server, **changes) as connection:
+        outcome = connection.send(envelope)
+        after = Envelope(sender="noreply@example.org", recipient="next@example.org", data=b"next\r\n")
+        assert connection.send(after).state is State.SENT
+    assert server.accepted[-1].recipient == "next@example.org"
+    return outcome, server
+
+
+def answers(stage: str, code: int, text: str) -> Script:
+    """Answer so at that stage, once: each test's second message goes through."""
+    return times(1, stage, Action(code=code, text=text))
+
+
+def test_send_accepted() -> None:
+    """Sent, with the queue id, byte for byte, in one transaction on one connection."""
+    outcome, server = send()
+    assert outcome.state is State.SENT
+    assert (outcome.stage, outcome.code, outcome.enhanced) == (Stage.DOT, 250, "2.0.0")
+    assert outcome.queue_id is not None
+    assert outcome.reply == f"2.0.0 Ok: queued as {outcome.queue_id}"
+    assert [(one.sender, one.recipient) for one in server.accepted] == [
+        ("noreply@example.org", "ada@example.org"),
+        ("noreply@example.org", "next@example.org"),
+    ]
+    assert server.accepted[0].data == DATA
+    assert server.accepted[0].message["Subject"] == "hello"
+    assert server.connections == 1
+    assert [line.split()[0].upper() for line in server.commands] == [
+        "EHLO",
+        *("MAIL", "RCPT", "DATA") * 2,
+        "QUIT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "queue_id"),
+    [
+        ("2.0.0 Ok: queued as 4fXyZ01abc", "4fXyZ01abc"),
+        ("OK id=1rAbCd-0000Xy-2Z", "1rAbCd-0000Xy-2Z"),
+        ("2.0.0 4BN0x123 Message accepted for delivery", "4BN0x123"),
+        ("2.6.0 <x@y.example> [InternalId=123456789, Hostname=a.example] Queued mail for delivery", "123456789"),
+        ("2.0.0 OK  1700000000 ab12cd34-20020a17.5 - gsmtp", "ab12cd34-20020a17.5"),
+        ("ok 1700000000 qp 12345", "12345"),
+        ("Ok 0102018c1234abcd-1a2b-000000", "0102018c1234abcd-1a2b-000000"),
+        ("Message Queued (8F2A-11.1)", "8F2A-11.1"),
+        ("2.0.0 Ok", None),
+        ("thank you", None),
+    ],
+)
+def test_send_queue_id(reply: str, queue_id: str | None) -> None:
+    """The relay's own name for the message, in the dialects of the common relays."""
+    outcome, _ = send(times(1, "dot", Action(text=reply, code=250)))
+    assert (outcome.state, outcome.queue_id) == (State.SENT, queue_id)
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize(("code", "text"), [(450, "4.2.0 greylisted"), (452, "4.2.2 full"), (451, "4.7.1 try later")])
+def test_send_not_now(stage: str, code: int, text: str) -> None:
+    """4xx on this message: deferred, and the connection goes on."""
+    outcome, server = send(answers(stage, code, text))
+    assert outcome == Outcome(state=State.DEFERRED, stage=Stage(stage), code=code, enhanced=text[:5], reply=text)
+    assert server.connections == 1
+    assert ("RSET" in server.commands) == (stage != "dot")
+    assert len(server.accepted) == 1
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize(
+    ("code", "text", "enhanced", "dead"),
+    [
+        (550, "5.1.1 no such user", "5.1.1", True),
+        (550, "5.1.2 no such domain", "5.1.2", True),
+        (553, "5.1.3 odd address", "5.1.3", True),
+        (551, "5.1.6 moved away", "5.1.6", True),
+        (556, "5.1.10 null MX", "5.1.10", True),
+        (550, "5.1.0 some address trouble", "5.1.0", False),
+        (550, "5.1.100 unheard of", "5.1.100", False),
+        (552, "5.2.2 mailbox full", "5.2.2", False),
+        (554, "no", None, False),
+        (550, "2.1.1 a code of another class", None, False),
+        (550, "5.1.1\nno such user\nnone at all", "5.1.1", True),
+    ],
+)
+def test_send_never(stage: str, code: int, text: str, enhanced: str | None, *, dead: bool) -> None:
+    """5xx on this message: failed; only what is certain about an address condemns it."""
+    outcome, server = send(answers(stage, code, text))
+    assert (outcome.state, outcome.stage, outcome.code) == (State.FAILED, Stage(stage), code)
+    assert (outcome.enhanced, outcome.address_is_dead) == (enhanced, dead)
+    assert outcome.reply == " ".join(text.split())
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
+@pytest.mark.parametrize("text", ["5.7.1 blocked", "5.7.26 SPF", "5.1.7 bad sender", "5.1.8 bad sender's domain"])
+def test_send_policy_or_sender_refused(stage: str, text: str) -> None:
+    """Blames us, not the recipient: the relay's trouble, with stage and reply."""
+    with (
+        Smtpd(script=answers(stage, 550, text)) as server,
+        connect(server) as connection,
+        pytest.raises(RelayError, match=rf"answered 550 {text} at .*; mend what its reply names"),
+    ):
+        connection.send(ENVELOPE)
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(550, "5.1.1 no"), (451, "4.3.0 later"), (554, "no"), (530, "5.7.0 log in")]
+)
+def test_send_mail_refused(code: int, text: str) -> None:
+    """Any refusal of MAIL blames the sender."""
+    with (
+        Smtpd(script=answers("mail", code, text)) as server,
+        connect(server) as connection,
+        pytest.raises(RelayError, match=rf"answered {code} {text} at MAIL FROM; check email\.from"),
+    ):
+        connection.send(ENVELOPE)
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize("stage", [*UP_TO_DOT, "dot"])
+def test_send_service_closing_once(stage: str) -> None:
+    """A 421 is tried again, once, on a new connection."""
+    outcome, server = send(times(1, stage, Action(code=421, text="4.3.2 closing", drop="answered")))
+    assert outcome.state is State.SENT
+    assert server.connections == 2
+    assert [one.recipient for one in server.accepted] == ["ada@example.org", "next@example.org"]
+
+
+@pytest.mark.parametrize("stage", [*UP_TO_DOT, "dot"])
+def test_send_service_closing_twice(stage: str) -> None:
+    """Then it is the relay's trouble, even where it keeps the connection open; a later send connects anew."""
+    script = times(2, stage, Action(code=421, text="4.3.2 closing"))
+    with Smtpd(script=script) as server, connect(server) as connection:
+        with pytest.raises(RelayError, match=r"it answered 421 4\.3\.2 closing at .*, twice; look at its log"):
+            connection.send(ENVELOPE)
+        assert server.accepted == []
+        assert server.connections == 2
+        assert connection.send(ENVELOPE).state is State.SENT
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+@pytest.mark.parametrize("stage", UP_TO_DOT)
+def test_send_lost_once(stage: str, drop: str) -> None:
+    """Lost before the dot: tried again, once, on a new connection."""
+    outcome, server = send(times(1, stage, Action(drop=drop)))  # type: ignore[arg-type]
+    assert outcome.state is State.SENT
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("stage", UP_TO_DOT)
+def test_send_lost_twice(stage: str) -> None:
+    """Then it is the relay's trouble, and the sentence says where."""
+    with (
+        Smtpd(script=times(2, stage, Action(drop="before"))) as server,
+        connect(server) as connection,
+        pytest.raises(RelayError, match=rf"connection lost at {stage.upper()}.*, twice"),
+    ):
+        connection.send(ENVELOPE)
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize("stage", UP_TO_DOT)
+def test_send_stalled_before_the_dot(stage: str) -> None:
+    """Slow is as good as lost."""
+    with (
+        Smtpd(script=times(2, stage, Action(stall=1.0))) as server,
+        connect(server, timeout=0.2) as connection,
+        pytest.raises(RelayError, match=rf"no answer in time at {stage.upper()}"),
+    ):
+        connection.send(ENVELOPE)
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize(("drop", "delivered"), [("before", 0), ("after", 1)])
+def test_send_lost_after_the_dot(drop: str, delivered: int) -> None:
+    """Accepted or not, nobody can tell: unknown, and not tried again here."""
+    outcome, server = send(times(1, "dot", Action(drop=drop)))  # type: ignore[arg-type]
+    assert outcome == Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply="connection lost after the final dot")
+    assert [one.recipient for one in server.accepted] == ["ada@example.org"] * delivered + ["next@example.org"]
+
+
+def test_send_stalled_after_the_dot() -> None:
+    """The time was up while the relay had it: unknown."""
+    outcome, server = send(times(1, "dot", Action(stall=1.0)), timeout=0.3)
+    assert (outcome.state, outcome.stage) == (State.UNKNOWN, Stage.DOT)
+    assert outcome.reply == "no answer in time after the final dot"
+    assert len(server.accepted) == 2
+
+
+def test_send_nonsense_after_the_dot() -> None:
+    """An answer that is neither yes nor no leaves doubt."""
+    outcome, _ = send(times(1, "dot", Action(code=354, text="pardon")))
+    assert (outcome.state, outcome.code) == (State.UNKNOWN, 354)
+
+
+def test_send_reset_refused() -> None:
+    """The outcome stands, and the next message gets a new connection."""
+    both = [times(1, "rcpt", Action(code=550, text="5.1.1 no")), times(1, "rset", Action(drop="before"))]
+    outcome, server = send(lambda stage, argument: both[0](stage, argument) or both[1](stage, argument))
+    assert (outcome.state, outcome.address_is_dead) == (State.FAILED, True)
+    assert server.connections == 2
+
+
+def test_send_recycled() -> None:
+    """A connection is renewed after so many messages."""
+    with Smtpd() as server, connect(server, recycle_after=2) as connection:
+        for _ in range(5):
+            assert connection.send(ENVELOPE).state is State.SENT
+    assert server.connections == 3
+    assert server.commands.count("QUIT") == 3
+    assert len(server.accepted) == 5
+
+
+def test_send_stale_connection() -> None:
+    """A relay that hung up while we idled costs nothing but a new connection."""
+    with Smtpd(script=times(1, "dot", Action(code=250, text="ok", drop="answered"))) as server:
+        with connect(server) as connection:
+            assert connection.send(ENVELOPE).state is State.SENT
+            assert connection.send(ENVELOPE).state is State.SENT
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5.1.1 <ada@example.org>: no such user",
+        "5.1.1 ADA@EXAMPLE.ORG unknown, ask postmaster@example.net",
+        "5.1.1 see https://help.example/?p=ada%40example.org for ada@example.org",
+        "5.1.1 user\nada@example.org\n[mailbox:ada+x@sub.example.org]",
+    ],
+)
+def test_send_reply_without_addresses(text: str) -> None:
+    """Replies are kept in the ledger; addresses are not."""
+    outcome, _ = send(answers("rcpt", 550, text))
+    assert "<address>" in outcome.reply
+    assert "@" not in outcome.reply
+    assert "ada" not in outcome.reply.lower()
+    assert outcome.reply.startswith("5.1.1 ")
+
+
+def test_send_reply_without_addresses_in_an_error() -> None:
+    """Nor do they reach the Dagster UI."""
+    script = times(1, "rcpt", Action(code=550, text="5.7.1 <ada@example.org>: relay access denied"))
+    with Smtpd(script=script) as server, connect(server) as connection, pytest.raises(RelayError) as caught:
+        connection.send(ENVELOPE)
+    assert "5.7.1 <address>: relay access denied at RCPT TO" in str(caught.value)
+    assert "ada" not in str(caught.value)
+
+
+def test_send_needs_smtputf8() -> None:
+    """Used when offered; a recipient that needs it fails where it is not."""
+    envelope = Envelope(sender="noreply@example.org", recipient="ädä@example.org", data="To: ädä\r\n\r\nx\r\n".encode())
+    outcome, server = send(envelope=envelope)
+    assert outcome.state is State.SENT
+    assert server.accepted[0].recipient == "ädä@example.org"
+    assert "MAIL FROM:<noreply@example.org> SMTPUTF8 BODY=8BITMIME" in server.commands
+    assert "MAIL FROM:<noreply@example.org>" in server.commands
+    with Smtpd(extensions=OLD) as old, connect(old) as connection:
+        assert connection.send(envelope) == Outcome(
+            state=State.FAILED, stage=Stage.RCPT, reply="the relay does not offer SMTPUTF8"
+        )
+        assert connection.send(ENVELOPE).state is State.SENT
+
+
+def test_send_one_write_for_body_and_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writes would wait 44 ms for the delayed acknowledgement in between."""
+    writes: list[bytes] = []
+    with Smtpd() as server, connect(server) as connection:
+        dialogue = connection._dialogue  # noqa: SLF001 -- what crosses the socket is not visible from outside
+        assert dialogue is not None
+        assert dialogue.sock is not None
+        assert dialogue.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        send_one = dialogue.send
+
+        def send_noted(data: bytes) -> None:
+            writes.append(data)
+            send_one(data)
+
+        monkeypatch.setattr(dialogue, "send", send_noted)
+        connection.send(ENVELOPE)
+    assert [write[:4] for write in writes[:4]] == [b"MAIL", b"RCPT", b"DATA", DATA[:4]]
+    assert writes[3].endswith(b"\r\n.\r\n")
+
+
+def test_send_keeps_the_rate() -> None:
+    """One rate for all connections of a relay."""
+    with Smtpd() as server:
+        relay = Relay(smtp(server.port, rate="20/s"))
+        with relay.connect() as one, relay.connect() as other:
+            began = time.monotonic()
+            for connection in (one, other, one, other, one, other):
+                connection.send(ENVELOPE)
+            assert time.monotonic() - began >= 4 / 20  # two may leave at once
+
+
+def test_send_many_threads() -> None:
+    """One relay, several connections, nothing lost and nothing twice."""
+    with Smtpd() as server:
+        relay = Relay(smtp(server.port))
+
+        def work(number: int) -> None:
+            with relay.connect() as connection:
+                for i in range(25):
+                    recipient = f"user{number}-{i}@example.org"
+                    connection.send(Envelope(sender="noreply@example.org", recipient=recipient, data=DATA))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len({one.recipient for one in server.accepted}) == len(server.accepted) == 100
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_connect_tls_verified(security: str, tls: ssl.SSLContext, ca_file: Path) -> None:
+    """A certificate of an authority that we were given is good for both kinds."""
+    with (
+        Smtpd(**{{"starttls": "starttls", "tls": "implicit_tls"}[security]: tls}) as server,  # type: ignore[arg-type]
+        connect(server, security=security, ca_file=ca_file, recycle_after=1) as connection,
+    ):
+        for _ in range(2):
+            assert connection.send(ENVELOPE).state is State.SENT
+    assert len(server.accepted) == 2
+    if security == "starttls":
+        assert [line.split()[0].upper() for line in server.commands[:3]] == ["EHLO", "STARTTLS", "EHLO"]
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+@pytest.mark.parametrize("fault", ["authority", "name"])
+def test_connect_tls_unverified(
+    security: str, fault: str, authority: trustme.CA, ca_file: Path, tmp_path: Path
+) -> None:
+    """An unknown authority or another name: nothing is said to such a relay."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1" if fault == "authority" else "mail.example.org").configure_cert(context)
+    if fault == "authority":
+        ca_file = tmp_path / "other.pem"
+        trustme.CA().cert_pem.write_to_path(str(ca_file))
+    with Smtpd(**{{"starttls": "starttls", "tls": "implicit_tls"}[security]: context}) as server:  # type: ignore[arg-type]
+        with pytest.raises(RelayError, match=r"shows a certificate that cannot be verified \(.+\); set smtp\.host"):
+            connect(server, security=security, ca_file=ca_file)
+        with pytest.raises(RelayError, match=r"cannot be verified"):  # the system's authorities by default
+            connect(server, security=security)
+    assert not any(line.startswith(("MAIL", "AUTH")) for line in server.commands)
+
+
+def test_connect_tls_to_a_plain_port(ca_file: Path) -> None:
+    """The two kinds mixed up."""
+    with (
+        Smtpd() as server,
+        pytest.raises(RelayError, match=r"does not speak TLS here \(.*\); check smtp\.port against"),
+    ):
+        connect(server, security="tls", ca_file=ca_file)
+
+
+def test_connect_plain_to_a_tls_port(tls: ssl.SSLContext) -> None:
+    """The other way round: both sides wait, until the time is up."""
+    with Smtpd(implicit_tls=tls) as server, pytest.raises(RelayError, match=r"no answer to CONNECT .*smtp\.security"):
+        connect(server, security="starttls", timeout=0.3)
+
+
+def test_connect_starttls_not_offered() -> None:
+    """Never falls back to plain text."""
+    with Smtpd() as server, pytest.raises(RelayError, match=r"does not offer STARTTLS; set smtp\.security"):
+        connect(server, security="starttls")
+    assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+def test_connect_starttls_refused(tls: ssl.SSLContext) -> None:
+    """Offered, then refused."""
+    script = times(1, "starttls", Action(code=454, text="4.7.0 TLS not available"))
+    with Smtpd(starttls=tls, script=script) as server:
+        with pytest.raises(RelayError, match=r"answered 454 4\.7\.0 TLS not available to STARTTLS"):
+            connect(server, security="starttls")
+
+
+@pytest.mark.parametrize("username", ["ada", "noreply@example.org"])
+def test_connect_login(username: str, tls: ssl.SSLContext, ca_file: Path) -> None:
+    """The right password over TLS, and over loopback without it."""
+    credentials = {username: "s3cret"}
+    login = {"username": username, "password": "s3cret"}
+    with Smtpd(starttls=tls, credentials=credentials) as server:
+        with connect(server, security="starttls", ca_file=ca_file, **login) as connection:
+            assert connection.send(ENVELOPE).state is State.SENT
+        with connect(server, **login) as connection:
+            assert connection.send(ENVELOPE).state is State.SENT
+    assert len(server.accepted) == 2
+
+
+def test_connect_login_wrong() -> None:
+    """Named with its cure; neither the login nor the password is repeated."""
+    with Smtpd(credentials={"noreply@example.org": "right"}) as server:
+        with pytest.raises(RelayError, match=r"refused the login with 535 5\.7\.8 .*; check smtp\.username") as caught:
+            connect(server, username="noreply@example.org", password="wrong")  # noqa: S106
+    assert "wrong user or password" in str(caught.value)
+    assert "noreply" not in str(caught.value)
+
+
+def test_connect_login_echoed() -> None:
+    """A relay that repeats the login in its refusal does not bring it into our logs."""
+    script = times(9, "auth", Action(code=535, text="5.7.8 no: mailer-login"))
+    with Smtpd(credentials={"mailer-login": "x"}, script=script) as server, pytest.raises(RelayError) as caught:
+        connect(server, username="mailer-login", password="x")  # noqa: S106
+    assert "mailer-login" not in str(caught.value)
+
+
+def test_connect_login_not_offered() -> None:
+    """The port takes no logins."""
+    with Smtpd() as server, pytest.raises(RelayError, match=r"does not offer AUTH; remove smtp\.username, or use the"):
+        connect(server, username="ada", password="x")  # noqa: S106
+
+
+def test_connect_login_by_unknown_means() -> None:
+    """Offered, but not in a way that we know."""
+    with Smtpd(extensions=("AUTH XOAUTH2",)) as server, pytest.raises(RelayError, match=r"offers no way to log in"):
+        connect(server, username="ada", password="x")  # noqa: S106
+
+
+def test_connect_login_not_ascii() -> None:
+    """What smtplib cannot say, we explain."""
+    with Smtpd(credentials={"ada": "pässword"}) as server, pytest.raises(RelayError, match=r"takes only ASCII"):
+        connect(server, username="ada", password="pässword")  # noqa: S106
+
+
+def test_send_login_needed() -> None:
+    """A relay that wants a login refuses MAIL: nobody's address is to blame."""
+    with Smtpd(credentials={"ada": "x"}) as server, connect(server) as connection:
+        with pytest.raises(RelayError, match=r"answered 530 5\.7\.0 log in first at MAIL FROM"):
+            connection.send(ENVELOPE)
+
+
+@pytest.mark.parametrize(("code", "text"), [(421, "4.3.2 too busy"), (554, "5.7.1 not from you")])
+def test_connect_greeting_refuses(code: int, text: str) -> None:
+    """The greeting itself says no."""
+    with Smtpd(script=answers("connect", code, text)) as server:
+        with pytest.raises(RelayError, match=rf"greeted us with {code} {text}; wait until"):
+            connect(server)
+
+
+@pytest.mark.parametrize("stage", ["connect", "ehlo"])
+@pytest.mark.parametrize(("action", "said"), [(Action(drop="before"), "connection lost"), (Action(stall=1), "in time")])
+def test_connect_no_answer(stage: str, action: Action, said: str) -> None:
+    """Says where, and whether it was slow or gone."""
+    with Smtpd(script=times(9, stage, action)) as server:
+        with pytest.raises(RelayError, match=rf"gave no answer to {stage.upper()} \(.*{said}\); check"):
+            connect(server, timeout=0.3)
+
+
+def test_connect_ehlo_unknown() -> None:
+    """A very old relay gets HELO."""
+    outcome, server = send(times(1, "ehlo", Action(code=502, text="what?")))
+    assert outcome.state is State.SENT
+    assert [line.split()[0].upper() for line in server.commands[:2]] == ["EHLO", "HELO"]
+
+
+def test_connect_ehlo_refused() -> None:
+    """Not for this machine."""
+    with Smtpd(script=times(9, "ehlo", Action(code=550, text="5.7.1 go away"))) as server:
+        with pytest.raises(RelayError, match=r"answered 550 5\.7\.1 go away to EHLO; ask its operator"):
+            connect(server)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+def test_connect_refused(closed_port: int) -> None:
+    """Nobody listens."""
+    with pytest.raises(
+        RelayError, match=rf"^The relay 127\.0\.0\.1:{closed_port} refuses connections; check smtp\.port"
+    ):
+        Relay(smtp(closed_port)).connect()
+
+
+def test_connect_unknown_host() -> None:
+    """A name that cannot exist (RFC 6761)."""
+    with pytest.raises(RelayError, match=r"relay\.invalid:25 is not known to the resolver; check smtp\.host"):
+        Relay(smtp(25, host="relay.invalid")).connect()
+
+
+def test_connect_not_smtp() -> None:
+    """Some other service."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                peer.recv(100)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(RelayError, match=r"does not speak SMTP; check smtp\.port"):
+            Relay(smtp(listener.getsockname()[1])).connect()
+        thread.join(5)
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_relay_faulty_ca_file(content: str | None, tmp_path: Path) -> None:
+    """Found before anything is sent."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"smtp\.ca_file .*ca\.pem cannot be read as certificates"):
+        Relay(smtp(25, security="tls", ca_file=path))

@@ -1,0 +1,415 @@
+"""Every template we ship, rendered whole."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from token_pipelines.config import Email, Links
+from token_pipelines.errors import ConfigError, TemplateError
+from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
+from token_pipelines.mail.templates import TEXT_WIDTH
+from token_pipelines.model import Recipient, TokenFacts
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+ADA = Recipient(recipient_id="u 1/2", name="Ada Lovelace", address="ada@example.org")
+RENEW = "https://example.org/settings/tokens/new?from={token_id}&for={recipient_id}"
+MANAGE = "https://example.org/settings/tokens"
+SCRIPT = "<script>alert(1)</script>"
+
+
+def email(service: str = "Example Registry", renew: str | None = RENEW, unsubscribe: str | None = None) -> Email:
+    links = Links(renew=renew, manage=MANAGE, unsubscribe=unsubscribe)
+    return Email.model_validate(
+        {"from": "Example Registry <noreply@example.org>", "service": service, "links": links}, by_name=True
+    )
+
+
+def token(left: timedelta, name: str | None = "ci-deploy", token_id: str = "tok_1", **facts: object) -> TokenFacts:  # noqa: S107 -- an id
+    ordinary = {
+        "scopes": ("publish-new", "publish-update"),
+        "created_at": NOW - 90 * DAY,
+        "last_used_at": NOW - 2 * DAY,
+    }
+    return TokenFacts(token_id=token_id, name=name, expires_at=NOW + left, **{**ordinary, **facts})  # type: ignore[arg-type]
+
+
+def render(tokens: Sequence[TokenFacts], recipient: Recipient = ADA, **changes: object) -> Content:
+    return Renderer(TEMPLATES, email(**changes)).render(recipient, tokens, now=NOW)  # type: ignore[arg-type]
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: the elements, the links and the words."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.words = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.words += data
+
+
+def words(html: str) -> str:
+    return " ".join(Page(html).words.split())
+
+
+@pytest.mark.parametrize(
+    ("left", "subject"),
+    [
+        ((7 * DAY - HOUR,), "Your Example Registry API token expires in 6 days"),
+        ((30 * 60 * timedelta(seconds=1),), "Your Example Registry API token expires in less than an hour"),
+        (
+            (9 * DAY, DAY - HOUR, 3 * DAY),
+            "3 of your Example Registry API tokens expire soon; the first in 23 hours",
+        ),
+        ((-2 * HOUR,), "Your Example Registry API token has expired"),
+        ((timedelta(),), "Your Example Registry API token has expired"),
+        ((-2 * HOUR, -DAY), "2 of your Example Registry API tokens have expired"),
+        (
+            (-2 * HOUR, DAY),
+            "1 of your Example Registry API tokens has expired; 1 more expires in 1 day",
+        ),
+        (
+            (-2 * HOUR, -DAY, 5 * HOUR, DAY),
+            "2 of your Example Registry API tokens have expired; 2 more expire soon, the first in 5 hours",
+        ),
+    ],
+)
+def test_render_subject(left: tuple[timedelta, ...], subject: str) -> None:
+    """How many and how soon, and no token's name."""
+    assert render([token(each) for each in left]).subject == subject
+
+
+def test_render_living_token_whole_text() -> None:
+    """The text part, to the letter."""
+    content = render([token(7 * DAY - HOUR)], unsubscribe="https://example.org/u/{recipient_id}")
+    assert content.text == (
+        "Hello Ada Lovelace,\n"
+        "\n"
+        "One of your API tokens at Example Registry expires in 6 days and 23\n"
+        "hours. From then on it is refused: publishing with it fails, and so do\n"
+        "the CI jobs and scripts that use it.\n"
+        "\n"
+        "  ci-deploy\n"
+        "    Expires:    Monday, 30 November 2026 at 13:06 UTC\n"
+        "                (in 6 days and 23 hours)\n"
+        "    Scopes:     publish-new, publish-update\n"
+        "    Created:    25 August 2026\n"
+        "    Last used:  21 November 2026\n"
+        "    Renew it:   https://example.org/settings/tokens/new?from=tok_1&for=u%201%2F2\n"
+        "\n"
+        'Still in use? Follow "Renew it" to create a replacement, and put it\n'
+        "wherever the old token is used before the time is up.\n"
+        "\n"
+        "No longer needed? Then there is nothing to do.\n"
+        "\n"
+        "See and manage all of your tokens:\n"
+        "https://example.org/settings/tokens\n"
+        "\n"
+        "------------------------------------------------------------------------\n"
+        "You receive this because you own API tokens at Example Registry that\n"
+        "expire.\n"
+        "\n"
+        "To stop these reminders:\n"
+        "https://example.org/u/u%201%2F2\n"
+    )
+
+
+def test_render_mixed_digest_whole_text() -> None:
+    """Expired ones first, under their own heading; most urgent first in each."""
+    content = render(
+        [
+            token(5 * DAY, "later", scopes=(), last_used_at=None),
+            token(-HOUR, "just now"),
+            token(DAY, "tomorrow"),
+            token(-3 * DAY, "long ago"),
+        ],
+        renew=None,
+    )
+    assert content.text == (
+        "Hello Ada Lovelace,\n"
+        "\n"
+        "2 of your API tokens at Example Registry have expired and are now\n"
+        "refused. Publishing with them fails, and so do the CI jobs and scripts\n"
+        "that still use them. 2 more expire soon, the first in 1 day.\n"
+        "\n"
+        "EXPIRED\n"
+        "\n"
+        "  long ago\n"
+        "    Expired:    Friday, 20 November 2026 at 14:06 UTC\n"
+        "                (3 days ago)\n"
+        "    Scopes:     publish-new, publish-update\n"
+        "    Created:    25 August 2026\n"
+        "    Last used:  21 November 2026\n"
+        "\n"
+        "  just now\n"
+        "    Expired:    Monday, 23 November 2026 at 13:06 UTC\n"
+        "                (1 hour ago)\n"
+        "    Scopes:     publish-new, publish-update\n"
+        "    Created:    25 August 2026\n"
+        "    Last used:  21 November 2026\n"
+        "\n"
+        "EXPIRING SOON\n"
+        "\n"
+        "  tomorrow\n"
+        "    Expires:    Tuesday, 24 November 2026 at 14:06 UTC\n"
+        "                (in 1 day)\n"
+        "    Scopes:     publish-new, publish-update\n"
+        "    Created:    25 August 2026\n"
+        "    Last used:  21 November 2026\n"
+        "\n"
+        "  later\n"
+        "    Expires:    Saturday, 28 November 2026 at 14:06 UTC\n"
+        "                (in 5 days)\n"
+        "    Scopes:     none given\n"
+        "    Created:    25 August 2026\n"
+        "    Last used:  never used, as far as we know\n"
+        "\n"
+        "Still in use? Create a replacement on the page below, and put it\n"
+        "wherever the old token is used.\n"
+        "\n"
+        "No longer needed? Then there is nothing to do.\n"
+        "\n"
+        "See and manage all of your tokens:\n"
+        "https://example.org/settings/tokens\n"
+        "\n"
+        "------------------------------------------------------------------------\n"
+        "You receive this because you own API tokens at Example Registry that\n"
+        "expire.\n"
+    )
+    said = words(content.html)
+    order = ["long ago", "just now", "Expiring soon", "tomorrow", "later"]
+    assert sorted(order, key=said.index) == order
+
+
+@pytest.mark.parametrize("left", [[DAY], [DAY, 2 * DAY]])
+def test_render_living_tokens_never_says_expired(left: list[timedelta]) -> None:
+    """Nor does anything in the markup say it, which a mail program could show."""
+    content = render([token(each) for each in left])
+    for part in (content.subject, content.text, content.html):
+        assert "expired" not in part.lower()
+
+
+@pytest.mark.parametrize("left", [[-DAY], [-DAY, timedelta()]])
+def test_render_dead_tokens_never_says_expires(left: list[timedelta]) -> None:
+    """What is over is not announced."""
+    content = render([token(each) for each in left])
+    for part in (content.subject, content.text, content.html):
+        assert re.search(r"expires|expiring|\bsoon", part, re.IGNORECASE) is None
+
+
+@pytest.mark.parametrize("left", [DAY, -DAY])
+def test_render_both_parts_say_the_same(left: timedelta) -> None:
+    """Name, scopes, dates, instant, remaining time and links are in the text and in the HTML."""
+    content = render([token(left)], unsubscribe="https://example.org/u/{recipient_id}")
+    for fact in (
+        "ci-deploy",
+        "publish-new, publish-update",
+        "25 August 2026",
+        "21 November 2026",
+        "24 November 2026 at 14:06 UTC" if left > timedelta() else "22 November 2026 at 14:06 UTC",
+        "in 1 day" if left > timedelta() else "1 day ago",
+        "You receive this because you own API tokens at Example Registry that expire.",
+    ):
+        assert fact in " ".join(content.text.split())
+        assert fact in words(content.html)
+    for link in (
+        "https://example.org/settings/tokens/new?from=tok_1&for=u%201%2F2",
+        "https://example.org/settings/tokens",
+        "https://example.org/u/u%201%2F2",
+    ):
+        assert link in content.text.split()
+        assert link in Page(content.html).links
+
+
+@pytest.mark.parametrize("left", [[DAY], [-DAY], [-DAY, DAY]])
+def test_render_hostile_text(left: list[timedelta]) -> None:
+    """Markup is literal in the text and escaped in the HTML; lines, links and directions cannot be forged."""
+    plain = Page(render([token(each) for each in left]).html)
+    names = [SCRIPT, "a\r\n\r\nRenew it: https://evil.example/", "\u202egnp\" onload='x' {{ service }}"]
+    tokens = [token(each, name, scopes=(SCRIPT,)) for each in left for name in names]
+    eve = Recipient(recipient_id='"><b>', name=f"{SCRIPT}\nhttps://evil.example", address="eve@example.org")
+    content = render(tokens, eve, service=f"{SCRIPT} & Co")
+    assert content.text.count(f"\n  {SCRIPT}\n") == len(left)
+    assert "<script" not in content.html
+    assert "&lt;script&gt;" in content.html
+    page = Page(content.html)
+    assert set(page.tags) <= {*plain.tags, "h2"}
+    assert page.attributes <= plain.attributes
+    assert all(link.startswith("https://example.org/") for link in page.links)
+    for part in (content.text, page.words):
+        assert "evil.example" not in part
+        assert "\u202e" not in part
+        assert "{{ service }}" in part
+    assert "\r" not in content.text + content.html + content.subject
+    assert content.subject.isprintable()
+
+
+def test_render_no_names() -> None:
+    """A token or a person without a name still gets a proper email."""
+    content = render([token(DAY, None)], Recipient(recipient_id="1", name=" \u200b", address="x@example.org"))
+    assert content.text.startswith("Hello,\n")
+    assert "  (no name)\n" in content.text
+    assert "Hello," in words(content.html)
+
+
+def test_render_users_time_zone() -> None:
+    """The instant is told in the user's zone, which is named."""
+    ada = Recipient(recipient_id="1", name="Ada", address="ada@example.org", timezone="Europe/Berlin")
+    assert "Tuesday, 24 November 2026 at 15:06 (Europe/Berlin, UTC+01:00)" in render([token(DAY)], ada).text
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_render_long_digest(sign: int) -> None:
+    """The subject counts them all, the list is capped and says so, and Gmail shows it whole."""
+    count = LISTED_AT_MOST + 50
+    tokens = [token(sign * i * HOUR, f"token number {i}", f"tok_{i}") for i in range(1, count + 1)]
+    content = render(tokens)
+    assert content.subject.startswith(f"{count} of your Example Registry API tokens")
+    assert content.text.count("Renew it:   https") == LISTED_AT_MOST
+    assert f"... and 50 more, see {MANAGE}\n" in content.text
+    assert "and 50 more, see all of your tokens" in words(content.html)
+    assert len(content.html.encode()) < 102_000
+
+
+def test_render_html_stands_alone() -> None:
+    """No image, no script, nothing fetched; and one style block."""
+    html = render([token(DAY), token(-DAY)]).html
+    page = Page(html)
+    assert page.tags.count("style") == 1
+    assert not {"img", "script", "link", "iframe"} & set(page.tags)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+@pytest.mark.parametrize("left", [[DAY], [-DAY], [-DAY, DAY], [DAY] * 3])
+def test_render_text_is_wrapped(left: list[timedelta]) -> None:
+    """Prose fits the width; only names and links may be longer, as they must stay whole."""
+    tokens = [token(each, scopes=tuple(f"scope-{i}" for i in range(20))) for each in left]
+    content = render(tokens, service="The Rather Long Named Example Package Registry")
+    long = [line for line in content.text.splitlines() if len(line) > TEXT_WIDTH and "https://" not in line]
+    assert long == []
+    assert "\n\n\n" not in content.text
+    assert not re.search(r"[ \t]$", content.text, re.MULTILINE)
+    assert "scope-11 and 8 more" in " ".join(content.text.split())
+
+
+def test_render_without_tokens() -> None:
+    """A notice about nothing is the caller's mistake."""
+    with pytest.raises(ValueError, match="at least one token"):
+        render([])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(TEMPLATES, tmp_path / "templates")
+    return tmp_path / "templates"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "fault"),
+    [
+        (
+            "token-expiring/body.txt",
+            "{{ servise }}",
+            r"body\.txt line 1 names servise, which no email knows; use one of",
+        ),
+        ("token-expired/body.html", "{% if false %}{{ oops }}{% endif %}", r"line 1 names oops"),
+        ("token-expiring/subject.txt", "{{ expiring[0].nmae }}", r"subject\.txt line 1 fails: .*'nmae'"),
+        ("token-expiring/subject.txt", "\n\n{{ 1 / 0 }}", r"subject\.txt line 3 fails: division by zero; mend it"),
+        ("token-expiring/subject.txt", "a\n{% if %}", r"subject\.txt line 2 fails: .*; mend it"),
+        ("token-expired/body.html", "{% extends 'gone.html' %}", r"line 1 needs gone\.html, which is missing"),
+        (
+            "_base/tokens.txt",
+            "{% macro block(token, verb, when) %}\n{{ token.colour }}\n{% endmacro %}",
+            r"line \d+ fails",
+        ),
+        ("extra.txt", "{{ x | nofilter }}", r"extra\.txt line 1 fails: No filter named 'nofilter'"),
+    ],
+)
+def test_renderer_faulty_template(folder: Path, name: str, line: str, fault: str) -> None:
+    """Found at load, with file, line and cure, in one sentence."""
+    (folder / name).write_text(line)
+    with pytest.raises(TemplateError, match=fault) as caught:
+        Renderer(folder, email())
+    assert str(caught.value).count("\n") == 0
+    assert str(folder) in str(caught.value)
+
+
+def test_renderer_missing_template(folder: Path) -> None:
+    """Named, with the cure."""
+    (folder / "token-expired/body.html").unlink()
+    with pytest.raises(TemplateError, match=r"token-expired/body\.html is missing; copy it from the templates we ship"):
+        Renderer(folder, email())
+
+
+def test_renderer_template_not_text(folder: Path) -> None:
+    """A file in another encoding is named."""
+    (folder / "token-expired/body.html").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TemplateError, match=r"body\.html fails: .*utf-8.*; mend it"):
+        Renderer(folder, email())
+
+
+def test_renderer_own_template(folder: Path) -> None:
+    """An operator's words are used, and a subject of two lines becomes one."""
+    (folder / "token-expiring/subject.txt").write_text("Achtung,\n{{ count }} bei {{ service }}\n")
+    content = Renderer(folder, email()).render(ADA, [token(DAY)], now=NOW)
+    assert content.subject == "Achtung, 1 bei Example Registry"
+
+
+@pytest.mark.parametrize("key", ["manage", "unsubscribe"])
+def test_renderer_token_id_in_a_link_for_all(key: str) -> None:
+    """One email speaks of several tokens: such a link cannot be filled in."""
+    links = Links(**{"manage": MANAGE, key: "https://example.org/{token_id}"})
+    with pytest.raises(ConfigError, match=rf"email\.links\.{key} cannot hold {{token_id}}"):
+        Renderer(TEMPLATES, email().model_copy(update={"links": links}))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2: the contrast of two colours like ``#57606a``."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    bright, dark = sorted((light(one), light(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ("#1f2328", "#ffffff"),
+        ("#57606a", "#ffffff"),
+        ("#0b57d0", "#ffffff"),
+        ("#e6edf3", "#161b22"),
+        ("#a3adb8", "#161b22"),
+        ("#79b8ff", "#161b22"),
+        ("#ffffff", "#1a63d8"),
+    ],
+)
+def test_template_colours_contrast(ink: str, paper: str) -> None:
+    """Every pair of colours that carries words is in the layout, and reaches AA."""
+    layout = (TEMPLATES / "_base/layout.html").read_text()
+    assert ink in layout
+    assert paper in layout
+    assert contrast(ink, paper) >= 4.5

@@ -1,0 +1,394 @@
+"""`token_pipelines.yaml`, typed. Unknown keys are refused; secrets come from the environment only.
+
+Every key can be overridden by the environment, levels joined by two underscores:
+``TOKEN_PIPELINES__SMTP__PASSWORD``. Relative paths are relative to the file. Reads the file and the
+environment, and nothing else: whether a database or a relay answers is not known here.
+"""
+
+import difflib
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from token_pipelines.errors import ConfigError
+from token_pipelines.model import Mode, Tier
+
+DEFAULT_PATH = Path("token_pipelines.yaml")
+ENV_PREFIX = "TOKEN_PIPELINES__"
+ONE_DAY = timedelta(days=1)
+
+_DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = _DURATION_PART.findall(value)
+    if not parts or _DURATION_PART.sub("", value).strip():
+        msg = f"{value!r} is not a duration; write it like 30d, 2h or 1d12h"
+        raise ValueError(msg)
+    return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _RATE.fullmatch(value.strip())
+    if match is None or float(match[1]) == 0:
+        msg = f"{value!r} is not a rate; write it like 50/s or 600/m, or null for no limit"
+        raise ValueError(msg)
+    return float(match[1]) / _SECONDS[match[2]]
+
+
+def _one_line(value: str) -> str:
+    if any(ord(character) < ord(" ") or ord(character) == 0x7F for character in value):  # noqa: PLR2004 DEL
+        msg = "must not contain line breaks or control characters"
+        raise ValueError(msg)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Rate = Annotated[float, BeforeValidator(_rate)]
+OneLine = Annotated[str, AfterValidator(_one_line)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        msg = f"{name!r} is not a time zone; write it like UTC or Europe/Berlin"
+        raise ValueError(msg) from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
+class Source(_Section):
+    """Where tokens are read: a database and one SELECT, a preset's name or the path of a .sql file."""
+
+    url: SecretStr
+    query: str
+    timezone: Zone | None = None
+    statement_timeout: Duration = timedelta(minutes=10)
+    lock_timeout: Duration = timedelta(seconds=10)
+    deadline: Duration = timedelta(minutes=30)
+
+
+class Ledger(_Section):
+    """The Postgres database in whose schema ``token_pipelines`` the ledger lives."""
+
+    url: SecretStr
+
+
+class Schedule(_Section):
+    """When a day's run starts, and how the days are counted."""
+
+    at: time = time(9)
+    timezone: Zone = "UTC"
+    start_date: date
+    lookback_days: int = Field(default=7, ge=1, le=60)
+    grace: Duration = timedelta(hours=2)
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _minutes(cls, value: object) -> object:
+        if not isinstance(value, str) or re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) is None:
+            msg = f'{value!r} is not a time of day; write it in quotes, like "09:00"'
+            raise ValueError(msg)
+        return time.fromisoformat(value)
+
+    def run_at(self, day: date) -> datetime:
+        """The instant of that day's run: the earlier when the clock folds, the later when it skips."""
+        return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def today(self, now: datetime) -> date:
+        """The day, in the configured zone, to which an instant belongs."""
+        return now.astimezone(ZoneInfo(self.timezone)).date()
+
+    def reach(self, day: date, now: datetime) -> datetime:
+        """How far a run must look so that no threshold falls before the next run has finished."""
+        return self.run_at(max(day, self.today(now)) + ONE_DAY) + self.grace
+
+
+class TierConfig(_Section):
+    """A step of urgency: ``before`` the expiry, or ``after`` it and ``within`` how long."""
+
+    name: str
+    before: Duration | None = None
+    after: Duration | None = None
+    within: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.name) is None:
+            msg = f"name {self.name!r} must be lower case letters, digits and _, and start with a letter"
+            raise ValueError(msg)
+        if (self.before is None) == (self.after is None):
+            msg = f"tier {self.name} needs either before (like 7d) or after (like 0d)"
+            raise ValueError(msg)
+        if self.before is not None and (self.before < ONE_DAY or self.within is not None):
+            msg = f"tier {self.name}: before must be at least 1d, and goes without within"
+            raise ValueError(msg)
+        if self.after is not None and (self.within is None or self.within < ONE_DAY):
+            msg = f"tier {self.name}: after needs within, at least 1d, so that old tokens are not mourned for ever"
+            raise ValueError(msg)
+        return self
+
+
+class Links(_Section):
+    """Addresses of pages, https, in which ``{token_id}`` stands for the token's id."""
+
+    renew: OneLine | None = None
+    manage: OneLine
+    unsubscribe: OneLine | None = None
+
+    @field_validator("renew", "manage", "unsubscribe")
+    @classmethod
+    def _fields(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not value.startswith(("https://", "http://")):
+                msg = f"{value!r} must start with https://"
+                raise ValueError(msg)
+            if set(re.findall(r"\{(.*?)\}", value)) - {"token_id", "recipient_id"}:
+                msg = f"{value!r} may hold {{token_id}} and {{recipient_id}} and no other field"
+                raise ValueError(msg)
+        return value
+
+
+class Email(_Section):
+    """Who writes, in whose name, with which templates and links."""
+
+    sender: OneLine = Field(alias="from")
+    service: OneLine
+    templates: Path = Path("templates")
+    links: Links
+    reply_to: OneLine | None = None
+
+
+class Smtp(_Section):
+    """The relay. ``rate`` is messages a second over all connections; None is no limit."""
+
+    host: OneLine = "localhost"
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: OneLine | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    connections: int = Field(default=4, ge=1, le=64)
+    rate: Rate | None = 50.0
+    timeout: Duration = timedelta(seconds=30)
+    recycle_after: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            msg = (
+                "username needs a password in the environment (TOKEN_PIPELINES__SMTP__PASSWORD), "
+                "and a password needs a username"
+            )
+            raise ValueError(msg)
+        if self.username is not None and self.security == "none" and self.host not in {"localhost", "127.0.0.1", "::1"}:
+            msg = "a password would cross the network in the clear; set security to starttls or tls"
+            raise ValueError(msg)
+        return self
+
+
+class Delivery(_Section):
+    """How notices leave: for real, to one address, or not at all; and how many may."""
+
+    mode: Mode = Mode.LIVE
+    redirect_to: OneLine | None = None
+    rollout_percent: float = Field(default=100, ge=0, le=100)
+    only_recipients: tuple[str, ...] = ()
+    on_unknown: Literal["resend", "hold"] = "resend"
+    max_attempts: int = Field(default=3, ge=1)
+    retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
+    max_notices: int = Field(default=100_000, ge=1)
+
+    @field_validator("only_recipients", mode="before")
+    @classmethod
+    def _ids_as_text(cls, value: object) -> object:
+        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _redirect(self) -> Self:
+        if (self.mode is Mode.REDIRECT) != (self.redirect_to is not None):
+            msg = "redirect_to is needed by mode: redirect, and only there"
+            raise ValueError(msg)
+        return self
+
+
+class Config(BaseSettings):
+    """The whole configuration, checked. ``folder`` is where its file lies."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    source: Source
+    ledger: Ledger
+    schedule: Schedule
+    tiers: tuple[TierConfig, ...] = Field(min_length=1)
+    email: Email
+    smtp: Smtp = Smtp()
+    delivery: Delivery = Delivery()
+
+    _path: Path = PrivateAttr(default=DEFAULT_PATH)
+
+    @property
+    def path(self) -> Path:
+        """The file that this was read from."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """The folder to which relative paths in the file are relative."""
+        return self._path.absolute().parent
+
+    @property
+    def tier_ladder(self) -> tuple[Tier, ...]:
+        """The tiers, most urgent first."""
+        tiers = (Tier(name=t.name, before=t.before, after=t.after, within=t.within) for t in self.tiers)
+        return tuple(sorted(tiers, key=lambda tier: tier.lead))
+
+    @model_validator(mode="after")
+    def _distinct_tiers(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) < len(names):
+            msg = "tiers: two tiers have the same name; each needs its own"
+            raise ValueError(msg)
+        leads = [tier.lead for tier in self.tier_ladder]
+        if len(set(leads)) < len(leads):
+            msg = "tiers: two tiers begin at the same instant; drop one of them"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 -- pydantic-settings' hook: the environment comes before the file
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load(path: Path = DEFAULT_PATH) -> Config:
+    """Read and check the file at ``path``, with the environment's overrides.
+
+    Raises:
+        ConfigError: with one sentence that names the key and the cure.
+    """
+    data = _read(path)
+    _refuse_secrets(path, data)
+    try:
+        config = Config(**data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(path, error)) from None
+    except SettingsError as error:
+        msg = f"{path}: an environment override is not valid: {error}; lists and tables are written as JSON."
+        raise ConfigError(msg) from None
+    config._path = path  # noqa: SLF001 -- set once, here
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path} does not exist; name your config with --config, or start from the token_pipelines.yaml we ship."
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read ({error.__class__.__name__}); check the path and its permissions."
+        raise ConfigError(msg) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        msg = f"{path} is not valid YAML{where}; check the indentation and the quotes there."
+        raise ConfigError(msg) from None
+    if not isinstance(data, dict):
+        msg = f"{path} must hold keys like source, ledger and schedule; start from the token_pipelines.yaml we ship."
+        raise ConfigError(msg)
+    return {str(key): value for key, value in data.items()}
+
+
+def _refuse_secrets(path: Path, data: dict[str, Any]) -> None:
+    smtp = data.get("smtp")
+    if isinstance(smtp, dict) and smtp.get("password") is not None:
+        msg = f"{path}: smtp.password does not belong in the file; set {ENV_PREFIX}SMTP__PASSWORD in the environment."
+        raise ConfigError(msg)
+    for section in ("source", "ledger"):
+        table = data.get(section)
+        url = table.get("url") if isinstance(table, dict) else None
+        if isinstance(url, str) and _has_password(url):
+            msg = (
+                f"{path}: {section}.url holds a password, which does not belong in the file; "
+                f"set {ENV_PREFIX}{section.upper()}__URL in the environment."
+            )
+            raise ConfigError(msg)
+
+
+def _has_password(url: str) -> bool:
+    try:
+        return urlsplit(url).password is not None or "password=" in urlsplit(url).query
+    except ValueError:
+        return False
+
+
+def _sentence(path: Path, error: ValidationError) -> str:
+    """The first fault in words, without the value: it may be a secret."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    match fault["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"][:-1]), n=1)
+            hint = f"did you mean {near[0]}?" if near else "remove it, or check its spelling in docs/configuration.md."
+            return f"{path}: {key} is not a key we know; {hint}"
+        case "missing":
+            return f"{path}: {key} is missing; add it (docs/configuration.md shows how)."
+        case "value_error":
+            place = f"{key}: " if key else ""
+            return f"{path}: {place}{fault['msg'].removeprefix('Value error, ')}."
+        case _:
+            return f"{path}: {key} is not valid: {fault['msg']}."
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        args = getattr(annotation, "__args__", (annotation,))
+        model = next((arg for arg in args if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+        if model is None:
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]

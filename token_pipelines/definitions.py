@@ -1,0 +1,20 @@
+"""What workspace.yaml points at: the definitions of the pipeline whose config is TOKEN_PIPELINES_CONFIG."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+
+from token_pipelines.config import DEFAULT_PATH, load
+from token_pipelines.defs.build import build_defs
+
+CONFIG_VARIABLE: Final = "TOKEN_PIPELINES_CONFIG"
+
+__all__ = ["CONFIG_VARIABLE", "build_defs", "defs"]
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load the config that the environment names, by default token_pipelines.yaml, and build its definitions."""
+    return build_defs(load(Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_PATH))))

@@ -1,0 +1,176 @@
+"""The assets: what expires on a day, and one asset per tier for the notices about it.
+
+One run does a day. A tier has its own row of partition status in the UI, and is re-run alone from there.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+import pandas as pd
+
+from token_pipelines.defs import numbers
+from token_pipelines.defs.failures import failing_clearly, failure
+from token_pipelines.defs.overrides import Overrides
+from token_pipelines.defs.storage import Table
+from token_pipelines.delivery import TierReport, send_tier
+from token_pipelines.errors import ConfigError
+from token_pipelines.model import Mode, Tier
+from token_pipelines.parts import Parts
+from token_pipelines.planning import Examination, examine, no_tokens, plan
+
+GROUP: Final = "token_pipelines"
+PARQUET: Final = "parquet"
+SMTP_POOL: Final = "smtp"
+
+APPROVE_TAG: Final = "token_pipelines/approve_volume"
+"""A run with this tag set to true has a person's word that the day's volume is right."""
+
+EXPIRING_TOKENS: Final = dg.AssetKey("expiring_tokens")
+
+PartsResource = dg.ResourceParam[Parts]
+OverridesResource = dg.ResourceParam[Overrides]
+
+
+def notices_key(tier: str) -> dg.AssetKey:
+    """The key of a tier's asset."""
+    return dg.AssetKey(["notices", tier])
+
+
+def is_approved(context: Any) -> bool:  # noqa: ANN401 -- op, asset and check contexts share no public type
+    """Whether the run carries a person's approval of the day's volume."""
+    return bool(context.run.tags.get(APPROVE_TAG) == "true")
+
+
+def _day(context: Any, parts: Parts) -> date:  # noqa: ANN401 -- op and asset contexts share no public type
+    day = date.fromisoformat(context.partition_key)
+    if day > parts.config.schedule.today(parts.clock()):
+        msg = f"{day} has not come yet; run it on that day, or rehearse it with --now."
+        raise ConfigError(msg)
+    return day
+
+
+def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    """The asset that reads a day's tokens and decides each of them."""
+
+    @dg.asset(
+        key=EXPIRING_TOKENS,
+        partitions_def=partitions,
+        io_manager_key=PARQUET,
+        group_name=GROUP,
+        kinds={"postgres", "pandas", "parquet"},
+        description="Every token whose expiry lies within the tiers' span, with its tier or the reason why it leads "
+        "to no email. Holds ids, times and flags; no address, no secret.",
+    )
+    def expiring_tokens(context: dg.AssetExecutionContext, parts: PartsResource) -> Table:
+        started = time.monotonic()
+        examination = Examination()
+        with failing_clearly():
+            parts.ledger.migrate()
+            frames = examine(parts, day=_day(context, parts), examination=examination)
+            empty = no_tokens(parts)
+        return Table(frames, empty, lambda: numbers.of_examination(examination, time.monotonic() - started))
+
+    return expiring_tokens
+
+
+def build_notices(partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...]) -> dg.AssetsDefinition:
+    """One asset per tier: planned together by `partition_by_tier`, then each sent by an op of its own."""
+    planned = {tier.name: dg.Out(is_required=False, io_manager_key=PARQUET) for tier in tiers}
+
+    @dg.op(out=planned)
+    def partition_by_tier(
+        context: dg.OpExecutionContext,
+        parts: PartsResource,
+        expiring_tokens: Any,  # noqa: ANN401 -- a frame, or None when its file is gone
+    ) -> Iterator[dg.Output[pd.DataFrame]]:
+        """Put the day's notices into the ledger, in one transaction, before anything is sent."""
+        selected = context.selected_output_names
+        with failing_clearly():
+            day = _day(context, parts)
+            parts.ledger.migrate()
+            snapshot = _read_again(parts, day) if expiring_tokens is None else expiring_tokens
+            shares = plan(
+                parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=is_approved(context)
+            )
+        for tier in tiers:
+            if tier.name in selected:
+                yield dg.Output(shares[tier.name], tier.name)
+
+    senders = {tier.name: _build_sender(tier, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
+
+    @dg.graph_multi_asset(
+        name="notices",
+        ins={"expiring_tokens": dg.AssetIn(EXPIRING_TOKENS)},
+        outs={
+            tier.name: dg.AssetOut(key=notices_key(tier.name), is_required=False, description=_describe(tier))
+            for tier in tiers
+        },
+        partitions_def=partitions,
+        group_name=GROUP,
+        can_subset=True,
+    )
+    def notices(expiring_tokens: Any) -> dict[str, Any]:  # noqa: ANN401 -- Dagster hands over its own handles here
+        shares = partition_by_tier(expiring_tokens)
+        handles = {tiers[0].name: shares} if len(tiers) == 1 else shares._asdict()
+        return {name: senders[name](share) for name, share in handles.items()}
+
+    return notices
+
+
+def _read_again(parts: Parts, day: date) -> pd.DataFrame:
+    """The day's tokens, when their file is gone."""
+    frames = list(examine(parts, day=day, examination=Examination()))
+    return pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
+
+
+def _describe(tier: Tier) -> str:
+    if tier.before is not None:
+        return f"Emails to owners of tokens that expire within {tier.before}."
+    return f"Emails to owners of tokens that expired at least {tier.after or '0 days'} ago."
+
+
+def _build_sender(tier: Tier, priority: int) -> dg.OpDefinition:
+    @dg.op(
+        name=f"send_{tier.name}",
+        out=dg.Out(dg.Nothing),
+        pool=SMTP_POOL,
+        tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
+        description=_describe(tier),
+    )
+    def send(
+        context: dg.OpExecutionContext,
+        parts: PartsResource,
+        overrides: OverridesResource,
+        share: pd.DataFrame,
+    ) -> None:
+        started = time.monotonic()
+        with failing_clearly():
+            if parts.config.delivery.mode is Mode.DRY_RUN:
+                report = TierReport(waiting=int(share["reason"].isna().sum()))
+            else:
+                report = send_tier(
+                    parts,
+                    tier.name,
+                    run_id=context.run_id,
+                    has_ended=lambda run_id: _has_ended(context.instance, run_id),
+                    on_progress=lambda done: overrides.on_progress(tier.name, done),
+                )
+        report.skipped.update(share["reason"].dropna().to_list())
+        metadata = numbers.of_tier(report, time.monotonic() - started)
+        if report.trouble is not None:
+            # A failed partition shows no metadata in the UI: what was done before the trouble is an observation.
+            context.log_event(
+                dg.AssetObservation(notices_key(tier.name), partition=context.partition_key, metadata=metadata)
+            )
+            raise failure(report.trouble) from None
+        context.add_output_metadata(metadata)
+
+    return send
+
+
+def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool | None:
+    run = instance.get_run_by_id(run_id)
+    return None if run is None else run.is_finished

@@ -1,0 +1,63 @@
+"""Asset checks: what an operator should look at, next to the day it concerns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from token_pipelines.defs.assets import EXPIRING_TOKENS, PartsResource, is_approved, notices_key
+from token_pipelines.defs.numbers import RECIPIENTS_DUE
+from token_pipelines.model import Tier
+
+
+def build_volume_check() -> dg.AssetChecksDefinition:
+    """Show the volume fuse on the day; planning enforces it, whatever this check says."""
+
+    @dg.asset_check(
+        asset=EXPIRING_TOKENS,
+        name="volume_is_plausible",
+        blocking=True,
+        description="No more recipients are due than delivery.max_notices allows, or a person has approved the day.",
+    )
+    def volume_is_plausible(context: dg.AssetCheckExecutionContext, parts: PartsResource) -> dg.AssetCheckResult:
+        due = _number(_metadata_of_the_day(context, EXPIRING_TOKENS), RECIPIENTS_DUE)
+        limit = parts.config.delivery.max_notices
+        approved = is_approved(context)
+        return dg.AssetCheckResult(
+            passed=due <= limit or approved,
+            metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
+            description=None if due <= limit else f"{due} recipients are due, over delivery.max_notices of {limit}.",
+        )
+
+    return volume_is_plausible
+
+
+def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
+    """Show a recipient's own trouble, which leaves the tier green."""
+
+    @dg.asset_check(
+        asset=notices_key(tier.name),
+        name="everyone_was_told",
+        description="Nothing that was due in this tier was put off, refused or left in doubt.",
+    )
+    def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        metadata = _metadata_of_the_day(context, notices_key(tier.name))
+        counts = {outcome: _number(metadata, outcome) for outcome in ("deferred", "failed", "unknown")}
+        return dg.AssetCheckResult(
+            passed=not any(counts.values()), severity=dg.AssetCheckSeverity.WARN, metadata=dict(counts)
+        )
+
+    return everyone_was_told
+
+
+def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
+    """What the newest materialization of the run's partition says of itself."""
+    day = context.run.tags["dagster/partition"]
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=[day])
+    records = context.instance.fetch_materializations(wanted, limit=1).records
+    materialization = records[0].asset_materialization if records else None
+    return materialization.metadata if materialization else {}
+
+
+def _number(metadata: Mapping[str, Any], name: str) -> int:
+    return int(metadata[name].value) if name in metadata else 0

@@ -1,0 +1,200 @@
+"""Runs one day in this process, recorded in Dagster's run history like every other run."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+import sqlalchemy.exc
+from dagster import DagsterInstance
+from dagster._core.definitions.events import AssetMaterialization, AssetObservation
+
+from token_pipelines import shipped
+from token_pipelines.config import Config
+from token_pipelines.database import PSYCOPG2, explain, parse_postgres
+from token_pipelines.defs import assets, numbers
+from token_pipelines.defs.build import JOB, STATE_FOLDER, build_defs
+from token_pipelines.defs.failures import ERROR_KEY, EXIT_STATUS_KEY
+from token_pipelines.errors import ConfigError, FuseTripped, LedgerError
+from token_pipelines.model import rfc3339
+from token_pipelines.parts import Clock
+
+HOME_VARIABLE: Final = "DAGSTER_HOME"
+STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
+VERSION: Final = 1
+NOW_TAG: Final = "token_pipelines/now"
+
+
+@dataclass
+class TierNumbers:
+    """One tier's numbers of one run, counted in notices."""
+
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(numbers.OUTCOMES, 0))
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def as_object(self) -> dict[str, object]:
+        """As in ``run --json``."""
+        return {**self.outcomes, "skipped": self.skipped}
+
+
+@dataclass
+class DayReport:
+    """What a run did, as its events tell it."""
+
+    day: date
+    run_id: str
+    mode: str
+    now: str
+    succeeded: bool
+    tiers: dict[str, TierNumbers]
+    fuse: dict[str, object]
+    examined: int = 0
+    due: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    worst_exit_status: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """0 done, 1 something due was not delivered, 2 the config is wrong."""
+        if not self.succeeded:
+            return max(1, self.worst_exit_status)
+        undelivered = ("deferred", "failed", "unknown", "waiting") if self.mode != "dry_run" else ()
+        return int(any(tier.outcomes[outcome] for tier in self.tiers.values() for outcome in undelivered))
+
+    def as_object(self) -> dict[str, object]:
+        """As printed by ``run --json``."""
+        return {
+            "version": VERSION,
+            "date": self.day.isoformat(),
+            "run_id": self.run_id,
+            "status": "success" if self.succeeded else "failure",
+            "mode": self.mode,
+            "now": self.now,
+            "fuse": self.fuse,
+            "tokens": {"examined": self.examined, "due": self.due, "reasons": self.reasons},
+            "tiers": {name: tier.as_object() for name, tier in self.tiers.items()},
+        }
+
+
+def set_environment(config: Config) -> None:
+    """Name Dagster's home and storage where the environment does not: beside the config, in the ledger's database."""
+    home = Path(os.environ.setdefault(HOME_VARIABLE, str(config.folder / STATE_FOLDER)))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(shipped.path("dagster.yaml"), home / "dagster.yaml")
+    ledger = parse_postgres(config.ledger.url.get_secret_value(), "ledger.url", PSYCOPG2)
+    os.environ.setdefault(STORAGE_VARIABLE, ledger.render_as_string(hide_password=False))
+
+
+@contextmanager
+def _instance(config: Config) -> Iterator[DagsterInstance]:
+    set_environment(config)
+    storage = parse_postgres(os.environ[STORAGE_VARIABLE], STORAGE_VARIABLE, PSYCOPG2)
+    try:
+        with DagsterInstance.get() as instance:
+            yield instance
+    except sqlalchemy.exc.OperationalError as error:
+        key = "ledger.url" if storage.database else STORAGE_VARIABLE
+        raise LedgerError(explain(error.orig or error, storage, key)) from None
+
+
+def run_day(
+    config: Config,
+    *,
+    day: date | None,
+    tiers: Sequence[str],
+    clock: Clock,
+    approve: bool,
+    on_progress: Callable[[str, int], None],
+) -> DayReport:
+    """Run a day's job, or some of its tiers, and tell what it did.
+
+    Raises:
+        ConfigError: if the day or a tier does not exist.
+        LedgerError: if Dagster's storage cannot be reached.
+    """
+    now = clock()
+    day = day or config.schedule.today(now)
+    _refuse_unknown(config, day, tiers, today=config.schedule.today(now))
+    definitions = build_defs(config, clock=clock, on_progress=on_progress)
+    chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
+    tags = {NOW_TAG: rfc3339(now)} | ({assets.APPROVE_TAG: "true"} if approve else {})
+    with _instance(config) as instance, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dagster's own notices of coming changes are not the operator's
+        result = definitions.resolve_job_def(JOB).execute_in_process(
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            instance=instance,
+            partition_key=day.isoformat(),
+            asset_selection=[assets.EXPIRING_TOKENS, *map(assets.notices_key, chosen)] if tiers else None,
+            tags=tags,
+            raise_on_error=False,
+        )
+    report = DayReport(
+        day=day,
+        run_id=result.run_id,
+        mode=str(config.delivery.mode),
+        now=rfc3339(now),
+        succeeded=result.success,
+        tiers={name: TierNumbers() for name in chosen},
+        fuse={"tripped": False, "max_notices": config.delivery.max_notices},
+    )
+    _read_events(report, result.all_events)
+    return report
+
+
+def _refuse_unknown(config: Config, day: date, tiers: Sequence[str], *, today: date) -> None:
+    known = [tier.name for tier in config.tier_ladder]
+    for tier in tiers:
+        if tier not in known:
+            msg = f"--tier {tier} is not a tier of {config.path}; take one of {', '.join(known)}."
+            raise ConfigError(msg)
+    if day > today:
+        msg = f"--date {day} has not come yet (today is {today}); run it on that day, or rehearse it with --now."
+        raise ConfigError(msg)
+    if day < config.schedule.start_date:
+        msg = f"--date {day} lies before schedule.start_date, {config.schedule.start_date}; move it if you mean it."
+        raise ConfigError(msg)
+
+
+def _read_events(report: DayReport, events: Sequence[dg.DagsterEvent]) -> None:
+    for event in events:
+        data = event.event_specific_data
+        if event.is_step_failure:
+            _read_failure(report, event)
+        described = getattr(data, "materialization", None) or getattr(data, "asset_observation", None)
+        if isinstance(described, AssetMaterialization | AssetObservation):
+            _read_numbers(report, described.asset_key, described.metadata)
+        evaluation = getattr(data, "asset_check_name", None) or getattr(data, "check_name", None)
+        if evaluation == "volume_is_plausible" and not getattr(data, "passed", True):
+            report.fuse["tripped"] = True
+
+
+def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
+    failure = event.step_failure_data.user_failure_data
+    if failure is None:
+        error = event.step_failure_data.error
+        kind = error.cls_name if error else "an unknown error"
+        report.failures.append(f"{event.step_key} failed by {kind}; the run's log in the Dagster UI has the details.")
+        return
+    metadata = failure.metadata
+    report.failures.append(failure.description or "")
+    report.worst_exit_status = max(report.worst_exit_status, int(str(metadata[EXIT_STATUS_KEY].value)))
+    if metadata[ERROR_KEY].value == FuseTripped.__name__:
+        report.fuse["tripped"] = True
+
+
+def _read_numbers(report: DayReport, key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:
+    if key == assets.EXPIRING_TOKENS:
+        report.examined, report.due = int(metadata["examined"].value), int(metadata["due"].value)
+        report.reasons = numbers.read_numbers(metadata, numbers.REASON_PREFIX)
+    elif key.path[-1] in report.tiers:
+        tier = report.tiers[key.path[-1]]
+        tier.outcomes = {outcome: int(metadata[outcome].value) for outcome in numbers.OUTCOMES}
+        tier.skipped = numbers.read_numbers(metadata, numbers.SKIPPED_PREFIX)

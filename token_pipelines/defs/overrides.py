@@ -1,0 +1,16 @@
+"""What a caller may swap in `build_defs`: the clock of a rehearsal, a progress bar, where files are kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from token_pipelines.parts import Clock, system_clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """The replaceable parts, as in production unless told otherwise."""
+
+    clock: Clock = system_clock
+    on_progress: Callable[[str, int], None] = lambda _tier, _done: None
+    storage: Path | None = None

@@ -1,0 +1,105 @@
+"""Keeps frames as parquet files, one a partition: ids, times and flags, never an address, never a pickle."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from token_pipelines.defs.failures import failing_clearly
+from token_pipelines.errors import TokenPipelinesError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Frames to be written one after the other, and what to say of them once they are."""
+
+    frames: Iterable[pd.DataFrame]
+    empty: pd.DataFrame
+    describe: Callable[[], dict[str, Any]] = field(default=dict)
+
+
+class ParquetIOManager(dg.IOManager):
+    """Writes each partition's file whole or not at all: a temporary file, flushed, then renamed into place."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep files below ``folder``."""
+        self._folder = folder
+
+    def path(self, context: dg.OutputContext | dg.InputContext) -> Path:
+        """Where an asset's partition, or an op's output in a run, is kept."""
+        if context.has_asset_key:
+            parts = [*context.asset_key.path, context.asset_partition_key]
+        else:
+            output = context.upstream_output if isinstance(context, dg.InputContext) else context
+            parts = ["runs", *(output.get_identifier() if output else ())]
+        return self._folder.joinpath(*parts).with_suffix(".parquet")
+
+    def handle_output(self, context: dg.OutputContext, obj: Table | pd.DataFrame) -> None:
+        """Write a table, row group by row group, and attach what it says of itself as metadata."""
+        table = obj if isinstance(obj, Table) else Table([obj], obj)
+        path = self.path(context)
+        with failing_clearly():
+            rows = write_atomically(path, table)
+        metadata = table.describe()
+        if context.has_asset_key:
+            metadata |= {"rows": rows, "bytes": path.stat().st_size}
+        if metadata:
+            context.add_output_metadata(metadata)
+
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame | None:
+        """The frame as it was written; None when the file is gone (retention), so that it is read again."""
+        path = self.path(context)
+        return read(path) if path.exists() else None
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A parquet file as a frame."""
+    return pq.read_table(path).to_pandas()
+
+
+def write_atomically(path: Path, table: Table) -> int:
+    """Write the frames to ``path``, whole or not at all. Returns the number of rows.
+
+    Raises:
+        TokenPipelinesError: if the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            rows = _write(file, table)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror or type(error).__name__}); free the disk or mend its permissions."
+        raise TokenPipelinesError(msg) from None
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+    return rows
+
+
+def _write(file: Any, table: Table) -> int:  # noqa: ANN401 -- a binary file
+    rows = 0
+    schema = pa.Schema.from_pandas(table.empty, preserve_index=False)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for frame in _filled(table):
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+            rows += len(frame)
+    return rows
+
+
+def _filled(table: Table) -> Iterator[pd.DataFrame]:
+    return (frame for frame in table.frames if len(frame))

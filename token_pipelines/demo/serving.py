@@ -1,0 +1,107 @@
+"""Shows a demo: the Dagster UI with its daemon, and the inbox as pages, until the operator has seen enough."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+from token_pipelines import shipped
+from token_pipelines.demo.environment import LOOPBACK
+from token_pipelines.demo.inbox_pages import write_index
+from token_pipelines.errors import DemoError
+
+START_TIMEOUT_S: Final = 120
+STOP_TIMEOUT_S: Final = 20
+POLL_S: Final = 0.3
+
+
+class _InboxPages(SimpleHTTPRequestHandler):
+    """The inbox folder; its index is written anew when somebody looks."""
+
+    def do_GET(self) -> None:  # noqa: N802 -- http.server's hook
+        if self.path in {"/", "/index.html"}:
+            write_index(Path(self.directory))
+        super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: the terminal is the operator's."""
+
+
+@contextmanager
+def inbox_pages(folder: Path) -> Iterator[str]:
+    """Serve the inbox on loopback, at the address yielded."""
+    server = ThreadingHTTPServer((LOOPBACK, 0), partial(_InboxPages, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, name="inbox-pages", daemon=True)
+    thread.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def dagster_ui(log: Path, port: int) -> Iterator[str]:
+    """Run Dagster's webserver and daemon on loopback, at the address yielded, from ``port`` or the next free one."""
+    port = _free_port(port)
+    command = [
+        sys.executable, "-m", "dagster", "dev", "--host", LOOPBACK, "--port", str(port),
+        "--workspace", str(shipped.path("workspace.yaml")),
+    ]  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)  # noqa: S603 -- our own interpreter
+    address = f"http://{LOOPBACK}:{port}/"
+    try:
+        _await(process, address, log)
+        yield address
+    finally:
+        _end(process)
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, *range(wanted + 1, wanted + 50), 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    msg = "No port is free on this machine for the Dagster UI; end a server, or name a port with --port."
+    raise DemoError(msg)
+
+
+def _await(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}server_info", timeout=5):  # noqa: S310 -- loopback, our own server
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(POLL_S)
+    msg = f"The Dagster UI did not start; {log} says why."
+    raise DemoError(msg)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to end, then insist."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, number)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,145 @@
+"""The ledger's front door: one Postgres database, its schema, and who may do what in it at a time."""
+
+import hmac
+import secrets as random_bytes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from functools import cached_property
+from typing import Final
+
+import pandas as pd
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine.interfaces import ExceptionContext
+
+from token_pipelines.database import PSYCOPG, explain, parse_postgres
+from token_pipelines.errors import LedgerError
+from token_pipelines.ledger import schema
+from token_pipelines.ledger.history import read_history
+from token_pipelines.ledger.planning import Planning
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.tables import fuse_trips, secrets, suppressions
+from token_pipelines.model import Mode
+from token_pipelines.policy import Window
+
+CONNECT_TIMEOUT_S: Final = 10
+APPLICATION_NAME: Final = "token-pipelines ledger"
+KEY: Final = "ledger.url"
+
+PLANNING_LOCK: Final = 0x746F6B656E32
+"""Advisory lock ("token2" in ASCII): planning takes it alone, claiming shares it."""
+
+ADDRESS_KEY: Final = "address_key"
+ADDRESS_KEY_BYTES: Final = 32
+
+
+class Ledger:
+    """What was planned, sent, skipped and refused. Opens connections when they are needed, not before."""
+
+    def __init__(self, url: str, *, connections: int = 4) -> None:
+        """Take the database at ``url``; ``connections`` is how many senders will work at a time."""
+        self.url = parse_postgres(url, KEY, PSYCOPG)
+        self._engine = create_engine(
+            self.url,
+            hide_parameters=True,
+            pool_size=connections + 2,
+            connect_args={
+                "options": "-c timezone=UTC",
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": APPLICATION_NAME,
+            },
+        )
+        event.listen(self._engine, "handle_error", self._translate)
+
+    def _translate(self, context: ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
+            raise LedgerError(explain(error, self.url, KEY)) from None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for tests and for what reads beside us."""
+        return self._engine
+
+    def migrate(self) -> None:
+        """Bring the schema up to date."""
+        schema.bring_up_to_date(self._engine)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def planning(self, *, run_id: str, mode: Mode) -> Iterator[Planning]:
+        """One planning transaction, alone: nobody plans or claims while it lasts. Commits when the block ends well."""
+        with self._engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLANNING_LOCK})
+            yield Planning(connection, run_id=run_id, mode=mode)
+
+    @contextmanager
+    def sending(
+        self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool | None]
+    ) -> Iterator[Sending]:
+        """Enlist a run as a sender; give back what it has claimed and not sent when the block ends.
+
+        Args:
+            run_id: who claims.
+            mode: whose notices.
+            durable: whether every mark waits for the disk, as ``on_unknown: hold`` asks.
+            has_ended: what the orchestrator knows of another run: ended, alive, or None when it does not know it.
+        """
+        sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=PLANNING_LOCK)
+        sending.enlist()
+        try:
+            sending.reclaim_from_the_dead(has_ended)
+            yield sending
+        finally:
+            sending.leave()
+
+    def told(self, window: Window, mode: Mode) -> pd.DataFrame:
+        """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS. Takes no lock."""
+        with self._engine.connect() as connection:
+            return Planning(connection, run_id="", mode=mode).told(window)
+
+    def record_fuse_trip(self, *, day: date, mode: Mode, run_id: str, new: int, limit: int, at: datetime) -> None:
+        """Keep a trip of the volume fuse, so that it holds later days too until it is approved."""
+        values = {"at": at, "day": day, "mode": mode, "run_id": run_id, "new_notices": new, "max_notices": limit}
+        with self._engine.begin() as connection:
+            connection.execute(fuse_trips.insert().values(values))
+
+    def history(
+        self, *, day: date | None = None, token_id: str | None = None, recipient_id: str | None = None
+    ) -> Iterator[dict[str, object]]:
+        """Every notice that fits, oldest first, as the objects of ``history --json``."""
+        with self._engine.connect() as connection:
+            yield from read_history(connection, day=day, token_id=token_id, recipient_id=recipient_id)
+
+    def suppress(self, address_hash: bytes, *, at: datetime, cause: str) -> None:
+        """Write to this address no more."""
+        row = {"address_hash": address_hash, "at": at, "cause": cause}
+        with self._engine.begin() as connection:
+            connection.execute(insert(suppressions).values(row).on_conflict_do_nothing())
+
+    def suppressed(self, hashes: list[bytes]) -> set[bytes]:
+        """Which of these addresses not to write to."""
+        with self._engine.connect() as connection:
+            query = select(suppressions.c.address_hash).where(suppressions.c.address_hash == func.any(hashes))
+            return {bytes(found) for found in connection.scalars(query)}
+
+    def hash_address(self, address: str) -> bytes:
+        """The keyed hash under which an address is kept. The key is made once and never leaves the ledger."""
+        return hmac.digest(self._address_key, address.strip().lower().encode(), "sha256")
+
+    @cached_property
+    def _address_key(self) -> bytes:
+        with self._engine.begin() as connection:
+            fresh = {"name": ADDRESS_KEY, "value": random_bytes.token_bytes(ADDRESS_KEY_BYTES)}
+            connection.execute(insert(secrets).values(fresh).on_conflict_do_nothing())
+            return bytes(_secret(connection, ADDRESS_KEY))
+
+
+def _secret(connection: Connection, name: str) -> bytes:
+    value: bytes = connection.execute(select(secrets.c.value).where(secrets.c.name == name)).scalar_one()
+    return value

@@ -1,0 +1,1 @@
+"""Alembic's home: the ledger's schema, step by step."""

@@ -1,0 +1,227 @@
+"""Planning inside the ledger: what was told, what waits, and putting new notices in. One transaction.
+
+Knows nothing of why a token is due: `token_pipelines.policy` decides that from what `told` returns.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+import pandas as pd
+from sqlalchemy import Connection, func, select, text, update
+
+from token_pipelines.ledger.tables import fuse_trips, notice_tokens, notices
+from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
+from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
+
+PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
+
+_COPY_NOTICES: Final = (
+    "COPY token_pipelines.notices"
+    " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at) FROM STDIN"
+)
+_COPY_TOKENS: Final = (
+    "COPY new_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier) FROM STDIN"
+)
+_NEW_TOKENS: Final = """
+CREATE TEMPORARY TABLE new_tokens (notice_id uuid, token_id text, recipient_id text, expires_at timestamptz,
+    threshold timestamptz, mode text, tier text) ON COMMIT DROP
+"""
+_KEEP_PROMISED: Final = """
+INSERT INTO token_pipelines.notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
+SELECT notice_id, token_id, recipient_id, expires_at, threshold, mode, tier FROM new_tokens
+ON CONFLICT (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released DO NOTHING
+"""
+_DROP_EMPTY: Final = """
+DELETE FROM token_pipelines.notices AS notice USING (SELECT DISTINCT notice_id FROM new_tokens) AS fresh
+WHERE notice.notice_id = fresh.notice_id
+  AND NOT EXISTS (SELECT FROM token_pipelines.notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
+RETURNING notice.notice_id
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What planning is about to do: ``new`` is put in, ``withdrawn`` is taken back, ``kept`` waits as it is.
+
+    ``new`` has the columns of `Planning.draft`'s input and ``notice_id``; one row per token.
+    """
+
+    new: pd.DataFrame
+    withdrawn: list[str]
+    kept: pd.DataFrame
+
+    @property
+    def size(self) -> int:
+        """How many notices are new: what the fuse looks at."""
+        return int(self.new["notice_id"].nunique())
+
+
+class Planning:
+    """The ledger while one run plans in it."""
+
+    def __init__(self, connection: Connection, *, run_id: str, mode: Mode) -> None:
+        """Plan on this connection, whose transaction belongs to the caller."""
+        self._connection = connection
+        self._run_id = run_id
+        self._mode = Mode.LIVE if mode is Mode.DRY_RUN else mode
+
+    def told(self, window: Window) -> pd.DataFrame:
+        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""
+        tokens, outcome = notice_tokens.c, notices.c.state
+        query = (
+            select(
+                tokens.token_id,
+                tokens.recipient_id,
+                tokens.expires_at,
+                func.max(tokens.threshold).filter(outcome.in_(TOLD)).label("told"),
+                func.max(tokens.threshold).filter(outcome == State.FAILED).label("refused"),
+                func.bool_or(outcome == State.SENT).label("sent"),
+            )
+            .join(notices, notices.c.notice_id == tokens.notice_id)
+            .where(tokens.mode == self._mode, ~tokens.released, outcome.in_([*TOLD, State.FAILED]))
+            .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
+            .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
+        )
+        return self._frame(query, HISTORY_COLUMNS) if self._exists() else no_history()
+
+    def _exists(self) -> bool:
+        name = str(notice_tokens)
+        return self._connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+
+    def open_trip(self) -> tuple[date, int, int] | None:
+        """The oldest trip of the fuse that nobody approved: its day, how many were new, the limit then."""
+        query = select(fuse_trips.c.day, fuse_trips.c.new_notices, fuse_trips.c.max_notices)
+        unapproved = fuse_trips.c.approved_at.is_(None) & (fuse_trips.c.mode == self._mode)
+        row = self._connection.execute(query.where(unapproved).order_by(fuse_trips.c.trip_id).limit(1)).first()
+        return (row[0], row[1], row[2]) if row else None
+
+    def approve_trips(self, at: datetime) -> None:
+        """A person has looked: the fuse's trips hold nothing back any more."""
+        trips = update(fuse_trips).where(fuse_trips.c.approved_at.is_(None), fuse_trips.c.mode == self._mode)
+        self._connection.execute(trips.values(approved_at=at))
+
+    def draft(self, due: pd.DataFrame, *, tiers: Collection[str], since: date) -> Plan:
+        """Group due tokens into notices and compare them with what waits already. Writes nothing.
+
+        Args:
+            due: one row per (token, recipient) that is due: token_id, recipient_id, expires_at, threshold and
+                tier, a categorical whose categories go from most to least urgent.
+            tiers: plan only the notices whose tier is one of these.
+            since: no notice planned on an earlier day can still wait.
+        """
+        urgency = due["tier"].cat.codes.groupby(due["recipient_id"]).transform("min")
+        lines = due.assign(
+            notice_tier=pd.Categorical.from_codes(urgency, due["tier"].cat.categories).astype("str"),
+            token_tier=due["tier"].astype("str"),
+        )
+        lines = lines[lines["notice_tier"].isin(list(tiers))]
+        waiting = self._waiting(since)
+        waiting = waiting[waiting["recipient_id"].isin(lines["recipient_id"])]
+        kept = _unchanged(waiting, lines)
+        withdrawn = waiting.loc[~waiting["notice_id"].isin(kept["notice_id"]), "notice_id"].unique().tolist()
+        new = lines[~lines["recipient_id"].isin(kept["recipient_id"])]
+        recipients = new["recipient_id"].unique()
+        ids = pd.Series([str(uuid.uuid4()) for _ in recipients], index=recipients, dtype="str")
+        return Plan(new=new.assign(notice_id=new["recipient_id"].map(ids)), withdrawn=withdrawn, kept=kept)
+
+    def _waiting(self, since: date) -> pd.DataFrame:
+        """Every line that waits, one row per token of a waiting notice."""
+        query = (
+            select(
+                notices.c.notice_id,
+                notices.c.recipient_id,
+                notices.c.tier,
+                notice_tokens.c.token_id,
+                notice_tokens.c.expires_at,
+                notice_tokens.c.threshold,
+            )
+            .join(notice_tokens, notice_tokens.c.notice_id == notices.c.notice_id)
+            .where(notices.c.mode == self._mode, notices.c.day >= since, notices.c.state.in_(WAITING))
+            .where(~notice_tokens.c.released)
+        )
+        columns = dict.fromkeys(["notice_id", "recipient_id", "tier", "token_id"], "str")
+        return self._frame(query, columns | dict.fromkeys(["expires_at", "threshold"], INSTANT))
+
+    def carry_out(self, plan: Plan, *, day: date, at: datetime, message_domain: str) -> pd.DataFrame:
+        """Withdraw, then put the new notices in. Returns PLANNED_COLUMNS of what is new and what is kept.
+
+        The unique key has the last word: a line that it refuses was promised already, and is left out.
+        """
+        self.withdraw(plan.withdrawn)
+        new = plan.new.drop_duplicates("notice_id")
+        mode, state, stamp = str(self._mode), str(State.PLANNED), at.isoformat()
+        self._copy(
+            _COPY_NOTICES,
+            (
+                (line.notice_id, day, mode, line.notice_tier, line.recipient_id, state,
+                 f"<{line.notice_id}@{message_domain}>", self._run_id, stamp)
+                for line in new.itertuples(index=False)
+            ),
+        )  # fmt: skip
+        self._connection.execute(text(_NEW_TOKENS))
+        self._copy(
+            _COPY_TOKENS,
+            (
+                (line.notice_id, line.token_id, line.recipient_id, line.expires_at.isoformat(),
+                 line.threshold.isoformat(), mode, line.token_tier)
+                for line in plan.new.itertuples(index=False)
+            ),
+        )  # fmt: skip
+        self._connection.execute(text(_KEEP_PROMISED))
+        empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
+        fresh = new.loc[~new["notice_id"].isin(empty), ["notice_id", "recipient_id", "notice_tier"]]
+        return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
+
+    def close_tiers_other_than(self, configured: Collection[str], since: date) -> int:
+        """Withdraw what waits for tiers that are no longer configured. Returns how many notices that were."""
+        query = select(notices.c.notice_id).where(
+            notices.c.mode == self._mode,
+            notices.c.day >= since,
+            notices.c.state.in_(WAITING),
+            notices.c.tier.not_in(configured),
+        )
+        orphans = [str(notice_id) for notice_id in self._connection.scalars(query)]
+        self.withdraw(orphans)
+        return len(orphans)
+
+    def withdraw(self, notice_ids: Collection[str]) -> None:
+        """Take back what waits; its tokens are free to be planned at their present urgency."""
+        if not notice_ids:
+            return
+        ids = list(notice_ids)
+        taken_back = {"state": State.WITHDRAWN, "reason": Reason.SUPERSEDED}
+        self._connection.execute(
+            update(notices).where(notices.c.notice_id == func.any(ids), notices.c.state.in_(WAITING)).values(taken_back)
+        )
+        self._connection.execute(
+            update(notice_tokens).where(notice_tokens.c.notice_id == func.any(ids)).values(released=True)
+        )
+
+    def _copy(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        driver: Any = self._connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def _frame(self, query: Any, columns: dict[str, str]) -> pd.DataFrame:  # noqa: ANN401 -- SQLAlchemy's Select is generic in every column
+        rows = self._connection.execute(query).all()
+        series = zip(*rows, strict=True) if rows else [() for _ in columns]
+        return pd.DataFrame(
+            {
+                name: pd.Series(pd.to_datetime(pd.Series(list(values)), utc=True) if dtype == INSTANT else list(values), dtype=dtype)
+                for (name, dtype), values in zip(columns.items(), series, strict=True)
+            }
+        )
+
+
+def _unchanged(waiting: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
+    """The waiting notices that say exactly what would be planned now: PLANNED_COLUMNS, one row per notice."""
+    key = ["recipient_id", "token_id", "expires_at", "threshold", "tier"]
+    both = waiting.merge(lines.assign(tier=lines["notice_tier"])[key], on=key, how="left", indicator=True)
+    same = (both["_merge"] == "both").groupby(both["notice_id"]).transform("all")
+    wanted = lines.groupby("recipient_id").size()
+    complete = both.groupby("notice_id")["token_id"].transform("size") == both["recipient_id"].map(wanted)
+    return both.loc[same & complete, PLANNED_COLUMNS].drop_duplicates(ignore_index=True)

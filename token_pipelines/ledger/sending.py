@@ -1,0 +1,270 @@
+"""Sending inside the ledger: claim, mark, record. The states and their order are those of `model.State`.
+
+A mark is committed before the socket is touched, in the same statement that records the connection's previous
+outcome: one commit a message. What a killed run leaves in doubt is therefore what was on a socket, and no more.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
+
+from token_pipelines.errors import LedgerError
+from token_pipelines.ledger.tables import notice_tokens, notices
+from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 20
+LEASE: Final = "2 minutes"
+"""A run that has not been heard of for this long is dead, unless the orchestrator knows that it lives."""
+
+_RECORD: Final = """
+recorded AS (
+    UPDATE token_pipelines.notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
+        sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END
+    WHERE notice_id = :recorded_id AND (claimed_by = :run_id OR state = 'unknown')
+), logged AS (
+    INSERT INTO token_pipelines.attempts
+        (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
+    VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply, :queue_id, :address_hash)
+)
+"""
+_MARK: Final = """
+marked AS (
+    UPDATE token_pipelines.notices SET state = 'sending', attempts = attempts + 1,
+        first_tried_at = CASE WHEN claimed_from = 'unknown' THEN first_tried_at ELSE CAST(:now AS timestamptz) END
+    WHERE notice_id = :notice_id AND state = 'claimed' AND claimed_by = :run_id
+    RETURNING notice_id
+)
+"""
+_RECORD_ONLY: Final = text(f"WITH {_RECORD} SELECT 1")
+_MARK_ONLY: Final = text(f"WITH {_MARK} SELECT count(*) FROM marked")
+_RECORD_AND_MARK: Final = text(f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked")
+
+_DEAD: Final = text(f"""
+SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
+    OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
+FROM (SELECT DISTINCT claimed_by FROM token_pipelines.notices
+      WHERE state IN ('claimed', 'sending') AND claimed_by <> :run_id) AS owner
+LEFT JOIN token_pipelines.runs AS run ON run.run_id = owner.claimed_by
+""")  # noqa: S608 -- constants only
+_DOUBT: Final = text("""
+WITH doubted AS (
+    UPDATE token_pipelines.notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
+    WHERE state = 'sending' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
+    RETURNING notice_id
+)
+INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, reply)
+SELECT notice_id, clock_timestamp(), :dead, 'unknown', 'the sending process ended before an answer came' FROM doubted
+""")
+_GIVE_BACK: Final = text("""
+UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
+WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
+""")
+_ENLIST: Final = text("""
+INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at) VALUES (:run_id, clock_timestamp(), clock_timestamp())
+ON CONFLICT (run_id) DO UPDATE SET heartbeat_at = clock_timestamp(), ended_at = NULL
+""")
+_HEARTBEAT: Final = text("UPDATE token_pipelines.runs SET heartbeat_at = clock_timestamp() WHERE run_id = :run_id")
+_LEAVE: Final = text("UPDATE token_pipelines.runs SET ended_at = clock_timestamp() WHERE run_id = :run_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What became of one attempt, and at which address, as its keyed hash."""
+
+    notice_id: str
+    outcome: Outcome
+    at: datetime
+    address_hash: bytes
+
+
+class Sending:
+    """The ledger while one run sends from it. Safe to share between that run's threads."""
+
+    def __init__(self, engine: Engine, *, run_id: str, mode: Mode, durable: bool, claim_lock: int) -> None:
+        """Send for the run ``run_id``; with ``durable`` every mark waits for the disk."""
+        self._engine = engine
+        self._run_id = run_id
+        self._mode = mode
+        self._durable = durable
+        self._claim_lock = claim_lock
+        self._claimed: set[str] = set()
+        self._left = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat, name="ledger-heartbeat", daemon=True)
+
+    def enlist(self) -> None:
+        """Say that this run lives, and go on saying it."""
+        self._execute(_ENLIST, run_id=self._run_id)
+        self._heartbeat.start()
+
+    def give_back(self) -> None:
+        """What was claimed and not tried waits again; what was on a socket, without an answer kept, is in doubt."""
+        ids = list(self._claimed)
+        with self._engine.begin() as connection:
+            connection.execute(_GIVE_BACK, {"dead": self._run_id, "ids": ids})
+            connection.execute(_DOUBT, {"dead": self._run_id, "ids": ids})
+        self._claimed.clear()
+
+    def leave(self) -> None:
+        """Give back, and say that this run has ended. If the database is gone, the lapsed lease will say so."""
+        self._left.set()
+        self._heartbeat.join()
+        try:
+            self.give_back()
+            self._execute(_LEAVE, run_id=self._run_id)
+        except LedgerError as error:
+            log.warning("The run could not sign off in the ledger; its claims are free in %s. %s", LEASE, error)
+
+    def _beat(self) -> None:
+        while not self._left.wait(HEARTBEAT_S):
+            try:
+                self._execute(_HEARTBEAT, run_id=self._run_id)
+            except LedgerError as error:
+                log.warning("The run could not say that it lives; it tries again in %s s. %s", HEARTBEAT_S, error)
+
+    def _execute(self, statement: Any, **parameters: object) -> None:  # noqa: ANN401 -- text() or a construct
+        with self._engine.begin() as connection:
+            connection.execute(statement, parameters)
+
+    def reclaim_from_the_dead(self, has_ended: Callable[[str], bool | None]) -> None:
+        """Free what dead runs had claimed: never tried, so it waits again; what they were sending is in doubt."""
+        with self._engine.begin() as connection:
+            for owner, lapsed in connection.execute(_DEAD, {"run_id": self._run_id}).all():
+                ended = has_ended(owner)
+                if ended or (ended is None and lapsed):
+                    connection.execute(_GIVE_BACK, {"dead": owner, "ids": None})
+                    connection.execute(_DOUBT, {"dead": owner, "ids": None})
+
+    def _claimable(self, *, resend: bool, max_attempts: int) -> Any:  # noqa: ANN401 -- an SQL expression
+        in_doubt = and_(notices.c.state == State.UNKNOWN, notices.c.attempts < max_attempts)
+        return or_(notices.c.state.in_(WAITING), in_doubt) if resend else notices.c.state.in_(WAITING)
+
+    def waiting(self, tier: str, *, since: date, resend: bool, max_attempts: int) -> list[str]:
+        """Ids of the notices of this tier that may be claimed, of any day since ``since``, oldest first."""
+        query = (
+            select(notices.c.notice_id)
+            .where(notices.c.mode == self._mode, notices.c.tier == tier, notices.c.day >= since)
+            .where(self._claimable(resend=resend, max_attempts=max_attempts))
+            .order_by(notices.c.planned_at, notices.c.notice_id)
+        )
+        with self._engine.connect() as connection:
+            return [str(notice_id) for notice_id in connection.scalars(query)]
+
+    def claim(self, ids: Collection[str], *, resend: bool, max_attempts: int) -> list[Notice]:
+        """Reserve those of these notices that still wait and that nobody else is claiming at this moment."""
+        with self._engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": self._claim_lock})
+            free = (
+                select(notices.c.notice_id)
+                .where(notices.c.notice_id == func.any(list(ids)))
+                .where(self._claimable(resend=resend, max_attempts=max_attempts))
+                .with_for_update(skip_locked=True)
+                .cte("free")
+            )
+            claimed = connection.execute(
+                update(notices)
+                .where(notices.c.notice_id == free.c.notice_id)
+                .values(state=State.CLAIMED, claimed_by=self._run_id, claimed_from=notices.c.state)
+                .returning(*notices.c)
+            ).all()
+            self._claimed.update(str(row.notice_id) for row in claimed)
+            return _with_tokens(connection, claimed)
+
+    def record_and_mark(self, record: Record | None, notice_id: str, now: datetime) -> bool:
+        """Keep the previous message's outcome, and say that this one goes to the socket now, in one commit.
+
+        Returns:
+            False if the claim is no longer ours: somebody held us for dead. Then do not send.
+        """
+        parameters = {"notice_id": notice_id, "run_id": self._run_id, "now": now}
+        statement = _MARK_ONLY
+        if record is not None:
+            parameters |= self._recorded(record)
+            statement = _RECORD_AND_MARK
+        with self._marking() as connection:
+            return bool(connection.scalar(statement, parameters))
+
+    def record(self, record: Record) -> None:
+        """Keep an outcome."""
+        with self._marking() as connection:
+            connection.execute(_RECORD_ONLY, self._recorded(record) | {"run_id": self._run_id})
+
+    def _marking(self) -> Connection:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if not self._durable and not connection.info.get("asynchronous"):
+            connection.execute(text("SET synchronous_commit = off"))
+            connection.info["asynchronous"] = True
+        return connection
+
+    def _recorded(self, record: Record) -> dict[str, object]:
+        self._claimed.discard(record.notice_id)
+        outcome = record.outcome
+        return {
+            "recorded_id": record.notice_id,
+            "at": record.at,
+            "state": str(outcome.state),
+            "stage": str(outcome.stage),
+            "code": outcome.code,
+            "enhanced": outcome.enhanced,
+            "reply": outcome.reply,
+            "queue_id": outcome.queue_id,
+            "address_hash": record.address_hash,
+        }
+
+    def not_sent(self, notice_id: str) -> None:
+        """The message that was marked never reached the final dot: it waits again, and the try does not count."""
+        given_back = {"state": notices.c.claimed_from, "claimed_by": None, "claimed_from": None}
+        mine = (notices.c.notice_id == notice_id, notices.c.state == State.SENDING, notices.c.claimed_by == self._run_id)
+        self._execute(update(notices).where(*mine).values(**given_back, attempts=notices.c.attempts - 1))
+        self._claimed.discard(notice_id)
+
+    def skip(self, notice: Notice, reason: Reason) -> None:
+        """Nothing is left to say in this notice. One in doubt stays so: it may have been delivered."""
+        skipped = {"state": State.SKIPPED, "reason": reason}
+        if notice.claimed_from is State.UNKNOWN:
+            skipped = {"state": State.UNKNOWN, "reason": reason}
+        mine = (notices.c.notice_id == notice.notice_id, notices.c.claimed_by == self._run_id)
+        self._execute(update(notices).where(*mine).values(**skipped, claimed_by=None, claimed_from=None))
+        self._claimed.discard(notice.notice_id)
+        self.drop(notice, dict.fromkeys((token.token_id for token in notice.tokens), reason))
+
+    def drop(self, notice: Notice, reasons: dict[str, Reason]) -> None:
+        """Take tokens out of a notice, each for a reason, so that they can be planned again."""
+        if notice.claimed_from is State.UNKNOWN:
+            return
+        with self._engine.begin() as connection:
+            for token_id, reason in reasons.items():
+                line = (notice_tokens.c.notice_id == notice.notice_id, notice_tokens.c.token_id == token_id)
+                connection.execute(update(notice_tokens).where(*line).values(released=True, reason=reason))
+
+
+def _with_tokens(connection: Connection, claimed: Collection[Any]) -> list[Notice]:
+    query = (
+        select(notice_tokens)
+        .where(notice_tokens.c.notice_id == func.any([row.notice_id for row in claimed]), ~notice_tokens.c.released)
+        .order_by(notice_tokens.c.expires_at, notice_tokens.c.token_id)
+    )
+    tokens: dict[str, list[DueToken]] = {row.notice_id: [] for row in claimed}
+    for line in connection.execute(query):
+        tokens[line.notice_id].append(
+            DueToken(token_id=line.token_id, expires_at=line.expires_at, threshold=line.threshold, tier=line.tier)
+        )
+    return [
+        Notice(
+            notice_id=row.notice_id,
+            recipient_id=row.recipient_id,
+            tier=row.tier,
+            message_id=row.message_id,
+            claimed_from=State(row.claimed_from),
+            attempts=row.attempts,
+            first_tried_at=row.first_tried_at if row.claimed_from == State.UNKNOWN else None,
+            tokens=tuple(tokens[row.notice_id]),
+        )
+        for row in claimed
+    ]

@@ -1,0 +1,153 @@
+"""The ledger's tables as SQLAlchemy sees them. The migrations make them; a test holds the two together."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from token_pipelines.model import Mode, State
+
+SCHEMA: Final = "token_pipelines"
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+    },
+)
+
+
+def _instant(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _one_of(column: str, values: list[str]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice_id", UUID(as_uuid=False), primary_key=True),
+    Column("day", Date, nullable=False),  # the partition that planned it: a label
+    Column("mode", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("recipient_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("message_id", Text, nullable=False),
+    Column("planned_by", Text, nullable=False),
+    _instant("planned_at"),
+    Column("claimed_by", Text),
+    Column("claimed_from", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    _instant("first_tried_at", nullable=True),
+    _instant("sent_at", nullable=True),
+    _one_of("state", [str(state) for state in State]),
+    _one_of("mode", [str(Mode.LIVE), str(Mode.REDIRECT)]),
+    CheckConstraint("(state IN ('claimed', 'sending')) = (claimed_by IS NOT NULL)", name="claimed_by_a_run"),
+    CheckConstraint("(claimed_by IS NULL) = (claimed_from IS NULL)", name="claimed_from_a_state"),
+    CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_an_instant"),
+    CheckConstraint("state <> 'skipped' OR reason IS NOT NULL", name="skipped_for_a_reason"),
+    # No index on the state: it changes three times a message, and without one these updates stay in the page.
+    Index("notices_by_day", "day"),
+    Index("notices_by_recipient", "recipient_id"),
+)
+
+notice_tokens = Table(
+    "notice_tokens",
+    metadata,
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), primary_key=True),
+    Column("token_id", Text, primary_key=True),
+    Column("recipient_id", Text, nullable=False),
+    _instant("expires_at"),
+    _instant("threshold"),
+    Column("mode", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("released", Boolean, nullable=False, server_default="false"),
+    Column("reason", Text),  # why it was dropped from its notice
+    Index(
+        "notice_tokens_told_once",
+        "token_id",
+        "recipient_id",
+        "expires_at",
+        "threshold",
+        "mode",
+        unique=True,
+        postgresql_where=text("NOT released"),
+    ),
+    Index("notice_tokens_by_expiry", "expires_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("attempt_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), nullable=False),
+    _instant("at"),
+    Column("run_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stage", Text),
+    Column("code", Integer),
+    Column("enhanced", Text),
+    Column("reply", Text),
+    Column("queue_id", Text),
+    Column("address_hash", LargeBinary),
+    Index("attempts_by_notice", "notice_id"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    _instant("started_at"),
+    _instant("heartbeat_at"),
+    _instant("ended_at", nullable=True),
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("address_hash", LargeBinary, primary_key=True),
+    _instant("at"),
+    Column("cause", Text, nullable=False),
+)
+
+fuse_trips = Table(
+    "fuse_trips",
+    metadata,
+    Column("trip_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("day", Date, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("new_notices", Integer, nullable=False),
+    Column("max_notices", Integer, nullable=False),
+    _instant("approved_at", nullable=True),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)

@@ -1,0 +1,171 @@
+"""One SMTP session, step by step. Says what was answered and where; what that means is ``transport``'s business.
+
+A subclass of ``smtplib.SMTP`` that never calls ``sendmail``: that one throws the reply to the final dot away and
+raises the same error for "lost before the message" as for "lost after it was accepted".
+"""
+
+import re
+import smtplib
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from token_pipelines.model import Stage
+
+_REPLY_LIMIT: Final = 500  # characters kept of a reply
+_READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
+_ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
+_ADDRESS_LIKE: Final = re.compile(r"""<?[^\s<>()\[\]"',;:]+(?:@|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE)
+_DOT_AT_LINE_START: Final = re.compile(rb"^\.", re.MULTILINE)
+_QUEUE_IDS: Final = (
+    re.compile(r"queued as\s+<?([^\s<>;,]+)", re.IGNORECASE),  # Postfix
+    re.compile(r"\bid=<?([^\s<>;,]+)"),  # Exim
+    re.compile(r"\bInternalId=(\d+)", re.IGNORECASE),  # Exchange
+    re.compile(r"(\S+) Message accepted for delivery", re.IGNORECASE),  # Sendmail, OpenSMTPD
+    re.compile(r"\bqp (\d+)"),  # qmail
+    re.compile(r"\bOK\s+\d+\s+(\S+) - gsmtp"),  # Gmail
+    re.compile(r"\bqueued\s+\(?([\w.-]{6,})", re.IGNORECASE),  # Haraka
+    re.compile(r"^(?:\d\.\d\.\d\s+)?ok:?\s+([\w.-]*\d[\w.-]*)", re.IGNORECASE),  # Amazon SES, and what is left
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What the relay answered at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``."""
+
+    stage: Stage
+    code: int
+    text: str
+    enhanced: str | None
+
+    def __str__(self) -> str:
+        """As it is said in a sentence."""
+        return f"{self.code} {self.text}".strip()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this is a yes."""
+        return 200 <= self.code < 300  # noqa: PLR2004 RFC 5321, 4.2.1: 2yz is positive completion
+
+    @property
+    def later(self) -> bool:
+        """Whether this is "not now"."""
+        return 400 <= self.code < 500  # noqa: PLR2004 4yz is transient negative completion
+
+    @property
+    def never(self) -> bool:
+        """Whether this is a no for good."""
+        return 500 <= self.code < 600  # noqa: PLR2004 5yz is permanent negative completion
+
+    @property
+    def queue_id(self) -> str | None:
+        """The relay's own name for an accepted message, where the reply gives one."""
+        for pattern in _QUEUE_IDS:
+            if (match := pattern.search(self.text)) is not None:
+                return match[1].rstrip(".)")
+        return None
+
+
+class ConnectionLost(Exception):  # noqa: N818 -- an event that the transport handles, never an operator's error
+    """No answer: the connection ended, or the time was up. ``stage`` is where."""
+
+    def __init__(self, stage: Stage, cause: BaseException | None) -> None:
+        """``cause`` is what smtplib or the socket raised, if it did."""
+        slow = isinstance(cause, TimeoutError) or isinstance(getattr(cause, "__context__", None), TimeoutError)
+        super().__init__("no answer in time" if slow else "connection lost")
+        self.stage = stage
+
+
+class Dialogue(smtplib.SMTP):
+    """A session over a plain socket, which may be turned to TLS."""
+
+    def __init__(self, host: str, *, timeout: float, own_name: str | None) -> None:
+        """Does not connect yet. ``own_name`` is what EHLO says; None asks the resolver, which may be slow."""
+        super().__init__(local_hostname=own_name, timeout=timeout)
+        self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
+        found: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+
+    def command(self, stage: Stage, line: str, *, hide: Iterable[str] = ()) -> Reply:
+        """Say one line and hear the answer. UTF-8 is the caller's decision: an address may need it.
+
+        Raises:
+            ConnectionLost: there was no answer.
+            ValueError: the line holds a line break.
+        """
+        if "\r" in line or "\n" in line:
+            msg = "an SMTP command is one line"
+            raise ValueError(msg)
+        try:
+            self.send(f"{line}\r\n".encode())
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(stage, error) from None
+        return self.hear(stage, hide=hide)
+
+    def message(self, data: bytes, *, hide: Iterable[str] = ()) -> Reply:
+        """Say the whole message and its final dot in one write, after a 354.
+
+        Raises:
+            ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it has.
+        """
+        stuffed = _DOT_AT_LINE_START.sub(b"..", data)
+        end = b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"
+        try:
+            # The dot is the last thing written: when the write fails, the relay has not seen it.
+            self.send(stuffed + end)
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(Stage.DATA, error) from None
+        return self.hear(Stage.DOT, hide=hide)
+
+    def hear(self, stage: Stage, *, hide: Iterable[str] = ()) -> Reply:
+        """Wait for one reply.
+
+        Raises:
+            ConnectionLost: none came, or it made no sense.
+        """
+        try:
+            code, text = self.getreply()
+        except (smtplib.SMTPException, OSError) as error:
+            self.close()
+            raise ConnectionLost(stage, error) from None
+        if not 200 <= code < 600:  # noqa: PLR2004 not SMTP, or a reply cut off by the end of the connection
+            self.close()
+            raise ConnectionLost(stage, None)
+        return reply(stage, code, text, hide=hide)
+
+
+class TlsDialogue(Dialogue):
+    """A session that is TLS from its first byte. ``SMTP_SSL`` would connect in its constructor, or forget the host."""
+
+    def __init__(self, host: str, *, timeout: float, own_name: str | None, context: ssl.SSLContext) -> None:
+        """``context`` verifies the relay's certificate."""
+        super().__init__(host, timeout=timeout, own_name=own_name)
+        self._context = context
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        plain = super()._get_socket(host, port, timeout)
+        try:
+            return self._context.wrap_socket(plain, server_hostname=host)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
+    """A reply with everything that looks like an address removed, and whatever is in ``hide``."""
+    raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
+    line = " ".join("".join(character if character.isprintable() else " " for character in raw).split())
+    for secret in hide:
+        for form in (secret, quote(secret, safe="")):
+            line = re.sub(re.escape(f"<{form}>") + "|" + re.escape(form), "<address>", line, flags=re.IGNORECASE)
+    line = _ADDRESS_LIKE.sub("<address>", line)[:_REPLY_LIMIT]
+    match = _ENHANCED.match(line)
+    enhanced = match[0] if match is not None and match[1] == str(code)[0] else None
+    return Reply(stage=stage, code=code, text=line, enhanced=enhanced)

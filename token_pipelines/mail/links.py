@@ -1,0 +1,39 @@
+"""The operator's link templates, filled in. Whatever is filled in is percent-encoded, so it cannot leave its place."""
+
+from typing import Final
+from urllib.parse import quote
+
+from token_pipelines.config import Links
+from token_pipelines.errors import ConfigError
+
+_URL_CHARACTERS: Final = "%:/?#[]@!$&'()*+,;=~"  # RFC 3986; the rest of a template is percent-encoded
+_TEMPLATE_LIMIT: Final = 500  # with an id in it, it must still fit into a header line of 998
+
+
+def check(links: Links) -> None:
+    """Refuse link templates that no email could fill in.
+
+    Raises:
+        ConfigError: naming the key and the cure.
+    """
+    for key in ("renew", "manage", "unsubscribe"):
+        template: str | None = getattr(links, key)
+        if template is None:
+            continue
+        if key != "renew" and "{token_id}" in template:
+            msg = f"email.links.{key} cannot hold {{token_id}}, since one email speaks of several tokens; remove it."
+            raise ConfigError(msg)
+        if len(template) > _TEMPLATE_LIMIT:
+            msg = f"email.links.{key} is longer than {_TEMPLATE_LIMIT} characters; shorten it."
+            raise ConfigError(msg)
+
+
+def fill(template: str, *, recipient_id: str, token_id: str = "") -> str:
+    """The link in ASCII, with the ids in place of ``{recipient_id}`` and ``{token_id}``."""
+    pieces = template.replace("{token_id}", "\0t").replace("{recipient_id}", "\0r").split("\0")
+    filled = [quote(pieces[0], safe=_URL_CHARACTERS, errors="replace")]
+    for piece in pieces[1:]:
+        value = token_id if piece[0] == "t" else recipient_id
+        filled.append(quote(value, safe="", errors="replace"))
+        filled.append(quote(piece[1:], safe=_URL_CHARACTERS, errors="replace"))
+    return "".join(filled)

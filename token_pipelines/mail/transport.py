@@ -1,0 +1,191 @@
+"""The relay: what its answers mean for one message, and for all of them. Nothing above knows a numeric code.
+
+A recipient's own trouble is an ``Outcome``. Trouble of the relay's, or of the sender's, is a ``RelayError``: then
+nothing of this message was delivered, and the next would fare no better.
+"""
+
+from types import TracebackType
+from typing import Final, Self
+
+from token_pipelines import config
+from token_pipelines.errors import RelayError
+from token_pipelines.mail import session
+from token_pipelines.mail.dialogue import ConnectionLost, Dialogue, Reply
+from token_pipelines.mail.message import Envelope
+from token_pipelines.mail.rate import RateLimit
+from token_pipelines.model import Outcome, Stage, State
+
+_SERVICE_CLOSING: Final = 421
+_GO_AHEAD: Final = 354
+_DEAD_ADDRESS: Final = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+_SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # a wrong From must not silence everyone we write to
+_POLICY: Final = "5.7."
+_TRIES: Final = 2  # a connection that has idled may be stale; a new one tells
+
+
+class Relay:
+    """The relay as configured. Connections are made from it, one for each thread; the rate limit is theirs together."""
+
+    def __init__(self, smtp: config.Smtp) -> None:
+        """Read the certificates.
+
+        Raises:
+            ConfigError: ``smtp.ca_file`` cannot be used.
+        """
+        self._opener = session.Opener(smtp)
+        self._recycle_after = smtp.recycle_after
+        self.rate = RateLimit(smtp.rate)
+
+    def connect(self) -> "Connection":
+        """A connection that is logged in and ready.
+
+        Raises:
+            RelayError: one sentence says why not, and the cure.
+        """
+        return Connection(self._opener, self.rate, self._recycle_after)
+
+
+class Connection:
+    """A persistent connection for one thread, renewed now and then."""
+
+    def __init__(self, opener: session.Opener, rate: RateLimit, recycle_after: int) -> None:
+        """Use ``Relay.connect``."""
+        self._opener = opener
+        self._rate = rate
+        self._recycle_after = recycle_after
+        self._dialogue: Dialogue | None = opener.open()
+        self._tried = 0
+
+    def __enter__(self) -> Self:
+        """The connection itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say goodbye."""
+        self.close()
+
+    def close(self) -> None:
+        """Say goodbye, without waiting long for the answer. A later ``send`` connects anew."""
+        if self._dialogue is not None:
+            session.part(self._dialogue)
+            self._dialogue = None
+
+    def send(self, envelope: Envelope) -> Outcome:
+        """Send one message, when its turn has come, and say what became of it.
+
+        Raises:
+            RelayError: the relay is in trouble, or refuses the sender or by policy; nothing was delivered.
+        """
+        self._rate.wait()
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return self._send(self._ready(), envelope)
+            except ConnectionLost as lost:
+                self._drop()
+                if lost.stage is Stage.DOT:  # perhaps accepted: only the ledger may decide to send it again
+                    return Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply=f"{lost} after the final dot")
+                trouble = f"{lost} at {_said(lost.stage)}"
+            except _Closing as closing:
+                self._drop()
+                trouble = f"it answered {closing.reply} at {_said(closing.reply.stage)}"
+            if attempt == _TRIES:
+                msg = f"The relay {self._opener.name} is in trouble: {trouble}, twice; look at its log, then run again."
+                raise RelayError(msg)
+        raise AssertionError
+
+    def _ready(self) -> Dialogue:
+        if self._tried >= self._recycle_after:
+            self.close()
+        if self._dialogue is None:
+            self._dialogue = self._opener.open()
+            self._tried = 0
+        return self._dialogue
+
+    def _drop(self) -> None:
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._dialogue = None
+
+    def _send(self, dialogue: Dialogue, envelope: Envelope) -> Outcome:
+        hide = (envelope.recipient,)
+        options = ""
+        if not envelope.recipient.isascii():
+            if not dialogue.has_extn("smtputf8"):
+                text = "the relay does not offer SMTPUTF8"
+                return Outcome(state=State.FAILED, stage=Stage.RCPT, reply=text)
+            options = " SMTPUTF8 BODY=8BITMIME" if dialogue.has_extn("8bitmime") else " SMTPUTF8"
+        self._tried += 1
+        answer = self._heard(dialogue.command(Stage.MAIL, f"MAIL FROM:<{envelope.sender}>{options}", hide=hide))
+        if not answer.accepted:
+            raise self._refusal(answer, "check email.from, and what the relay lets this login send")
+        answer = self._heard(dialogue.command(Stage.RCPT, f"RCPT TO:<{envelope.recipient}>", hide=hide))
+        if not answer.accepted:
+            return self._refused(dialogue, answer)
+        answer = self._heard(dialogue.command(Stage.DATA, "DATA", hide=hide))
+        if answer.code != _GO_AHEAD:
+            return self._refused(dialogue, answer)
+        answer = self._heard(dialogue.message(envelope.data, hide=hide))
+        if answer.accepted:
+            return _outcome(State.SENT, answer, queue_id=answer.queue_id)
+        return self._refused(dialogue, answer)
+
+    def _heard(self, answer: Reply) -> Reply:
+        if answer.code == _SERVICE_CLOSING:
+            raise _Closing(answer)
+        return answer
+
+    def _refused(self, dialogue: Dialogue, answer: Reply) -> Outcome:
+        """What a refusal after MAIL means. It never suppresses an address that was not itself refused for good."""
+        enhanced = answer.enhanced or ""
+        if answer.never and (enhanced in _SENDER_AT_FAULT or enhanced.startswith(_POLICY)):
+            raise self._refusal(answer, "mend what its reply names (sender, login, SPF, DKIM or reputation)")
+        if not (answer.later or answer.never):
+            if answer.stage is Stage.DOT:
+                self._drop()
+                return _outcome(State.UNKNOWN, answer)
+            raise self._refusal(answer, "check that smtp.host and smtp.port lead to an SMTP relay")
+        if answer.stage is not Stage.DOT:  # after the dot the transaction is over by itself
+            self._reset(dialogue)
+        if answer.later:
+            return _outcome(State.DEFERRED, answer)
+        return _outcome(State.FAILED, answer, address_is_dead=enhanced in _DEAD_ADDRESS)
+
+    def _reset(self, dialogue: Dialogue) -> None:
+        try:
+            if dialogue.command(Stage.RCPT, "RSET").accepted:
+                return
+        except ConnectionLost:
+            pass
+        self._drop()  # the outcome stands; the next message gets a new connection
+
+    def _refusal(self, answer: Reply, cure: str) -> RelayError:
+        self.close()
+        return RelayError(f"The relay {self._opener.name} answered {answer} at {_said(answer.stage)}; {cure}.")
+
+
+class _Closing(Exception):  # noqa: N818 -- an event, handled in ``Connection.send``
+    """The relay said 421: it is closing the connection, whatever we asked."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _said(stage: Stage) -> str:
+    return {Stage.MAIL: "MAIL FROM", Stage.RCPT: "RCPT TO", Stage.DOT: "the end of the message"}.get(
+        stage, stage.upper()
+    )
+
+
+def _outcome(state: State, answer: Reply, *, queue_id: str | None = None, address_is_dead: bool = False) -> Outcome:
+    return Outcome(
+        state=state,
+        stage=answer.stage,
+        code=answer.code,
+        enhanced=answer.enhanced,
+        reply=answer.text,
+        queue_id=queue_id,
+        address_is_dead=address_is_dead,
+    )

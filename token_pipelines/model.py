@@ -1,0 +1,182 @@
+"""The product's words as values: tiers, states, reasons, outcomes. No I/O and no third-party types.
+
+Every instant is an aware ``datetime`` in UTC; every id is text in one canonical form.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How notices leave the house. The mode is part of the ledger's key."""
+
+    LIVE = "live"
+    REDIRECT = "redirect"  # every email goes to one address of the operator's
+    DRY_RUN = "dry_run"  # nothing is written to the ledger and nothing is sent
+
+
+class State(StrEnum):
+    """Where a notice stands; the comment names what it can become."""
+
+    PLANNED = "planned"  # -> claimed, withdrawn
+    CLAIMED = "claimed"  # -> sending, skipped; back to planned, deferred or unknown when its run died
+    SENDING = "sending"  # -> sent, failed, deferred, unknown
+    SENT = "sent"
+    DEFERRED = "deferred"  # -> claimed in a later run, withdrawn
+    UNKNOWN = "unknown"  # -> claimed in a later run when delivery.on_unknown is resend
+    FAILED = "failed"  # refused for good at this address
+    SKIPPED = "skipped"  # resolving found nothing left to say; the reason tells why
+    WITHDRAWN = "withdrawn"  # planned anew at its present urgency
+
+
+WAITING = (State.PLANNED, State.DEFERRED)
+"""States that planning may withdraw: nothing of them was, or may have been, delivered."""
+
+TOLD = (State.CLAIMED, State.SENDING, State.SENT, State.UNKNOWN)
+"""States whose thresholds count as told: sent, in doubt, or being sent."""
+
+
+class Reason(StrEnum):
+    """Why a token, or a notice, leads to no email. A reason never uses up a notice."""
+
+    ALREADY_NOTIFIED = "already_notified"
+    NO_ADDRESS = "no_address"
+    UNVERIFIED_ADDRESS = "unverified_address"
+    BAD_ADDRESS = "bad_address"
+    REFUSED_ADDRESS = "refused_address"  # the relay refused this address for good; another one is tried
+    SUPPRESSED = "suppressed"
+    MUTED = "muted"
+    REPLACED = "replaced"
+    REVOKED = "revoked"
+    RENEWED = "renewed"
+    GONE = "gone"
+    EXPIRED_MEANWHILE = "expired_meanwhile"
+    SUPERSEDED = "superseded"
+    NOT_IN_ROLLOUT = "not_in_rollout"
+    LIFETIME_TOO_SHORT = "lifetime_too_short"
+    OUTSIDE_TIERS = "outside_tiers"  # between two tiers: one is over, the next has not begun
+
+
+RECIPIENT_REASONS = (
+    Reason.NO_ADDRESS,
+    Reason.UNVERIFIED_ADDRESS,
+    Reason.BAD_ADDRESS,
+    Reason.REFUSED_ADDRESS,
+    Reason.SUPPRESSED,
+    Reason.MUTED,
+    Reason.NOT_IN_ROLLOUT,
+)
+"""Reasons that lie with the recipient: the token is due, and is counted as skipped in its tier."""
+
+
+class Stage(StrEnum):
+    """The step of the SMTP dialogue at which an answer came or was lost."""
+
+    CONNECT = "connect"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    DOT = "dot"  # after the final dot: the only stage at which an answer's loss leaves doubt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tier:
+    """A step of urgency: ``before`` the expiry, or ``after`` it and then for as long as ``within``."""
+
+    name: str
+    before: timedelta | None = None
+    after: timedelta | None = None
+    within: timedelta | None = None
+
+    @property
+    def lead(self) -> timedelta:
+        """Expiry minus threshold: positive before the expiry, negative after. The smaller is the more urgent."""
+        return self.before if self.before is not None else -(self.after or timedelta())
+
+    @property
+    def says_expired(self) -> bool:
+        """Whether this tier speaks of tokens that are dead already."""
+        return self.before is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueToken:
+    """One line of a notice: a token of this recipient that has reached a tier. Instants in UTC."""
+
+    token_id: str
+    expires_at: datetime
+    threshold: datetime
+    tier: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """One email to one recipient, as claimed from the ledger by a run."""
+
+    notice_id: str
+    recipient_id: str
+    tier: str
+    message_id: str
+    claimed_from: State
+    attempts: int
+    first_tried_at: datetime | None
+    tokens: tuple[DueToken, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one attempt. ``reply`` is the relay's text with addresses removed."""
+
+    state: State
+    stage: Stage
+    code: int | None = None
+    enhanced: str | None = None
+    reply: str = ""
+    queue_id: str | None = None
+    address_is_dead: bool = False  # the address itself was refused: suppress it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenFacts:
+    """What the email says of one token, as read from the source at sending. Text is as the user typed it."""
+
+    token_id: str
+    name: str | None
+    scopes: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipient:
+    """Whom we write to, as read from the source at sending. Lives in memory only."""
+
+    recipient_id: str
+    name: str | None
+    address: str
+    locale: str | None = None
+    timezone: str | None = None
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(instant: datetime) -> int:
+    """Microseconds since 1970 UTC of an aware instant, exactly."""
+    return (instant - EPOCH) // MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC instant of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def rfc3339(instant: datetime) -> str:
+    """``2026-11-20T09:00:00Z``, with a fraction only where there is one."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

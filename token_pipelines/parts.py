@@ -1,0 +1,65 @@
+"""The parts that a pipeline is made of, built from its configuration and handed to the two use cases."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from token_pipelines.config import Config
+from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.mail.message import Serialiser
+from token_pipelines.mail.rendering import Renderer
+from token_pipelines.mail.transport import Relay
+from token_pipelines.policy import Policy
+from token_pipelines.source.source import Source
+
+Clock = Callable[[], datetime]
+
+
+def system_clock() -> datetime:
+    """The present instant, in UTC."""
+    return datetime.now(UTC)
+
+
+def clock_starting_at(now: datetime) -> Clock:
+    """A clock that shows ``now`` at this moment and goes on from there: for rehearsals."""
+    started = time.monotonic()
+    return lambda: now + timedelta(seconds=time.monotonic() - started)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One pipeline's parts. Nothing in here has opened a connection yet."""
+
+    config: Config
+    clock: Clock
+    policy: Policy
+    source: Source
+    ledger: Ledger
+    renderer: Renderer
+    serialiser: Serialiser
+    relay: Relay
+
+
+def assemble(config: Config, clock: Clock = system_clock) -> Parts:
+    """Build the parts.
+
+    Raises:
+        ConfigError: if the query, a template, a URL or the sender's address is wrong.
+    """
+    delivery = config.delivery
+    return Parts(
+        config=config,
+        clock=clock,
+        policy=Policy(
+            tiers=config.tier_ladder,
+            grace=config.schedule.grace,
+            rollout_percent=delivery.rollout_percent,
+            only_recipients=delivery.only_recipients,
+        ),
+        source=Source(config.source, config.folder),
+        ledger=Ledger(config.ledger.url.get_secret_value(), connections=config.smtp.connections),
+        renderer=Renderer(config.folder / config.email.templates, config.email),
+        serialiser=Serialiser(config.email),
+        relay=Relay(config.smtp),
+    )

@@ -1,0 +1,144 @@
+"""Use case 1: read what expires, decide what is due, plan the notices into the ledger.
+
+Sends nothing. Planning again is harmless: what was told stays told, what waits is kept or replaced.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from token_pipelines.errors import FuseTripped
+from token_pipelines.ledger.planning import PLANNED_COLUMNS
+from token_pipelines.model import RECIPIENT_REASONS, Mode
+from token_pipelines.parts import Parts
+from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
+
+LEFTOVER_MARGIN: Final = timedelta(days=2)
+"""Added to the longest tier when asking since when a notice may still wait: time zones and late runs."""
+
+NOTICE_COLUMNS: Final = ["notice_id", "recipient_id", "reason"]
+"""A tier's share of the day: one row per notice; ``reason`` where the recipient cannot be told, else null."""
+
+
+@dataclass
+class Examination:
+    """What a day's snapshot showed. Full once the frames have been read to the end."""
+
+    examined: int = 0
+    due: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    due_by_tier: Counter[str] = field(default_factory=Counter)
+    _recipients: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def recipients_due(self) -> int:
+        """How many people have something due: as many notices as the day has, at most."""
+        return len(np.unique(np.concatenate(self._recipients))) if self._recipients else 0
+
+    def add(self, decided: pd.DataFrame) -> None:
+        """Count a frame that the policy has decided."""
+        due = decided[decided["reason"].isna()]
+        self.examined += len(decided)
+        self.due += len(due)
+        self.reasons.update(decided["reason"].dropna().value_counts().loc[lambda count: count > 0].to_dict())
+        self.due_by_tier.update(due["tier"].value_counts().to_dict())
+        self._recipients.append(np.unique(pd.util.hash_array(due["recipient_id"].to_numpy(dtype=object))))
+
+
+def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd.DataFrame]:
+    """Read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
+
+    Yields:
+        Columns policy.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
+    """
+    now = parts.clock()
+    reach = parts.config.schedule.reach(day, now)
+    window = parts.policy.window(now=now, reach=reach)
+    told = parts.ledger.told(window, parts.config.delivery.mode)
+    for tokens in parts.source.snapshot(window):
+        decided = parts.policy.decide(tokens, told, now=now, reach=reach)
+        examination.add(decided)
+        yield decided
+
+
+def no_tokens(parts: Parts) -> pd.DataFrame:
+    """A decided frame without rows: the columns and dtypes of what `examine` yields."""
+    none = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})
+    now = parts.clock()
+    return parts.policy.decide(none, no_history(), now=now, reach=now)
+
+
+def plan(
+    parts: Parts, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
+) -> dict[str, pd.DataFrame]:
+    """Decide a snapshot's tokens with the present ``now`` and plan the notices of these tiers, in one transaction.
+
+    Returns:
+        For each tier asked for, a frame of NOTICE_COLUMNS. Under a dry run nothing is written, and ids are null.
+
+    Raises:
+        FuseTripped: if more notices are new than delivery.max_notices, or an earlier trip was not approved.
+    """
+    delivery = parts.config.delivery
+    now = parts.clock()
+    reach = parts.config.schedule.reach(day, now)
+    since = leftovers_since(parts, now)
+    with parts.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
+        if approve:
+            ledger.approve_trips(now)
+        _hold_while_tripped(ledger.open_trip())
+        told = ledger.told(parts.policy.window(now=now, reach=reach))
+        decided = parts.policy.decide(snapshot[list(TOKEN_COLUMNS)], told, now=now, reach=reach)
+        due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
+        draft = ledger.draft(due, tiers=tiers, since=since)
+        fits = approve or draft.size <= delivery.max_notices
+        if delivery.mode is Mode.DRY_RUN:
+            lines = draft.new.drop_duplicates("notice_id").assign(notice_id=None, tier=draft.new["notice_tier"])
+            planned = lines[PLANNED_COLUMNS]
+        elif fits:
+            ledger.close_tiers_other_than([tier.name for tier in parts.policy.tiers], since)
+            domain = parts.serialiser.domain
+            planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
+    if not fits and delivery.mode is not Mode.DRY_RUN:
+        new, limit = draft.size, delivery.max_notices
+        parts.ledger.record_fuse_trip(day=day, mode=delivery.mode, run_id=run_id, new=new, limit=limit, at=now)
+        _hold_while_tripped((day, new, limit))
+    return _by_tier(planned, _unreachable(decided, planned), tiers)
+
+
+def leftovers_since(parts: Parts, now: datetime) -> date:
+    """The earliest day of which a notice may still wait: older ones belong to tiers that are long over."""
+    spans = [tier.before or (tier.after or timedelta()) + (tier.within or timedelta()) for tier in parts.policy.tiers]
+    return (now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN).date()
+
+
+def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:
+    if trip is not None:
+        day, new, limit = trip
+        msg = (
+            f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; nothing "
+            "was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines run "
+            "--approve-volume) or mend the source."
+        )
+        raise FuseTripped(msg)
+
+
+def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
+    """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
+    blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
+    blocked = blocked[~blocked["recipient_id"].isin(planned["recipient_id"])]
+    first = blocked.assign(urgency=blocked["tier"].cat.codes).sort_values("urgency", kind="stable")
+    rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
+    return rows.assign(notice_id=None)
+
+
+def _by_tier(planned: pd.DataFrame, unreachable: pd.DataFrame, tiers: Collection[str]) -> dict[str, pd.DataFrame]:
+    both = pd.concat([planned.assign(reason=None).astype("object"), unreachable], ignore_index=True)
+    return {
+        tier: both.loc[both["tier"] == tier, NOTICE_COLUMNS].astype("str").reset_index(drop=True) for tier in tiers
+    }

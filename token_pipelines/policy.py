@@ -1,0 +1,187 @@
+"""Which tokens are due, at which tier, and if not, why. Pure: pandas over columns, no I/O and no clock.
+
+Everything is decided by comparing instants, so that renaming, adding or moving a tier needs no migration.
+docs/architecture.md walks one token through it; a scalar reference in the tests holds it in place.
+"""
+
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from token_pipelines.model import MICROSECOND, Reason, Tier, to_micros
+
+INSTANT: Final = "datetime64[us, UTC]"
+
+TOKEN_COLUMNS: Final = {
+    "token_id": "str",
+    "recipient_id": "str",
+    "created_at": INSTANT,
+    "expires_at": INSTANT,
+    "has_address": "bool",
+    "email_verified": "bool",
+    "revoked": "bool",
+    "muted": "bool",
+    "replaced_at": INSTANT,
+    "last_notified_at": INSTANT,
+}
+"""Columns of a frame of tokens, one row per (token, recipient). The last two are NaT where there is none."""
+
+KEY: Final = ["token_id", "recipient_id", "expires_at"]
+"""What a promise is about: this recipient, this token, this expiry."""
+
+HISTORY_COLUMNS: Final = {
+    "token_id": "str",
+    "recipient_id": "str",
+    "expires_at": INSTANT,
+    "told": INSTANT,
+    "refused": INSTANT,
+    "sent": "bool",
+}
+"""What the ledger knows of a key: the latest threshold told and the latest refused for good (NaT for none), and
+whether something was sent for certain."""
+
+NEVER: Final = np.iinfo(np.int64).min
+"""Earlier than every instant; also how numpy writes NaT as an integer."""
+
+ROLLOUT_STEPS: Final = 10_000
+"""A rollout is decided in hundredths of a percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The span of expiries worth reading: ``expires_after <= expires_at < expires_before``."""
+
+    expires_after: datetime
+    expires_before: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The tiers, most urgent first, and to whom they are open."""
+
+    tiers: tuple[Tier, ...]
+    grace: timedelta
+    rollout_percent: float = 100
+    only_recipients: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse tiers out of order: every decision below relies on it."""
+        if any(later.lead <= earlier.lead for earlier, later in pairwise(self.tiers)):
+            msg = "tiers must be given most urgent first, each with its own lead"
+            raise ValueError(msg)
+
+    def window(self, *, now: datetime, reach: datetime) -> Window:
+        """The expiries that can have reached a tier by ``now``, or will by ``reach``."""
+        befores = [tier.before for tier in self.tiers if tier.before is not None]
+        over = [tier.after + tier.within for tier in self.tiers if tier.after is not None and tier.within is not None]
+        return Window(
+            expires_after=now - max(over) - self.grace if over else now,
+            expires_before=reach + max(befores) if befores else now + MICROSECOND,
+        )
+
+    def decide(self, tokens: pd.DataFrame, history: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
+        """Give every token a tier, or a reason why it leads to no email.
+
+        Args:
+            tokens: columns TOKEN_COLUMNS, unique by (token_id, recipient_id).
+            history: columns HISTORY_COLUMNS, unique by KEY: what the ledger says was told and refused. For a token
+                that it has itself sent something for, ``last_notified_at`` no longer counts.
+            now: the instant of deciding.
+            reach: how far this run must look ahead.
+
+        Returns:
+            ``tokens`` with three more columns. ``tier``: name of the tier reached, null where none is.
+            ``threshold``: the instant at which that tier began, NaT where none. ``reason``: a `Reason`,
+            null where the token is due.
+        """
+        index, threshold, too_short = self._reached(tokens, to_micros(now), to_micros(reach))
+        told, refused = _told(tokens, history)
+        replaced = _micros(tokens["replaced_at"])
+        conditions: list[tuple[Reason, np.ndarray]] = [
+            (Reason.LIFETIME_TOO_SHORT, too_short),
+            (Reason.OUTSIDE_TIERS, index < 0),
+            (Reason.REVOKED, tokens["revoked"].to_numpy()),
+            (Reason.REPLACED, (replaced != NEVER) & (replaced <= to_micros(now))),
+            (Reason.ALREADY_NOTIFIED, threshold <= told),
+            (Reason.REFUSED_ADDRESS, threshold <= refused),
+            (Reason.MUTED, tokens["muted"].to_numpy()),
+            (Reason.NO_ADDRESS, ~tokens["has_address"].to_numpy()),
+            (Reason.UNVERIFIED_ADDRESS, ~tokens["email_verified"].to_numpy()),
+            (Reason.NOT_IN_ROLLOUT, ~self._in_rollout(tokens["recipient_id"])),
+        ]
+        codes = np.select([where for _, where in conditions], np.arange(len(conditions)), default=-1)
+        reached = (index >= 0) & ~too_short
+        return tokens.assign(
+            tier=pd.Categorical.from_codes(np.where(reached, index, -1), [tier.name for tier in self.tiers]),
+            threshold=_instants(np.where(reached, threshold, NEVER), tokens.index),
+            reason=pd.Categorical.from_codes(codes, [str(reason) for reason, _ in conditions]),
+        )
+
+    def _reached(self, tokens: pd.DataFrame, now: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per row: the tier's position or -1, its threshold, and whether the token's life is too short for it."""
+        expires = _micros(tokens["expires_at"])
+        lifetime = expires - _micros(tokens["created_at"])
+        positions = [i for i, tier in enumerate(self.tiers) if tier.before is not None]
+        befores = np.array([self.tiers[i].lead // MICROSECOND for i in positions], dtype=np.int64)
+        index = np.full(len(tokens), -1, dtype=np.int64)
+        threshold = np.full(len(tokens), NEVER, dtype=np.int64)
+        too_short = np.zeros(len(tokens), dtype=bool)
+        alive = expires > now
+        if len(befores):
+            # The most urgent tier that has begun by `reach` is the first whose lead is longer than what remains then.
+            first = np.searchsorted(befores, expires - reach, side="right")
+            begun = alive & (first < len(befores))
+            lead = befores[np.minimum(first, len(befores) - 1)]
+            index = np.where(begun, np.array(positions)[np.minimum(first, len(befores) - 1)], index)
+            threshold = np.where(begun, expires - lead, threshold)
+            too_short = begun & (lifetime <= lead)
+        for i, tier in reversed(list(enumerate(self.tiers))):  # the latest threshold has the last word
+            if tier.after is not None and tier.within is not None:
+                starts = expires + tier.after // MICROSECOND
+                open_ = ~alive & (starts <= now) & (now <= starts + (tier.within + self.grace) // MICROSECOND)
+                index = np.where(open_, i, index)
+                threshold = np.where(open_, starts, threshold)
+        if len(befores):
+            too_short |= ~alive & (index >= 0) & (lifetime <= befores[0])
+        return index, threshold, too_short
+
+    def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
+        inside = np.ones(len(recipients), dtype=bool)
+        if self.only_recipients:
+            inside &= recipients.isin(list(self.only_recipients)).to_numpy()
+        if self.rollout_percent < 100:  # noqa: PLR2004 -- percent
+            limit = self.rollout_percent * ROLLOUT_STEPS / 100
+            inside &= np.fromiter(
+                (zlib.crc32(recipient.encode()) % ROLLOUT_STEPS < limit for recipient in recipients), bool, len(recipients)
+            )
+        return inside
+
+
+def no_history() -> pd.DataFrame:
+    """The history of a ledger that knows nothing: no rows, columns HISTORY_COLUMNS."""
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
+
+
+def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: the latest threshold told, and the latest refused, in microseconds; NEVER for none."""
+    elsewhere = _micros(tokens["last_notified_at"])
+    if history.empty:
+        return elsewhere, np.full(len(tokens), NEVER, dtype=np.int64)
+    found = tokens[KEY].merge(history, on=KEY, how="left", validate="many_to_one")
+    sent_by_us = tokens["token_id"].isin(history.loc[history["sent"], "token_id"]).to_numpy()
+    told = np.maximum(_micros(found["told"]), np.where(sent_by_us, NEVER, elsewhere))
+    return told, _micros(found["refused"])
+
+
+def _micros(instants: pd.Series) -> np.ndarray:
+    return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64)
+
+
+def _instants(micros: np.ndarray, index: pd.Index) -> pd.Series:
+    return pd.Series(micros.view("datetime64[us]"), index=index).dt.tz_localize("UTC")

@@ -1,0 +1,136 @@
+"""Just before sending: read a batch of notices' tokens again, and see what of each is still worth saying.
+
+Addresses live here and in the envelope, in memory, and nowhere else.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import pandas as pd
+
+from token_pipelines.mail.addresses import valid_address
+from token_pipelines.model import RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
+from token_pipelines.parts import Parts
+from token_pipelines.policy import no_history
+
+_DROPPING: Final = {Reason.REVOKED, Reason.REPLACED, *RECIPIENT_REASONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """What is left of a notice: whom to write to, about which tokens, and why the others were dropped.
+
+    Without tokens there is nothing to send, and ``reason`` tells why.
+    """
+
+    notice: Notice
+    recipient: Recipient | None
+    tokens: tuple[TokenFacts, ...]
+    dropped: dict[str, Reason]
+    address_hash: bytes = b""
+
+    @property
+    def reason(self) -> Reason:
+        """The most frequent reason among the dropped tokens."""
+        return Counter(self.dropped.values()).most_common(1)[0][0]
+
+
+def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Letter]:
+    """Read the tokens of these notices again, by id, and ask the policy again with the present ``now``."""
+    ids = {token.token_id for notice in notices for token in notice.tokens}
+    if not ids:
+        return [Letter(notice=notice, recipient=None, tokens=(), dropped={"": Reason.GONE}) for notice in notices]
+    facts = parts.source.resolve(ids)
+    reach = parts.config.schedule.reach(parts.config.schedule.today(now), now)
+    # What an older job did was weighed when the notice was planned; by now the mark may be our own.
+    unmarked = facts.assign(last_notified_at=pd.Series(pd.NaT, index=facts.index, dtype=facts["last_notified_at"].dtype))
+    decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
+    rows = {(row.token_id, row.recipient_id): row for row in decided.itertuples(index=False)}
+    letters = [_letter(notice, rows, now) for notice in notices]
+    return _without_suppressed(parts, letters)
+
+
+def _letter(notice: Notice, rows: dict[tuple[str, str], Any], now: datetime) -> Letter:
+    kept: list[TokenFacts] = []
+    dropped: dict[str, Reason] = {}
+    recipient: Recipient | None = None
+    for token in notice.tokens:
+        row = rows.get((token.token_id, notice.recipient_id))
+        reason = Reason.GONE if row is None else _drop(token, row, now)
+        if reason is None and not valid_address(row.email.strip()):
+            reason = Reason.BAD_ADDRESS
+        if reason is not None:
+            dropped[token.token_id] = reason
+        else:
+            recipient = recipient or _recipient(row)
+            kept.append(_facts(row))
+    if not kept and not dropped:
+        dropped[""] = Reason.SUPERSEDED
+    return Letter(notice=notice, recipient=recipient, tokens=tuple(kept), dropped=dropped)
+
+
+def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: ANN401 -- a row of the decided frame
+    """Why a planned token is no longer worth saying. That it is merely no longer due is no reason."""
+    if row.expires_at != token.expires_at:
+        return Reason.RENEWED
+    if row.reason in _DROPPING:
+        return Reason(row.reason)
+    if token.threshold < token.expires_at <= now:
+        return Reason.EXPIRED_MEANWHILE
+    if row.threshold is not pd.NaT and row.threshold > token.threshold:
+        return Reason.SUPERSEDED
+    if token.expires_at <= now and row.reason == Reason.OUTSIDE_TIERS:
+        return Reason.OUTSIDE_TIERS
+    return None
+
+
+def _recipient(row: Any) -> Recipient:  # noqa: ANN401 -- a row of the decided frame
+    return Recipient(
+        recipient_id=row.recipient_id,
+        name=row.recipient_name,
+        address=row.email.strip(),
+        locale=row.locale,
+        timezone=row.timezone,
+    )
+
+
+def _facts(row: Any) -> TokenFacts:  # noqa: ANN401 -- a row of the decided frame
+    return TokenFacts(
+        token_id=row.token_id,
+        name=row.token_name,
+        scopes=row.scopes or (),
+        created_at=row.created_at.to_pydatetime(),
+        last_used_at=row.last_used_at,
+        expires_at=row.expires_at.to_pydatetime(),
+    )
+
+
+def _without_suppressed(parts: Parts, letters: list[Letter]) -> list[Letter]:
+    """Drop what would go to a suppressed address, and set each letter's keyed hash of its address."""
+    redirect_to = parts.config.delivery.redirect_to if parts.config.delivery.mode is Mode.REDIRECT else None
+    hashes = {
+        letter.notice.notice_id: parts.ledger.hash_address(redirect_to or letter.recipient.address)
+        for letter in letters
+        if letter.recipient is not None
+    }
+    suppressed = parts.ledger.suppressed(list(hashes.values())) if hashes else set()
+    return [_with_hash(letter, hashes.get(letter.notice.notice_id, b""), suppressed, redirect_to) for letter in letters]
+
+
+def _with_hash(letter: Letter, address_hash: bytes, suppressed: set[bytes], redirect_to: str | None) -> Letter:
+    recipient, tokens, dropped = letter.recipient, letter.tokens, dict(letter.dropped)
+    if recipient is not None and address_hash in suppressed:
+        dropped |= dict.fromkeys((token.token_id for token in tokens), Reason.SUPPRESSED)
+        recipient, tokens = None, ()
+    if recipient is not None and redirect_to is not None:
+        recipient = Recipient(
+            recipient_id=recipient.recipient_id,
+            name=recipient.name,
+            address=redirect_to,
+            locale=recipient.locale,
+            timezone=recipient.timezone,
+        )
+    return Letter(notice=letter.notice, recipient=recipient, tokens=tokens, dropped=dropped, address_hash=address_hash)

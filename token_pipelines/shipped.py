@@ -1,0 +1,22 @@
+"""Finds the files that come with the package: ``dagster.yaml``, ``token_pipelines.yaml`` and ``templates``.
+
+A wheel carries them inside the package; a checkout has them at its root.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def path(name: str, package: Path = PACKAGE) -> Path:
+    """The shipped file or folder of that name.
+
+    Raises:
+        FileNotFoundError: when it did not come with this installation.
+    """
+    in_wheel = package / "shipped_files"
+    found = (in_wheel if in_wheel.is_dir() else package.parent) / name
+    if not found.exists():
+        msg = f"{name} did not come with this installation of token_pipelines; install it again."
+        raise FileNotFoundError(msg)
+    return found
