@@ -13,6 +13,7 @@ import click
 
 from token_pipelines.config import DEFAULT_PATH, Config, load
 from token_pipelines.errors import ConfigError, TokenPipelinesError
+from token_pipelines.model import rfc3339
 
 UI_PORT: Final = 3000
 INTERRUPTED: Final = 130
@@ -115,6 +116,23 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
         else:
             terminal.show_history(entries)
         ledger.close()
+    return 0
+
+
+@cli.command(name="mark-notified")
+@CONFIG_OPTION
+@click.option("--before", type=_Instant(), required=True, help="Every threshold before this instant counts as told.")
+def mark_notified(path: Path, before: datetime) -> int:
+    """Count everything that came due before an instant as told: by an older job, or by a ledger that was lost."""
+    from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415 -- SQLAlchemy takes a while to import
+    from token_pipelines.parts import system_clock  # noqa: PLC0415
+
+    with _config(path) as config:
+        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger.migrate()
+        ledger.mark_notified(before, mode=config.delivery.mode, at=system_clock())
+        ledger.close()
+    click.echo(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {config.delivery.mode}.")
     return 0
 
 

@@ -204,6 +204,7 @@ class Smtp(_Section):
     rate: Rate | None = 50.0
     timeout: Duration = timedelta(seconds=30)
     recycle_after: int = Field(default=100, ge=1)
+    reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
 
     @model_validator(mode="after")
     def _login(self) -> Self:

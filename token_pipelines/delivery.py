@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from token_pipelines.errors import TokenPipelinesError
+from token_pipelines.errors import RelayError, TokenPipelinesError
 from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.transport import Connection
@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 
 CLAIM_SIZE: Final = 200
 """Notices claimed and read again at a time: large enough to be cheap, small enough that two runs share the work."""
+
+
+REFUSALS_ALLOWED: Final = 10
+REFUSALS_ALLOWED_PERCENT: Final = 5
+"""More refusals than the larger of the two in one tier's run, and the relay or we are at fault, not the recipients."""
 
 
 @dataclass
@@ -56,7 +61,7 @@ def send_tier(
     tier: str,
     *,
     run_id: str,
-    has_ended: Callable[[str], bool | None],
+    has_ended: Callable[[str], bool],
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> TierReport:
     """Send whatever of this tier waits, of any day, over as many connections as the config asks for.
@@ -65,7 +70,7 @@ def send_tier(
         parts: the pipeline.
         tier: the tier's name.
         run_id: who sends; what it claims belongs to it.
-        has_ended: what the orchestrator knows of another run: ended, alive, or None.
+        has_ended: whether the orchestrator knows that another run has ended.
         on_progress: told after each message how many are done.
 
     Returns:
@@ -75,11 +80,13 @@ def send_tier(
     report = TierReport()
     durable = delivery.on_unknown == "hold"
     with parts.ledger.sending(run_id=run_id, mode=delivery.mode, durable=durable, has_ended=has_ended) as sending:
-        tier_run = _TierRun(parts, sending, report, on_progress)
-        tier_run.send_all(_waiting(parts, sending, tier))
+        waiting = _waiting(parts, sending, tier)
+        tier_run = _TierRun(parts, sending, report, on_progress, size=len(waiting))
+        tier_run.send_all(waiting)
         for pause in delivery.retry_pauses:
             if tier_run.put_off and not tier_run.stopped.wait(pause.total_seconds()):
                 tier_run.send_all(tier_run.take_put_off())
+        tier_run.settle_refusals()
         sending.give_back()
         left = set(_waiting(parts, sending, tier)) - tier_run.in_doubt
     report.deferred = len(left & tier_run.done)
@@ -97,7 +104,7 @@ class _TierRun:
     """One tier's work in one run, shared by its threads."""
 
     def __init__(
-        self, parts: Parts, sending: Sending, report: TierReport, on_progress: Callable[[int], None]
+        self, parts: Parts, sending: Sending, report: TierReport, on_progress: Callable[[int], None], *, size: int
     ) -> None:
         self.parts = parts
         self.sending = sending
@@ -105,6 +112,8 @@ class _TierRun:
         self.put_off: set[str] = set()  # answered "not now": tried again at the end of this run
         self.in_doubt: set[str] = set()  # left to later runs
         self.done: set[str] = set()
+        self.refused: list[Record] = []
+        self._refusals_allowed = max(REFUSALS_ALLOWED, size * REFUSALS_ALLOWED_PERCENT // 100)
         self.stopped = threading.Event()
         self._on_progress = on_progress
         self._counting = threading.Lock()
@@ -123,6 +132,17 @@ class _TierRun:
             except BaseException:  # Ctrl-C: finish what is on the sockets, begin nothing new
                 self.stopped.set()
                 raise
+
+    def settle_refusals(self) -> None:
+        """Suppress the addresses that the relay says do not exist; if it said so of too many, believe none of it."""
+        if len(self.refused) > self._refusals_allowed:
+            self.sending.reopen([record.notice_id for record in self.refused])
+            self.report.failed -= len(self.refused)
+            return
+        for record in self.refused:
+            if record.outcome.address_is_dead:
+                cause = f"the relay refused it: {record.outcome.enhanced}"
+                self.parts.ledger.suppress(record.address_hash, at=record.at, cause=cause)
 
     def take_put_off(self) -> list[str]:
         """The notices that the relay put off, to be tried once more."""
@@ -147,6 +167,28 @@ class _TierRun:
             self.stopped.set()
         finally:
             sender.close()
+
+    def refuse(self, record: Record) -> None:
+        """Keep a refusal for good.
+
+        Raises:
+            RelayError: if there are so many that the fault must be the relay's, or ours.
+        """
+        with self._counting:
+            self.refused.append(record)
+            refusals = len(self.refused)
+        if refusals > self._refusals_allowed:
+            msg = (
+                f"The relay refused {refusals} recipients of this tier for good, which is too many to believe (the last "
+                f"with {record.outcome.code} {record.outcome.reply}); nobody is suppressed: look at the relay, then run again."
+            )
+            raise RelayError(msg)
+
+    def wait_or_give_up(self, error: RelayError, troubles: int) -> None:
+        """Pause after a relay's trouble that may pass; raise it when it has been too often, or will not pass."""
+        pauses = self.parts.config.smtp.reconnect_pauses
+        if not error.may_pass or troubles > len(pauses) or self.stopped.wait(pauses[troubles - 1].total_seconds()):
+            raise error
 
     def count(self, notice: Notice, outcome: State, reason: str | None = None) -> None:
         """Keep the numbers; called once for each notice that a thread is done with."""
@@ -205,17 +247,30 @@ class _Sender:
             reply = f"the email could not be written ({type(error).__name__})"
             self._keep(letter, Outcome(state=State.DEFERRED, stage=Stage.CONNECT, reply=reply))
             return
-        if self._connection is None:
-            self._connection = self._parts.relay.connect()
-        if not self._sending.record_and_mark(self._take_unrecorded(), notice.notice_id, self._parts.clock()):
-            log.warning("Notice %s was taken over by another run; it is not sent here.", notice.notice_id)
-            return
-        try:
-            outcome = self._connection.send(envelope)
-        except TokenPipelinesError:  # nothing of it was delivered
-            self._sending.not_sent(notice.notice_id)
-            raise
-        self._keep(letter, outcome)
+        outcome = self._send(notice, envelope)
+        if outcome is not None:
+            self._keep(letter, outcome)
+
+    def _send(self, notice: Notice, envelope: Envelope) -> Outcome | None:
+        """Mark, then send; a relay in trouble gets some pauses. None when another run has taken the notice over."""
+        troubles = 0
+        while True:
+            try:
+                if self._connection is None:
+                    self._connection = self._parts.relay.connect()
+            except RelayError as error:
+                troubles += 1
+                self._run.wait_or_give_up(error, troubles)
+                continue
+            if not self._sending.record_and_mark(self._take_unrecorded(), notice.notice_id, self._parts.clock()):
+                log.warning("Notice %s was taken over by another run; it is not sent here.", notice.notice_id)
+                return None
+            try:
+                return self._connection.send(envelope)
+            except RelayError as error:  # nothing of it was delivered
+                self._sending.unmark(notice.notice_id)
+                troubles += 1
+                self._run.wait_or_give_up(error, troubles)
 
     def _write(self, letter: Letter) -> Envelope:
         """The email; one in doubt is written as of its first try, so that both copies are the same bytes."""
@@ -228,14 +283,16 @@ class _Sender:
         self._write_down()
         if letter.notice.claimed_from is State.UNKNOWN and outcome.state is not State.SENT:
             outcome = replace(outcome, state=State.UNKNOWN)  # the first copy may have been delivered
-        now = self._parts.clock()
-        self._unrecorded = Record(
-            notice_id=letter.notice.notice_id, outcome=outcome, at=now, address_hash=letter.address_hash
+        record = Record(
+            notice_id=letter.notice.notice_id,
+            outcome=outcome,
+            at=self._parts.clock(),
+            address_hash=letter.address_hash,
         )
-        if outcome.address_is_dead:
-            cause = f"the relay refused it: {outcome.enhanced}"
-            self._parts.ledger.suppress(letter.address_hash, at=now, cause=cause)
+        self._unrecorded = record
         self._run.count(letter.notice, outcome.state)
+        if outcome.state is State.FAILED:
+            self._run.refuse(record)
 
     def _take_unrecorded(self) -> Record | None:
         record, self._unrecorded = self._unrecorded, None

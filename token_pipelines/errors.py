@@ -35,8 +35,14 @@ class LedgerError(TokenPipelinesError):
 class RelayError(TokenPipelinesError):
     """The mail relay is in trouble as a whole: unreachable, refuses the login, or refuses by policy.
 
-    What was not sent waits in the ledger; run the tier again when the relay is well.
+    What was not sent waits in the ledger; run the tier again when the relay is well. ``may_pass`` is true of trouble
+    that a pause and a new connection may end (a lost connection, a 421), false of a refused login or sender.
     """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        """The sentence, and whether to try again before giving up."""
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that did its work is no error

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.ledger.planning import PLANNED_COLUMNS
-from token_pipelines.model import RECIPIENT_REASONS, Mode
+from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning
+from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.parts import Parts
 from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
 
@@ -59,9 +59,10 @@ def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd
     now = parts.clock()
     reach = parts.config.schedule.reach(day, now)
     window = parts.policy.window(now=now, reach=reach)
-    told = parts.ledger.told(window, parts.config.delivery.mode)
+    mode = parts.config.delivery.mode
+    told, told_before = parts.ledger.told(window, mode), parts.ledger.told_before(mode)
     for tokens in parts.source.snapshot(window):
-        decided = parts.policy.decide(tokens, told, now=now, reach=reach)
+        decided = parts.policy.decide(tokens, told, now=now, reach=reach, told_before=told_before)
         examination.add(decided)
         yield decided
 
@@ -92,8 +93,9 @@ def plan(
         if approve:
             ledger.approve_trips(now)
         _hold_while_tripped(ledger.open_trip())
-        told = ledger.told(parts.policy.window(now=now, reach=reach))
-        decided = parts.policy.decide(snapshot[list(TOKEN_COLUMNS)], told, now=now, reach=reach)
+        decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
+        if _free_changed_addresses(parts, ledger, decided):
+            decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
         due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
         draft = ledger.draft(due, tiers=tiers, since=since)
         fits = approve or draft.size <= delivery.max_notices
@@ -105,16 +107,40 @@ def plan(
             domain = parts.serialiser.domain
             planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
     if not fits and delivery.mode is not Mode.DRY_RUN:
-        new, limit = draft.size, delivery.max_notices
-        parts.ledger.record_fuse_trip(day=day, mode=delivery.mode, run_id=run_id, new=new, limit=limit, at=now)
-        _hold_while_tripped((day, new, limit))
+        trip_fuse(parts, day=day, run_id=run_id, new=draft.size)
+        _hold_while_tripped((day, draft.size, delivery.max_notices))
     return _by_tier(planned, _unreachable(decided, planned), tiers)
+
+
+def _decide(parts: Parts, ledger: Planning, snapshot: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
+    told = ledger.told(parts.policy.window(now=now, reach=reach))
+    tokens = snapshot[list(TOKEN_COLUMNS)]
+    return parts.policy.decide(tokens, told, now=now, reach=reach, told_before=ledger.told_before())
+
+
+def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFrame) -> bool:
+    """Free what was refused for good, where the recipient has another address by now. Whether anything was freed."""
+    refused = decided.loc[decided["reason"] == Reason.REFUSED_ADDRESS, "token_id"]
+    if refused.empty or parts.config.delivery.mode is not Mode.LIVE:
+        return False
+    lines = ledger.refused(refused.tolist()).merge(parts.source.resolve(refused.tolist()), on=["token_id", "recipient_id"])
+    hashes = lines["email"].map(lambda email: parts.ledger.hash_address(email or ""))
+    changed = lines.loc[hashes != lines["address_hash"], "notice_id"].unique().tolist()
+    ledger.release(changed)
+    return bool(changed)
 
 
 def leftovers_since(parts: Parts, now: datetime) -> date:
     """The earliest day of which a notice may still wait: older ones belong to tiers that are long over."""
     spans = [tier.before or (tier.after or timedelta()) + (tier.within or timedelta()) for tier in parts.policy.tiers]
     return (now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN).date()
+
+
+def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
+    """Keep it in the ledger that a day was too large, so that later days wait too, until a person approves."""
+    mode, limit = parts.config.delivery.mode, parts.config.delivery.max_notices
+    if mode is not Mode.DRY_RUN:
+        parts.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=parts.clock())
 
 
 def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:

@@ -85,7 +85,15 @@ class Policy:
             expires_before=reach + max(befores) if befores else now + MICROSECOND,
         )
 
-    def decide(self, tokens: pd.DataFrame, history: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
+    def decide(
+        self,
+        tokens: pd.DataFrame,
+        history: pd.DataFrame,
+        *,
+        now: datetime,
+        reach: datetime,
+        told_before: datetime | None = None,
+    ) -> pd.DataFrame:
         """Give every token a tier, or a reason why it leads to no email.
 
         Args:
@@ -94,6 +102,7 @@ class Policy:
                 that it has itself sent something for, ``last_notified_at`` no longer counts.
             now: the instant of deciding.
             reach: how far this run must look ahead.
+            told_before: every threshold before this instant counts as told.
 
         Returns:
             ``tokens`` with three more columns. ``tier``: name of the tier reached, null where none is.
@@ -102,6 +111,8 @@ class Policy:
         """
         index, threshold, too_short = self._reached(tokens, to_micros(now), to_micros(reach))
         told, refused = _told(tokens, history)
+        if told_before is not None:
+            told = np.maximum(told, to_micros(told_before) - 1)
         replaced = _micros(tokens["replaced_at"])
         conditions: list[tuple[Reason, np.ndarray]] = [
             (Reason.LIFETIME_TOO_SHORT, too_short),

@@ -1,6 +1,7 @@
 """What the command line shows a person: a progress bar on a terminal, tables, never an address."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from token_pipelines.defs.launch import DayReport
+from token_pipelines.defs.numbers import OUTCOMES
 
 
 @contextmanager
@@ -19,8 +21,8 @@ def progress() -> Iterator[Callable[[str, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _tier, _done: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} notices"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as display:
+    count = TextColumn("{task.completed} notices")
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), console=console, transient=True) as display:
         tasks: dict[str, Any] = {"": display.add_task("Reading and planning", total=None)}
 
         def tell(tier: str, done: int) -> None:
@@ -33,14 +35,21 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
 
 def show_report(report: DayReport) -> None:
-    """A day's numbers: a row per tier."""
+    """A day's numbers: a row per tier, then why some were skipped."""
+    console = Console()
     table = Table(title=f"{report.day} ({report.mode}): {report.examined:,} tokens examined, {report.due:,} due")
-    for column in ("Tier", "Due", "Sent", "Deferred", "Failed", "Unknown", "Waiting", "Skipped"):
-        table.add_column(column, justify="left" if column in {"Tier", "Skipped"} else "right")
+    table.add_column("Tier")
+    for outcome in (*OUTCOMES, "skipped"):
+        table.add_column(outcome.capitalize(), justify="right")
+    reasons: Counter[str] = Counter()
     for name, tier in report.tiers.items():
-        skipped = ", ".join(f"{reason} {count:,}" for reason, count in tier.skipped.items())
-        table.add_row(name, *(f"{tier.outcomes[outcome]:,}" for outcome in ("due", "sent", "deferred", "failed", "unknown", "waiting")), skipped or "-")
-    Console().print(table)
+        numbers = [*(tier.outcomes[outcome] for outcome in OUTCOMES), sum(tier.skipped.values())]
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+        reasons.update(tier.skipped)
+    console.print(table)
+    if reasons:
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+        console.print(f"Skipped: {listed}", highlight=False)
 
 
 def show_history(entries: Iterable[dict[str, Any]]) -> None:
@@ -51,5 +60,7 @@ def show_history(entries: Iterable[dict[str, Any]]) -> None:
     for entry in entries:
         tokens = ", ".join(token["token_id"] for token in entry["tokens"])
         state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
-        table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", entry["recipient_id"], tokens, entry["sent_at"] or "", str(len(entry["attempts"])))
+        who, when = entry["recipient_id"], entry["sent_at"] or ""
+        tries = str(len(entry["attempts"]))
+        table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
     Console().print(table if table.row_count else "The ledger holds nothing that fits.")

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from smtpd import Action, Script, Smtpd, times
 
 import pytest
 import trustme
-from smtpd import Action, Script, Smtpd, times
 
 from token_pipelines.config import Smtp
 from token_pipelines.errors import ConfigError, RelayError
@@ -183,6 +183,23 @@ def test_send_lost_once(stage: str, drop: str) -> None:
     assert server.connections == 2
 
 
+def test_send_lost_while_writing() -> None:
+    """The dot is written last: when the write fails it cannot have arrived, so the message is safe to send again."""
+    large = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=(b"x" * 900_000 + b"\r\n") * 24)
+    outcome, server = send(times(1, "data", Action(drop="answered", code=354)), large)
+    assert outcome.state is State.SENT
+    assert server.connections == 2
+    assert server.accepted[0].data == large.data
+
+
+@pytest.mark.parametrize("stage", UP_TO_DOT)
+def test_send_garbled_answer(stage: str) -> None:
+    """What is no SMTP reply is no answer: tried again on a new connection."""
+    outcome, server = send(times(1, stage, Action(code=25)))
+    assert outcome.state is State.SENT
+    assert server.connections == 2
+
+
 @pytest.mark.parametrize("stage", UP_TO_DOT)
 def test_send_lost_twice(stage: str) -> None:
     """Then it is the relay's trouble, and the sentence says where."""
@@ -272,6 +289,13 @@ def test_send_reply_without_addresses(text: str) -> None:
     assert "@" not in outcome.reply
     assert "ada" not in outcome.reply.lower()
     assert outcome.reply.startswith("5.1.1 ")
+
+
+def test_send_reply_with_an_odd_recipient() -> None:
+    """An address that a pattern would cut in the middle is known to be one."""
+    envelope = Envelope(sender="noreply@example.org", recipient="o'brien@example.org", data=DATA)
+    outcome, _ = send(answers("rcpt", 550, "5.1.1 O'Brien@example.org unknown"), envelope)
+    assert outcome.reply == "5.1.1 <address> unknown"
 
 
 def test_send_reply_without_addresses_in_an_error() -> None:
@@ -425,9 +449,11 @@ def test_connect_starttls_not_offered() -> None:
 def test_connect_starttls_refused(tls: ssl.SSLContext) -> None:
     """Offered, then refused."""
     script = times(1, "starttls", Action(code=454, text="4.7.0 TLS not available"))
-    with Smtpd(starttls=tls, script=script) as server:
-        with pytest.raises(RelayError, match=r"answered 454 4\.7\.0 TLS not available to STARTTLS"):
-            connect(server, security="starttls")
+    with (
+        Smtpd(starttls=tls, script=script) as server,
+        pytest.raises(RelayError, match=r"answered 454 4\.7\.0 TLS not available to STARTTLS"),
+    ):
+        connect(server, security="starttls")
 
 
 @pytest.mark.parametrize("username", ["ada", "noreply@example.org"])
@@ -445,9 +471,11 @@ def test_connect_login(username: str, tls: ssl.SSLContext, ca_file: Path) -> Non
 
 def test_connect_login_wrong() -> None:
     """Named with its cure; neither the login nor the password is repeated."""
-    with Smtpd(credentials={"noreply@example.org": "right"}) as server:
-        with pytest.raises(RelayError, match=r"refused the login with 535 5\.7\.8 .*; check smtp\.username") as caught:
-            connect(server, username="noreply@example.org", password="wrong")  # noqa: S106
+    with (
+        Smtpd(credentials={"noreply@example.org": "right"}) as server,
+        pytest.raises(RelayError, match=r"refused the login with 535 5\.7\.8 .*; check smtp\.username") as caught,
+    ):
+        connect(server, username="noreply@example.org", password="wrong")  # noqa: S106
     assert "wrong user or password" in str(caught.value)
     assert "noreply" not in str(caught.value)
 
@@ -480,26 +508,33 @@ def test_connect_login_not_ascii() -> None:
 
 def test_send_login_needed() -> None:
     """A relay that wants a login refuses MAIL: nobody's address is to blame."""
-    with Smtpd(credentials={"ada": "x"}) as server, connect(server) as connection:
-        with pytest.raises(RelayError, match=r"answered 530 5\.7\.0 log in first at MAIL FROM"):
-            connection.send(ENVELOPE)
+    with (
+        Smtpd(credentials={"ada": "x"}) as server,
+        connect(server) as connection,
+        pytest.raises(RelayError, match=r"answered 530 5\.7\.0 log in first at MAIL FROM"),
+    ):
+        connection.send(ENVELOPE)
 
 
 @pytest.mark.parametrize(("code", "text"), [(421, "4.3.2 too busy"), (554, "5.7.1 not from you")])
 def test_connect_greeting_refuses(code: int, text: str) -> None:
     """The greeting itself says no."""
-    with Smtpd(script=answers("connect", code, text)) as server:
-        with pytest.raises(RelayError, match=rf"greeted us with {code} {text}; wait until"):
-            connect(server)
+    with (
+        Smtpd(script=answers("connect", code, text)) as server,
+        pytest.raises(RelayError, match=rf"greeted us with {code} {text}; wait until"),
+    ):
+        connect(server)
 
 
 @pytest.mark.parametrize("stage", ["connect", "ehlo"])
 @pytest.mark.parametrize(("action", "said"), [(Action(drop="before"), "connection lost"), (Action(stall=1), "in time")])
 def test_connect_no_answer(stage: str, action: Action, said: str) -> None:
     """Says where, and whether it was slow or gone."""
-    with Smtpd(script=times(9, stage, action)) as server:
-        with pytest.raises(RelayError, match=rf"gave no answer to {stage.upper()} \(.*{said}\); check"):
-            connect(server, timeout=0.3)
+    with (
+        Smtpd(script=times(9, stage, action)) as server,
+        pytest.raises(RelayError, match=rf"gave no answer to {stage.upper()} \(.*{said}\); check"),
+    ):
+        connect(server, timeout=0.3)
 
 
 def test_connect_ehlo_unknown() -> None:
@@ -511,9 +546,11 @@ def test_connect_ehlo_unknown() -> None:
 
 def test_connect_ehlo_refused() -> None:
     """Not for this machine."""
-    with Smtpd(script=times(9, "ehlo", Action(code=550, text="5.7.1 go away"))) as server:
-        with pytest.raises(RelayError, match=r"answered 550 5\.7\.1 go away to EHLO; ask its operator"):
-            connect(server)
+    with (
+        Smtpd(script=times(9, "ehlo", Action(code=550, text="5.7.1 go away"))) as server,
+        pytest.raises(RelayError, match=r"answered 550 5\.7\.1 go away to EHLO; ask its operator"),
+    ):
+        connect(server)
 
 
 @pytest.fixture

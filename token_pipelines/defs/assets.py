@@ -28,6 +28,8 @@ SMTP_POOL: Final = "smtp"
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """A run with this tag set to true has a person's word that the day's volume is right."""
 
+PARTITION_TAG: Final = "dagster/partition"
+
 EXPIRING_TOKENS: Final = dg.AssetKey("expiring_tokens")
 
 PartsResource = dg.ResourceParam[Parts]
@@ -70,6 +72,7 @@ def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.Assets
         with failing_clearly():
             parts.ledger.migrate()
             frames = examine(parts, day=_day(context, parts), examination=examination)
+            frames = _while_alive(parts, context.run_id, frames)
             empty = no_tokens(parts)
         return Table(frames, empty, lambda: numbers.of_examination(examination, time.monotonic() - started))
 
@@ -91,10 +94,10 @@ def build_notices(partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, .
         with failing_clearly():
             day = _day(context, parts)
             parts.ledger.migrate()
-            snapshot = _read_again(parts, day) if expiring_tokens is None else expiring_tokens
-            shares = plan(
-                parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=is_approved(context)
-            )
+            with parts.ledger.alive(context.run_id):
+                snapshot = _read_again(parts, day) if expiring_tokens is None else expiring_tokens
+                approve = is_approved(context)
+                shares = plan(parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
         for tier in tiers:
             if tier.name in selected:
                 yield dg.Output(shares[tier.name], tier.name)
@@ -118,6 +121,12 @@ def build_notices(partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, .
         return {name: senders[name](share) for name, share in handles.items()}
 
     return notices
+
+
+def _while_alive(parts: Parts, run_id: str, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The frames, which are read after the asset's function has returned, under the run's heartbeat."""
+    with parts.ledger.alive(run_id):
+        yield from frames
 
 
 def _read_again(parts: Parts, day: date) -> pd.DataFrame:
@@ -171,6 +180,6 @@ def _build_sender(tier: Tier, priority: int) -> dg.OpDefinition:
     return send
 
 
-def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool | None:
+def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:
     run = instance.get_run_by_id(run_id)
-    return None if run is None else run.is_finished
+    return run is not None and run.is_finished

@@ -1,13 +1,15 @@
 """Asset checks: what an operator should look at, next to the day it concerns."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from token_pipelines.defs.assets import EXPIRING_TOKENS, PartsResource, is_approved, notices_key
+from token_pipelines.defs.assets import EXPIRING_TOKENS, PARTITION_TAG, PartsResource, is_approved, notices_key
 from token_pipelines.defs.numbers import RECIPIENTS_DUE
 from token_pipelines.model import Tier
+from token_pipelines.planning import trip_fuse
 
 
 def build_volume_check() -> dg.AssetChecksDefinition:
@@ -23,8 +25,12 @@ def build_volume_check() -> dg.AssetChecksDefinition:
         due = _number(_metadata_of_the_day(context, EXPIRING_TOKENS), RECIPIENTS_DUE)
         limit = parts.config.delivery.max_notices
         approved = is_approved(context)
+        passed = due <= limit or approved
+        if not passed:
+            day = date.fromisoformat(context.run.tags[PARTITION_TAG])
+            trip_fuse(parts, day=day, run_id=context.run.run_id, new=due)
         return dg.AssetCheckResult(
-            passed=due <= limit or approved,
+            passed=passed,
             metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
             description=None if due <= limit else f"{due} recipients are due, over delivery.max_notices of {limit}.",
         )
@@ -52,7 +58,7 @@ def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
     """What the newest materialization of the run's partition says of itself."""
-    day = context.run.tags["dagster/partition"]
+    day = context.run.tags[PARTITION_TAG]
     wanted = dg.AssetRecordsFilter(key, asset_partitions=[day])
     records = context.instance.fetch_materializations(wanted, limit=1).records
     materialization = records[0].asset_materialization if records else None

@@ -11,6 +11,7 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
+from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.parts import Parts
 
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
@@ -48,6 +49,14 @@ def build_sensor(
         description="Asks for days of the last schedule.lookback_days that are missing, failed or cancelled.",
     )
     def backfill_missed_days(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        parts.ledger.migrate()
+        _free_killed_runs(context.instance, parts)
+        if parts.ledger.has_open_trip(parts.config.delivery.mode):
+            yield dg.SkipReason(
+                "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the asset "
+                "expiring_tokens, then run the day with `token-pipelines run --approve-volume`, or mend the source."
+            )
+            return
         days = days_to_look_at(parts)
         labels = [str(day) for day in days]
         statuses = {key: context.instance.get_status_by_partition(key, labels, partitions) or {} for key in keys}
@@ -65,6 +74,15 @@ def build_sensor(
     return backfill_missed_days
 
 
+def _free_killed_runs(instance: dg.DagsterInstance, parts: Parts) -> None:
+    """End runs whose process was killed: Dagster would take them for alive for hours, and their days would wait."""
+    started = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    silent = parts.ledger.lapsed([record.dagster_run.run_id for record in started])
+    for record in started:
+        if record.dagster_run.run_id in silent:
+            instance.report_run_failed(record.dagster_run, "The run's process fell silent: it was killed, or its machine.")
+
+
 def _consider(
     instance: dg.DagsterInstance, day: date, keys: Sequence[dg.AssetKey], statuses: Statuses
 ) -> tuple[dg.RunRequest | None, str]:
@@ -75,7 +93,7 @@ def _consider(
     incomplete = [key for key, status in found.items() if status is not AssetPartitionStatus.MATERIALIZED]
     if not incomplete:
         return None, "complete"
-    tags = {"dagster/partition": str(day)}
+    tags = {PARTITION_TAG: str(day)}
     earlier = instance.get_run_records(dg.RunsFilter(tags=tags), limit=MAX_ATTEMPTS + 1)
     if any(not record.dagster_run.is_finished for record in earlier):
         return None, "in progress"

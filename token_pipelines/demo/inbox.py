@@ -95,7 +95,7 @@ class _Keeper:
             _write_whole(self._folder / f"{name}.eml", data)
         except OSError as error:
             return f"451 4.3.0 Cannot keep the message: {error.strerror}"
-        return f"250 2.0.0 Ok: queued as {name}"
+        return f"250 2.0.0 Ok: queued as {self._last:05d}"
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -1,8 +1,9 @@
 """The ledger's front door: one Postgres database, its schema, and who may do what in it at a time."""
 
 import hmac
+import logging
 import secrets as random_bytes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import cached_property
@@ -17,12 +18,15 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from token_pipelines.database import PSYCOPG, explain, parse_postgres
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
+from token_pipelines.ledger.heartbeat import LEASE, heartbeat, lapsed
 from token_pipelines.ledger.history import read_history
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
-from token_pipelines.ledger.tables import fuse_trips, secrets, suppressions
+from token_pipelines.ledger.tables import fuse_trips, marks, secrets, suppressions
 from token_pipelines.model import Mode
 from token_pipelines.policy import Window
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10
 APPLICATION_NAME: Final = "token-pipelines ledger"
@@ -79,29 +83,55 @@ class Ledger:
             yield Planning(connection, run_id=run_id, mode=mode)
 
     @contextmanager
-    def sending(
-        self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool | None]
-    ) -> Iterator[Sending]:
+    def alive(self, run_id: str) -> Iterator[None]:
+        """Say that a run lives while the block lasts."""
+        with heartbeat(self._engine, run_id):
+            yield
+
+    def lapsed(self, run_ids: Collection[str]) -> set[str]:
+        """Which of these runs enlisted here and then fell silent: they were killed."""
+        return lapsed(self._engine, run_ids)
+
+    @contextmanager
+    def sending(self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
         """Enlist a run as a sender; give back what it has claimed and not sent when the block ends.
 
         Args:
             run_id: who claims.
             mode: whose notices.
             durable: whether every mark waits for the disk, as ``on_unknown: hold`` asks.
-            has_ended: what the orchestrator knows of another run: ended, alive, or None when it does not know it.
+            has_ended: whether the orchestrator knows that another run has ended.
         """
-        sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=PLANNING_LOCK)
-        sending.enlist()
-        try:
+        with self.alive(run_id):
+            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=PLANNING_LOCK)
             sending.reclaim_from_the_dead(has_ended)
-            yield sending
-        finally:
-            sending.leave()
+            try:
+                yield sending
+            finally:
+                try:
+                    sending.give_back()
+                except LedgerError as error:
+                    log.warning("What this run had claimed is free in %s. %s", LEASE, error)
 
     def told(self, window: Window, mode: Mode) -> pd.DataFrame:
         """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS. Takes no lock."""
         with self._engine.connect() as connection:
             return Planning(connection, run_id="", mode=mode).told(window)
+
+    def told_before(self, mode: Mode) -> datetime | None:
+        """The instant before which every threshold counts as told, as `mark_notified` was told. Takes no lock."""
+        with self._engine.connect() as connection:
+            return Planning(connection, run_id="", mode=mode).told_before()
+
+    def mark_notified(self, before: datetime, *, mode: Mode, at: datetime) -> None:
+        """Count every threshold before this instant as told: by an older job, or by what a restored ledger forgot."""
+        with self._engine.begin() as connection:
+            connection.execute(marks.insert().values(mode=mode, before=before, at=at))
+
+    def has_open_trip(self, mode: Mode) -> bool:
+        """Whether the volume fuse waits for a person's approval."""
+        with self._engine.connect() as connection:
+            return Planning(connection, run_id="", mode=mode).open_trip() is not None
 
     def record_fuse_trip(self, *, day: date, mode: Mode, run_id: str, new: int, limit: int, at: datetime) -> None:
         """Keep a trip of the volume fuse, so that it holds later days too until it is approved."""

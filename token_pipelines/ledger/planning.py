@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 from sqlalchemy import Connection, func, select, text, update
 
-from token_pipelines.ledger.tables import fuse_trips, notice_tokens, notices
+from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
 from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
 
@@ -90,6 +90,36 @@ class Planning:
     def _exists(self) -> bool:
         name = str(notice_tokens)
         return self._connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+
+    def told_before(self) -> datetime | None:
+        """The instant before which every threshold counts as told, if an operator has named one."""
+        if not self._exists():
+            return None
+        found: datetime | None = self._connection.scalar(select(func.max(marks.c.before)).where(marks.c.mode == self._mode))
+        return found
+
+    def refused(self, token_ids: Collection[str]) -> pd.DataFrame:
+        """Lines that were refused for good: notice_id, token_id, recipient_id and the address's keyed hash."""
+        last = (
+            select(attempts.c.address_hash)
+            .where(attempts.c.notice_id == notices.c.notice_id, attempts.c.state == State.FAILED)
+            .order_by(attempts.c.attempt_id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = (
+            select(notice_tokens.c.notice_id, notice_tokens.c.token_id, notice_tokens.c.recipient_id, last)
+            .join(notices, notices.c.notice_id == notice_tokens.c.notice_id)
+            .where(notices.c.mode == self._mode, notices.c.state == State.FAILED, ~notice_tokens.c.released)
+            .where(notice_tokens.c.token_id == func.any(list(token_ids)))
+        )
+        columns = dict.fromkeys(["notice_id", "token_id", "recipient_id"], "str") | {"address_hash": "object"}
+        return self._frame(query, columns)
+
+    def release(self, notice_ids: Collection[str]) -> None:
+        """Free what was refused at an address that has changed since: it is due again."""
+        lines = update(notice_tokens).where(notice_tokens.c.notice_id == func.any(list(notice_ids)))
+        self._connection.execute(lines.values(released=True, reason=Reason.REFUSED_ADDRESS))
 
     def open_trip(self) -> tuple[date, int, int] | None:
         """The oldest trip of the fuse that nobody approved: its day, how many were new, the limit then."""

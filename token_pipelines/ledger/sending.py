@@ -4,8 +4,6 @@ A mark is committed before the socket is touched, in the same statement that rec
 outcome: one commit a message. What a killed run leaves in doubt is therefore what was on a socket, and no more.
 """
 
-import logging
-import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,15 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
-from token_pipelines.errors import LedgerError
+from token_pipelines.ledger.heartbeat import LEASE
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
-
-log = logging.getLogger(__name__)
-
-HEARTBEAT_S: Final = 20
-LEASE: Final = "2 minutes"
-"""A run that has not been heard of for this long is dead, unless the orchestrator knows that it lives."""
 
 _RECORD: Final = """
 recorded AS (
@@ -66,12 +58,6 @@ _GIVE_BACK: Final = text("""
 UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
 WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
 """)
-_ENLIST: Final = text("""
-INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at) VALUES (:run_id, clock_timestamp(), clock_timestamp())
-ON CONFLICT (run_id) DO UPDATE SET heartbeat_at = clock_timestamp(), ended_at = NULL
-""")
-_HEARTBEAT: Final = text("UPDATE token_pipelines.runs SET heartbeat_at = clock_timestamp() WHERE run_id = :run_id")
-_LEAVE: Final = text("UPDATE token_pipelines.runs SET ended_at = clock_timestamp() WHERE run_id = :run_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +81,6 @@ class Sending:
         self._durable = durable
         self._claim_lock = claim_lock
         self._claimed: set[str] = set()
-        self._left = threading.Event()
-        self._heartbeat = threading.Thread(target=self._beat, name="ledger-heartbeat", daemon=True)
-
-    def enlist(self) -> None:
-        """Say that this run lives, and go on saying it."""
-        self._execute(_ENLIST, run_id=self._run_id)
-        self._heartbeat.start()
 
     def give_back(self) -> None:
         """What was claimed and not tried waits again; what was on a socket, without an answer kept, is in doubt."""
@@ -111,33 +90,18 @@ class Sending:
             connection.execute(_DOUBT, {"dead": self._run_id, "ids": ids})
         self._claimed.clear()
 
-    def leave(self) -> None:
-        """Give back, and say that this run has ended. If the database is gone, the lapsed lease will say so."""
-        self._left.set()
-        self._heartbeat.join()
-        try:
-            self.give_back()
-            self._execute(_LEAVE, run_id=self._run_id)
-        except LedgerError as error:
-            log.warning("The run could not sign off in the ledger; its claims are free in %s. %s", LEASE, error)
-
-    def _beat(self) -> None:
-        while not self._left.wait(HEARTBEAT_S):
-            try:
-                self._execute(_HEARTBEAT, run_id=self._run_id)
-            except LedgerError as error:
-                log.warning("The run could not say that it lives; it tries again in %s s. %s", HEARTBEAT_S, error)
-
     def _execute(self, statement: Any, **parameters: object) -> None:  # noqa: ANN401 -- text() or a construct
         with self._engine.begin() as connection:
             connection.execute(statement, parameters)
 
-    def reclaim_from_the_dead(self, has_ended: Callable[[str], bool | None]) -> None:
-        """Free what dead runs had claimed: never tried, so it waits again; what they were sending is in doubt."""
+    def reclaim_from_the_dead(self, has_ended: Callable[[str], bool]) -> None:
+        """Free what dead runs had claimed: never tried, so it waits again; what they were sending is in doubt.
+
+        A run is dead when the orchestrator knows that it has ended, or when its lease has lapsed.
+        """
         with self._engine.begin() as connection:
             for owner, lapsed in connection.execute(_DEAD, {"run_id": self._run_id}).all():
-                ended = has_ended(owner)
-                if ended or (ended is None and lapsed):
+                if lapsed or has_ended(owner):
                     connection.execute(_GIVE_BACK, {"dead": owner, "ids": None})
                     connection.execute(_DOUBT, {"dead": owner, "ids": None})
 
@@ -217,12 +181,15 @@ class Sending:
             "address_hash": record.address_hash,
         }
 
-    def not_sent(self, notice_id: str) -> None:
-        """The message that was marked never reached the final dot: it waits again, and the try does not count."""
-        given_back = {"state": notices.c.claimed_from, "claimed_by": None, "claimed_from": None}
+    def unmark(self, notice_id: str) -> None:
+        """The message that was marked never reached the final dot: it is only claimed again, and the try is undone."""
         mine = (notices.c.notice_id == notice_id, notices.c.state == State.SENDING, notices.c.claimed_by == self._run_id)
-        self._execute(update(notices).where(*mine).values(**given_back, attempts=notices.c.attempts - 1))
-        self._claimed.discard(notice_id)
+        self._execute(update(notices).where(*mine).values(state=State.CLAIMED, attempts=notices.c.attempts - 1))
+
+    def reopen(self, notice_ids: Collection[str]) -> None:
+        """What was refused for good is put off instead: the relay refused so many that the fault is not theirs."""
+        refused = (notices.c.notice_id == func.any(list(notice_ids)), notices.c.state == State.FAILED)
+        self._execute(update(notices).where(*refused).values(state=State.DEFERRED))
 
     def skip(self, notice: Notice, reason: Reason) -> None:
         """Nothing is left to say in this notice. One in doubt stays so: it may have been delivered."""

@@ -145,6 +145,15 @@ fuse_trips = Table(
     _instant("approved_at", nullable=True),
 )
 
+marks = Table(
+    "marks",
+    metadata,
+    Column("mark_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("mode", Text, nullable=False),
+    _instant("before"),
+)
+
 secrets = Table(
     "secrets",
     metadata,

@@ -78,24 +78,26 @@ class Opener:
         except socket.gaierror:
             self._fail("is not known to the resolver", "check smtp.host")
         except ConnectionRefusedError:
-            self._fail("refuses connections", "check smtp.port, and that the relay runs")
+            self._fail("refuses connections", "check smtp.port, and that the relay runs", may_pass=True)
         except TimeoutError:
-            self._fail("did not answer in time", "check smtp.host, smtp.port and the firewall")
+            self._fail("did not answer in time", "check smtp.host, smtp.port and the firewall", may_pass=True)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error.__class__.__name__
-            self._fail(f"cannot be reached ({reason})", "check smtp.host and the network")
+            self._fail(f"cannot be reached ({reason})", "check smtp.host and the network", may_pass=True)
         answer = reply(Stage.CONNECT, code, text)
         if code < 0:
             self._fail("does not speak SMTP", "check smtp.port")
         if code != _GREETING:
-            self._fail(f"greeted us with {answer}", "wait until it takes connections, or ask its operator")
+            cure = "wait until it takes connections, or ask its operator"
+            self._fail(f"greeted us with {answer}", cure, may_pass=answer.later)
 
     def _greet(self, dialogue: Dialogue) -> None:
         answer = self._asked(Stage.EHLO, dialogue.ehlo)
         if not answer.accepted and answer.code != _CLOSING:
             answer = self._asked(Stage.EHLO, dialogue.helo)
         if not answer.accepted:
-            self._fail(f"answered {answer} to EHLO", "ask its operator whether this machine may use it")
+            cure = "ask its operator whether this machine may use it"
+            self._fail(f"answered {answer} to EHLO", cure, may_pass=answer.later)
 
     def _encrypt(self, dialogue: Dialogue) -> None:
         if not dialogue.has_extn("starttls"):
@@ -107,7 +109,8 @@ class Opener:
         except ssl.SSLError as error:
             self._fail_tls(error)
         if not answer.accepted:
-            self._fail(f"answered {answer} to STARTTLS", "look at its log, and at its certificate")
+            cure = "look at its log, and at its certificate"
+            self._fail(f"answered {answer} to STARTTLS", cure, may_pass=answer.later)
 
     def _log_in(self, dialogue: Dialogue) -> None:
         username, password = self._smtp.username, self._smtp.password
@@ -130,7 +133,7 @@ class Opener:
             self._fail("takes only ASCII in a login", "choose a username and password in ASCII")
         if not answer.accepted:
             cure = "check smtp.username and TOKEN_PIPELINES__SMTP__PASSWORD"
-            self._fail(f"refused the login with {answer}", cure)
+            self._fail(f"refused the login with {answer}", cure, may_pass=answer.later)
 
     def _asked(self, stage: Stage, ask: Callable[[], tuple[int, bytes]], hide: Iterable[str] = ()) -> Reply:
         """The answer to one of smtplib's own steps, whichever way smtplib gives it."""
@@ -157,9 +160,9 @@ class Opener:
             "check smtp.port against smtp.security (587 is starttls, 465 is tls)",
         )
 
-    def _fail(self, what: str, cure: str) -> NoReturn:
+    def _fail(self, what: str, cure: str, *, may_pass: bool = False) -> NoReturn:
         msg = f"The relay {self.name} {what}; {cure}."
-        raise RelayError(msg) from None  # what smtplib raised may hold an address or the login
+        raise RelayError(msg, may_pass=may_pass) from None  # what smtplib raised may hold an address or the login
 
 
 def part(dialogue: Dialogue) -> None:

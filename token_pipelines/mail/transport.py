@@ -92,7 +92,7 @@ class Connection:
                 trouble = f"it answered {closing.reply} at {_said(closing.reply.stage)}"
             if attempt == _TRIES:
                 msg = f"The relay {self._opener.name} is in trouble: {trouble}, twice; look at its log, then run again."
-                raise RelayError(msg)
+                raise RelayError(msg, may_pass=True)
         raise AssertionError
 
     def _ready(self) -> Dialogue:
@@ -162,7 +162,8 @@ class Connection:
 
     def _refusal(self, answer: Reply, cure: str) -> RelayError:
         self.close()
-        return RelayError(f"The relay {self._opener.name} answered {answer} at {_said(answer.stage)}; {cure}.")
+        msg = f"The relay {self._opener.name} answered {answer} at {_said(answer.stage)}; {cure}."
+        return RelayError(msg, may_pass=answer.later)
 
 
 class _Closing(Exception):  # noqa: N818 -- an event, handled in ``Connection.send``

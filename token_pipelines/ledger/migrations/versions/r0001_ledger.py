@@ -20,6 +20,15 @@ STATEMENTS = (
     )
     """,
     """
+    CREATE TABLE token_pipelines.marks (
+        mark_id BIGINT GENERATED ALWAYS AS IDENTITY,
+        at TIMESTAMP WITH TIME ZONE NOT NULL,
+        mode TEXT NOT NULL,
+        before TIMESTAMP WITH TIME ZONE NOT NULL,
+        CONSTRAINT marks_pkey PRIMARY KEY (mark_id)
+    )
+    """,
+    """
     CREATE TABLE token_pipelines.notices (
         notice_id UUID NOT NULL,
         day DATE NOT NULL,

@@ -1,0 +1,74 @@
+# Needs make and a Python 3.11, 3.12 or 3.13 with its venv module. Everything else goes into .venv.
+# To choose the interpreter: make PYTHON=/path/to/python3.12
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# pip and the tools keep their caches below HOME; where there is none, below the checkout.
+ifeq ($(strip $(HOME)),)
+export HOME := $(CURDIR)/.token_pipelines/home
+endif
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: .venv/.installed ## show the product on sample servers (ARGS=--once ends after the run)
+	$(BIN)/token-pipelines demo $(ARGS)
+
+.PHONY: check
+check: lint ## lint, then test: what a change must pass
+	@$(MAKE) test
+
+.PHONY: lint
+lint: .venv/.installed ## style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: .venv/.installed ## all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lock
+lock: ## pin every dependency again, with hashes (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra demo --group dev pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## remove .venv, caches and what runs left behind
+	rm -rf .venv .token_pipelines .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# Two stamps: a new lock installs the dependencies again, a new pyproject.toml only the package.
+# --no-deps, since the lock names everything: pip would look for a hash of gql[requests] and find gql only.
+
+.venv/.installed: .venv/.locked pyproject.toml
+	@echo "Installing token-pipelines into .venv"
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.locked: requirements.lock
+	@set -e; found=; bare=; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11); do \
+		"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || continue; \
+		if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then found=$$python; break; fi; \
+		bare=$$python; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+		echo "$$bare has no venv module; install it (on Debian and Ubuntu: the package python3-venv)." >&2; exit 1; \
+	elif [ -z "$$found" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$found, and installing the locked dependencies (a minute or two)"; \
+	"$$found" -m venv --clear .venv
+	@$(PIP) install --quiet --require-hashes --no-deps --requirement requirements.lock
+	@$(PIP) check
+	@touch $@
