@@ -77,7 +77,9 @@ def cli() -> None:
 @click.option("--now", type=_Instant(), help="Set the product's clock, for rehearsals.")
 @click.option("--approve-volume", is_flag=True, help="A person has looked: send, however many are due.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def run(path: Path, day: date | None, tiers: tuple[str, ...], now: datetime | None, *, approve_volume: bool, as_json: bool) -> int:
+def run(
+    path: Path, day: date | None, tiers: tuple[str, ...], now: datetime | None, *, approve_volume: bool, as_json: bool
+) -> int:
     """Run one day's job in this process: read, decide, plan, send."""
     from token_pipelines import terminal  # noqa: PLC0415 -- Dagster and pandas take seconds to import
     from token_pipelines.defs.launch import run_day  # noqa: PLC0415

@@ -6,18 +6,16 @@ environment, and nothing else: whether a database or a relay answers is not know
 """
 
 import difflib
+import os
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -30,63 +28,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import Mode, Tier
+from token_pipelines.notation import Date, Duration, OneLine, Rate, TimeOfDay, Timeout, Zone
 
 DEFAULT_PATH = Path("token_pipelines.yaml")
 ENV_PREFIX = "TOKEN_PIPELINES__"
 ONE_DAY = timedelta(days=1)
-
-_DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = _DURATION_PART.findall(value)
-    if not parts or _DURATION_PART.sub("", value).strip():
-        msg = f"{value!r} is not a duration; write it like 30d, 2h or 1d12h"
-        raise ValueError(msg)
-    return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
-
-
-def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _RATE.fullmatch(value.strip())
-    if match is None or float(match[1]) == 0:
-        msg = f"{value!r} is not a rate; write it like 50/s or 600/m, or null for no limit"
-        raise ValueError(msg)
-    return float(match[1]) / _SECONDS[match[2]]
-
-
-def _one_line(value: str) -> str:
-    if any(ord(character) < ord(" ") or ord(character) == 0x7F for character in value):  # noqa: PLR2004 DEL
-        msg = "must not contain line breaks or control characters"
-        raise ValueError(msg)
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Rate = Annotated[float, BeforeValidator(_rate)]
-OneLine = Annotated[str, AfterValidator(_one_line)]
+_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        msg = f"{name!r} is not a time zone; write it like UTC or Europe/Berlin"
-        raise ValueError(msg) from None
-    return name
-
-
-Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class Source(_Section):
@@ -95,9 +46,9 @@ class Source(_Section):
     url: SecretStr
     query: str
     timezone: Zone | None = None
-    statement_timeout: Duration = timedelta(minutes=10)
-    lock_timeout: Duration = timedelta(seconds=10)
-    deadline: Duration = timedelta(minutes=30)
+    statement_timeout: Timeout = timedelta(minutes=10)
+    lock_timeout: Timeout = timedelta(seconds=10)
+    deadline: Timeout = timedelta(minutes=30)
 
 
 class Ledger(_Section):
@@ -109,19 +60,11 @@ class Ledger(_Section):
 class Schedule(_Section):
     """When a day's run starts, and how the days are counted."""
 
-    at: time = time(9)
+    at: TimeOfDay = time(9)
     timezone: Zone = "UTC"
-    start_date: date
+    start_date: Date
     lookback_days: int = Field(default=7, ge=1, le=60)
     grace: Duration = timedelta(hours=2)
-
-    @field_validator("at", mode="before")
-    @classmethod
-    def _minutes(cls, value: object) -> object:
-        if not isinstance(value, str) or re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) is None:
-            msg = f'{value!r} is not a time of day; write it in quotes, like "09:00"'
-            raise ValueError(msg)
-        return time.fromisoformat(value)
 
     def run_at(self, day: date) -> datetime:
         """The instant of that day's run: the earlier when the clock folds, the later when it skips."""
@@ -202,7 +145,7 @@ class Smtp(_Section):
     ca_file: Path | None = None
     connections: int = Field(default=4, ge=1, le=64)
     rate: Rate | None = 50.0
-    timeout: Duration = timedelta(seconds=30)
+    timeout: Timeout = timedelta(seconds=30)
     recycle_after: int = Field(default=100, ge=1)
     reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
 
@@ -260,7 +203,7 @@ class Config(BaseSettings):
     smtp: Smtp = Smtp()
     delivery: Delivery = Delivery()
 
-    _path: Path = PrivateAttr(default=DEFAULT_PATH)
+    _path: Path = PrivateAttr(default_factory=DEFAULT_PATH.absolute)
 
     @property
     def path(self) -> Path:
@@ -270,7 +213,7 @@ class Config(BaseSettings):
     @property
     def folder(self) -> Path:
         """The folder to which relative paths in the file are relative."""
-        return self._path.absolute().parent
+        return self._path.parent
 
     @property
     def tier_ladder(self) -> tuple[Tier, ...]:
@@ -310,6 +253,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     """
     data = _read(path)
     _refuse_secrets(path, data)
+    _refuse_unknown_variables()
     try:
         config = Config(**data)
     except ValidationError as error:
@@ -317,7 +261,7 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     except SettingsError as error:
         msg = f"{path}: an environment override is not valid: {error}; lists and tables are written as JSON."
         raise ConfigError(msg) from None
-    config._path = path  # noqa: SLF001 -- set once, here
+    config._path = path.absolute()  # noqa: SLF001 -- set once, here; stays true when the process changes its folder
     return config
 
 
@@ -330,10 +274,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read ({error.__class__.__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        msg = f"{path} is not valid YAML{where}; check the indentation and the quotes there."
+        msg = f"{path} is not valid YAML{where}; check the indentation, the quotes and the dates there."
         raise ConfigError(msg) from None
     if not isinstance(data, dict):
         msg = f"{path} must hold keys like source, ledger and schedule; start from the token_pipelines.yaml we ship."
@@ -358,10 +302,18 @@ def _refuse_secrets(path: Path, data: dict[str, Any]) -> None:
 
 
 def _has_password(url: str) -> bool:
-    try:
-        return urlsplit(url).password is not None or "password=" in urlsplit(url).query
-    except ValueError:
-        return False
+    return _PASSWORD_IN_URL.search(url) is not None
+
+
+def _refuse_unknown_variables() -> None:
+    """Settings' own reader passes over a variable whose first level it does not know."""
+    for name in os.environ:
+        section = name.upper().removeprefix(ENV_PREFIX).partition("__")[0].lower()
+        if name.upper().startswith(ENV_PREFIX) and section not in Config.model_fields:
+            near = difflib.get_close_matches(section, Config.model_fields, n=1)
+            hint = f"did you mean {ENV_PREFIX}{near[0].upper()}?" if near else "unset it, or check its spelling."
+            msg = f"The environment variable {name} overrides no key we know; {hint}"
+            raise ConfigError(msg)
 
 
 def _sentence(path: Path, error: ValidationError) -> str:

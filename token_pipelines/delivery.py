@@ -97,7 +97,9 @@ def send_tier(
 def _waiting(parts: Parts, sending: Sending, tier: str) -> list[str]:
     delivery = parts.config.delivery
     since = leftovers_since(parts, parts.clock())
-    return sending.waiting(tier, since=since, resend=delivery.on_unknown == "resend", max_attempts=delivery.max_attempts)
+    return sending.waiting(
+        tier, since=since, resend=delivery.on_unknown == "resend", max_attempts=delivery.max_attempts
+    )
 
 
 class _TierRun:
@@ -161,9 +163,8 @@ class _TierRun:
             self.stopped.set()
         except Exception as error:
             log.exception("The sender ended by a fault of ours.")
-            self.report.trouble = TokenPipelinesError(
-                f"Sending stopped by a fault of ours ({type(error).__name__}); the log has the details, please report it."
-            )
+            msg = f"Sending stopped by a fault of ours ({type(error).__name__}); please report it with the run's log."
+            self.report.trouble = TokenPipelinesError(msg)
             self.stopped.set()
         finally:
             sender.close()
@@ -179,8 +180,9 @@ class _TierRun:
             refusals = len(self.refused)
         if refusals > self._refusals_allowed:
             msg = (
-                f"The relay refused {refusals} recipients of this tier for good, which is too many to believe (the last "
-                f"with {record.outcome.code} {record.outcome.reply}); nobody is suppressed: look at the relay, then run again."
+                f"The relay refused {refusals} recipients of this tier for good, which is too many to believe (the "
+                f"last with {record.outcome.code} {record.outcome.reply}); nobody is suppressed: look at the relay's "
+                "log, then run again."
             )
             raise RelayError(msg)
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from token_pipelines.config import Config
 from token_pipelines.ledger.ledger import Ledger
@@ -61,5 +62,9 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
         ledger=Ledger(config.ledger.url.get_secret_value(), connections=config.smtp.connections),
         renderer=Renderer(config.folder / config.email.templates, config.email),
         serialiser=Serialiser(config.email),
-        relay=Relay(config.smtp),
+        relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
     )
+
+
+def _below(folder: Path, path: Path | None) -> Path | None:
+    return path and folder / path

@@ -45,8 +45,8 @@ class Examination:
         due = decided[decided["reason"].isna()]
         self.examined += len(decided)
         self.due += len(due)
-        self.reasons.update(decided["reason"].dropna().value_counts().loc[lambda count: count > 0].to_dict())
-        self.due_by_tier.update(due["tier"].value_counts().to_dict())
+        self.reasons.update(Counter(decided["reason"].dropna().tolist()))
+        self.due_by_tier.update({str(tier): int(count) for tier, count in due["tier"].value_counts().items()})
         self._recipients.append(np.unique(pd.util.hash_array(due["recipient_id"].to_numpy(dtype=object))))
 
 
@@ -123,7 +123,9 @@ def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFram
     refused = decided.loc[decided["reason"] == Reason.REFUSED_ADDRESS, "token_id"]
     if refused.empty or parts.config.delivery.mode is not Mode.LIVE:
         return False
-    lines = ledger.refused(refused.tolist()).merge(parts.source.resolve(refused.tolist()), on=["token_id", "recipient_id"])
+    lines = ledger.refused(refused.tolist()).merge(
+        parts.source.resolve(refused.tolist()), on=["token_id", "recipient_id"]
+    )
     hashes = lines["email"].map(lambda email: parts.ledger.hash_address(email or ""))
     changed = lines.loc[hashes != lines["address_hash"], "notice_id"].unique().tolist()
     ledger.release(changed)
@@ -147,8 +149,8 @@ def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:
     if trip is not None:
         day, new, limit = trip
         msg = (
-            f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; nothing "
-            "was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines run "
+            f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; "
+            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines run "
             "--approve-volume) or mend the source."
         )
         raise FuseTripped(msg)
@@ -165,6 +167,4 @@ def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
 
 def _by_tier(planned: pd.DataFrame, unreachable: pd.DataFrame, tiers: Collection[str]) -> dict[str, pd.DataFrame]:
     both = pd.concat([planned.assign(reason=None).astype("object"), unreachable], ignore_index=True)
-    return {
-        tier: both.loc[both["tier"] == tier, NOTICE_COLUMNS].astype("str").reset_index(drop=True) for tier in tiers
-    }
+    return {tier: both.loc[both["tier"] == tier, NOTICE_COLUMNS].astype("str").reset_index(drop=True) for tier in tiers}

@@ -129,9 +129,9 @@ class Policy:
         codes = np.select([where for _, where in conditions], np.arange(len(conditions)), default=-1)
         reached = (index >= 0) & ~too_short
         return tokens.assign(
-            tier=pd.Categorical.from_codes(np.where(reached, index, -1), [tier.name for tier in self.tiers]),
+            tier=pd.Categorical.from_codes(np.where(reached, index, -1), pd.Index([tier.name for tier in self.tiers])),
             threshold=_instants(np.where(reached, threshold, NEVER), tokens.index),
-            reason=pd.Categorical.from_codes(codes, [str(reason) for reason, _ in conditions]),
+            reason=pd.Categorical.from_codes(codes, pd.Index([str(reason) for reason, _ in conditions])),
         )
 
     def _reached(self, tokens: pd.DataFrame, now: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,7 +169,9 @@ class Policy:
         if self.rollout_percent < 100:  # noqa: PLR2004 -- percent
             limit = self.rollout_percent * ROLLOUT_STEPS / 100
             inside &= np.fromiter(
-                (zlib.crc32(recipient.encode()) % ROLLOUT_STEPS < limit for recipient in recipients), bool, len(recipients)
+                (zlib.crc32(recipient.encode()) % ROLLOUT_STEPS < limit for recipient in recipients),
+                bool,
+                len(recipients),
             )
         return inside
 

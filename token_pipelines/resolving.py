@@ -46,9 +46,11 @@ def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Lett
     facts = parts.source.resolve(ids)
     reach = parts.config.schedule.reach(parts.config.schedule.today(now), now)
     # What an older job did was weighed when the notice was planned; by now the mark may be our own.
-    unmarked = facts.assign(last_notified_at=pd.Series(pd.NaT, index=facts.index, dtype=facts["last_notified_at"].dtype))
+    unmarked = facts.assign(
+        last_notified_at=pd.Series(pd.NaT, index=facts.index, dtype=facts["last_notified_at"].dtype)
+    )
     decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
-    rows = {(row.token_id, row.recipient_id): row for row in decided.itertuples(index=False)}
+    rows = {(str(row.token_id), str(row.recipient_id)): row for row in decided.itertuples(index=False)}
     letters = [_letter(notice, rows, now) for notice in notices]
     return _without_suppressed(parts, letters)
 
@@ -59,21 +61,21 @@ def _letter(notice: Notice, rows: dict[tuple[str, str], Any], now: datetime) -> 
     recipient: Recipient | None = None
     for token in notice.tokens:
         row = rows.get((token.token_id, notice.recipient_id))
-        reason = Reason.GONE if row is None else _drop(token, row, now)
-        if reason is None and not valid_address(row.email.strip()):
-            reason = Reason.BAD_ADDRESS
-        if reason is not None:
-            dropped[token.token_id] = reason
-        else:
+        reason = _drop(token, row, now)
+        if reason is None:
             recipient = recipient or _recipient(row)
             kept.append(_facts(row))
+        else:
+            dropped[token.token_id] = reason
     if not kept and not dropped:
         dropped[""] = Reason.SUPERSEDED
     return Letter(notice=notice, recipient=recipient, tokens=tuple(kept), dropped=dropped)
 
 
-def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: ANN401 -- a row of the decided frame
+def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: ANN401 PLR0911 -- a row of the decided frame; a ladder of reasons
     """Why a planned token is no longer worth saying. That it is merely no longer due is no reason."""
+    if row is None:
+        return Reason.GONE
     if row.expires_at != token.expires_at:
         return Reason.RENEWED
     if row.reason in _DROPPING:
@@ -84,7 +86,7 @@ def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: A
         return Reason.SUPERSEDED
     if token.expires_at <= now and row.reason == Reason.OUTSIDE_TIERS:
         return Reason.OUTSIDE_TIERS
-    return None
+    return None if valid_address(row.email.strip()) else Reason.BAD_ADDRESS
 
 
 def _recipient(row: Any) -> Recipient:  # noqa: ANN401 -- a row of the decided frame

@@ -22,7 +22,15 @@ def progress() -> Iterator[Callable[[str, int], None]]:
         yield lambda _tier, _done: None
         return
     count = TextColumn("{task.completed} notices")
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), console=console, transient=True) as display:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        count,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as display:
         tasks: dict[str, Any] = {"": display.add_task("Reading and planning", total=None)}
 
         def tell(tier: str, done: int) -> None:

@@ -68,5 +68,3 @@ def daily_partitions(config: Config, overrides: Overrides) -> dg.DailyPartitions
         timezone=schedule.timezone,
         end_offset=1 + max(ahead, timedelta()).days,
     )
-
-

@@ -14,7 +14,7 @@ EXIT_STATUS_KEY: Final = "exit_status"
 
 def failure(error: TokenPipelinesError) -> dg.Failure:
     """The failure to raise in an op for one of our errors."""
-    metadata = {ERROR_KEY: type(error).__name__, EXIT_STATUS_KEY: error.exit_status}
+    metadata: dict[str, str | int] = {ERROR_KEY: type(error).__name__, EXIT_STATUS_KEY: error.exit_status}
     return dg.Failure(str(error), metadata=metadata, allow_retries=True)
 
 

@@ -53,8 +53,9 @@ def build_sensor(
         _free_killed_runs(context.instance, parts)
         if parts.ledger.has_open_trip(parts.config.delivery.mode):
             yield dg.SkipReason(
-                "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the asset "
-                "expiring_tokens, then run the day with `token-pipelines run --approve-volume`, or mend the source."
+                "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the "
+                "asset expiring_tokens, then run the day with `token-pipelines run --approve-volume`, or mend "
+                "the source."
             )
             return
         days = days_to_look_at(parts)
@@ -80,7 +81,9 @@ def _free_killed_runs(instance: dg.DagsterInstance, parts: Parts) -> None:
     silent = parts.ledger.lapsed([record.dagster_run.run_id for record in started])
     for record in started:
         if record.dagster_run.run_id in silent:
-            instance.report_run_failed(record.dagster_run, "The run's process fell silent: it was killed, or its machine.")
+            instance.report_run_failed(
+                record.dagster_run, "The run's process fell silent: it was killed, or its machine."
+            )
 
 
 def _consider(

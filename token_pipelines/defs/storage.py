@@ -62,7 +62,8 @@ class ParquetIOManager(dg.IOManager):
 
 def read(path: Path) -> pd.DataFrame:
     """A parquet file as a frame."""
-    return pq.read_table(path).to_pandas()
+    frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    return frame
 
 
 def write_atomically(path: Path, table: Table) -> int:
@@ -82,7 +83,8 @@ def write_atomically(path: Path, table: Table) -> int:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror or type(error).__name__}); free the disk or mend its permissions."
+        reason = error.strerror or type(error).__name__
+        msg = f"{path} cannot be written ({reason}); free the disk or mend its permissions."
         raise TokenPipelinesError(msg) from None
     finally:
         if temporary is not None:

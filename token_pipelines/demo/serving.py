@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from token_pipelines import shipped
 from token_pipelines.demo.environment import LOOPBACK
@@ -29,12 +29,12 @@ POLL_S: Final = 0.3
 class _InboxPages(SimpleHTTPRequestHandler):
     """The inbox folder; its index is written anew when somebody looks."""
 
-    def do_GET(self) -> None:  # noqa: N802 -- http.server's hook
+    def do_GET(self) -> None:
         if self.path in {"/", "/index.html"}:
             write_index(Path(self.directory))
         super().do_GET()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing: the terminal is the operator's."""
 
 

@@ -10,8 +10,8 @@ from typing import Final
 from rich.console import Console
 
 from token_pipelines import terminal
-from token_pipelines.defs.launch import DayReport, run_day, set_environment
 from token_pipelines.definitions import CONFIG_VARIABLE
+from token_pipelines.defs.launch import DayReport, run_day, set_environment
 from token_pipelines.demo import environment, registry, serving
 from token_pipelines.demo.inbox_pages import write_index
 from token_pipelines.parts import clock_starting_at, system_clock

@@ -18,7 +18,8 @@ LEASE: Final = "2 minutes"
 """A run that has not been heard of for this long is dead: six heartbeats, so that a slow database kills nobody."""
 
 _ENLIST: Final = text("""
-INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at) VALUES (:run_id, clock_timestamp(), clock_timestamp())
+INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at)
+VALUES (:run_id, clock_timestamp(), clock_timestamp())
 ON CONFLICT (run_id) DO UPDATE SET heartbeat_at = clock_timestamp(), ended_at = NULL
 """)
 _BEAT: Final = text("UPDATE token_pipelines.runs SET heartbeat_at = clock_timestamp() WHERE run_id = :run_id")

@@ -4,13 +4,13 @@ Knows nothing of why a token is due: `token_pipelines.policy` decides that from 
 """
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
 import pandas as pd
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, Select, func, select, text, update
 
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
@@ -18,6 +18,10 @@ from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 
+_NOTICE_FIELDS: Final = [
+    "notice_id", "day", "mode", "notice_tier", "recipient_id", "state", "message_id", "planned_by", "planned_at",
+]  # fmt: skip
+_TOKEN_FIELDS: Final = ["notice_id", "token_id", "recipient_id", "expires_at", "threshold", "mode", "token_tier"]
 _COPY_NOTICES: Final = (
     "COPY token_pipelines.notices"
     " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at) FROM STDIN"
@@ -95,7 +99,9 @@ class Planning:
         """The instant before which every threshold counts as told, if an operator has named one."""
         if not self._exists():
             return None
-        found: datetime | None = self._connection.scalar(select(func.max(marks.c.before)).where(marks.c.mode == self._mode))
+        found: datetime | None = self._connection.scalar(
+            select(func.max(marks.c.before)).where(marks.c.mode == self._mode)
+        )
         return found
 
     def refused(self, token_ids: Collection[str]) -> pd.DataFrame:
@@ -181,25 +187,18 @@ class Planning:
         The unique key has the last word: a line that it refuses was promised already, and is left out.
         """
         self.withdraw(plan.withdrawn)
-        new = plan.new.drop_duplicates("notice_id")
-        mode, state, stamp = str(self._mode), str(State.PLANNED), at.isoformat()
-        self._copy(
-            _COPY_NOTICES,
-            (
-                (line.notice_id, day, mode, line.notice_tier, line.recipient_id, state,
-                 f"<{line.notice_id}@{message_domain}>", self._run_id, stamp)
-                for line in new.itertuples(index=False)
-            ),
-        )  # fmt: skip
+        lines = plan.new.assign(
+            day=day.isoformat(),
+            mode=str(self._mode),
+            state=str(State.PLANNED),
+            message_id="<" + plan.new["notice_id"] + f"@{message_domain}>",
+            planned_by=self._run_id,
+            planned_at=at.isoformat(),
+        )
+        new = lines.drop_duplicates("notice_id")
+        self._copy(_COPY_NOTICES, new[_NOTICE_FIELDS])
         self._connection.execute(text(_NEW_TOKENS))
-        self._copy(
-            _COPY_TOKENS,
-            (
-                (line.notice_id, line.token_id, line.recipient_id, line.expires_at.isoformat(),
-                 line.threshold.isoformat(), mode, line.token_tier)
-                for line in plan.new.itertuples(index=False)
-            ),
-        )  # fmt: skip
+        self._copy(_COPY_TOKENS, lines[_TOKEN_FIELDS])
         self._connection.execute(text(_KEEP_PROMISED))
         empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
         fresh = new.loc[~new["notice_id"].isin(empty), ["notice_id", "recipient_id", "notice_tier"]]
@@ -230,21 +229,25 @@ class Planning:
             update(notice_tokens).where(notice_tokens.c.notice_id == func.any(ids)).values(released=True)
         )
 
-    def _copy(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    def _copy(self, statement: str, rows: pd.DataFrame) -> None:
         driver: Any = self._connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
+            for row in zip(*(rows[name].astype("str") for name in rows), strict=True):
                 copy.write_row(row)
 
-    def _frame(self, query: Any, columns: dict[str, str]) -> pd.DataFrame:  # noqa: ANN401 -- SQLAlchemy's Select is generic in every column
+    def _frame(self, query: Select[*tuple[Any, ...]], columns: dict[str, str]) -> pd.DataFrame:
         rows = self._connection.execute(query).all()
-        series = zip(*rows, strict=True) if rows else [() for _ in columns]
+        values = zip(*rows, strict=True) if rows else [()] * len(columns)
         return pd.DataFrame(
-            {
-                name: pd.Series(pd.to_datetime(pd.Series(list(values)), utc=True) if dtype == INSTANT else list(values), dtype=dtype)
-                for (name, dtype), values in zip(columns.items(), series, strict=True)
-            }
+            {name: _series(column, dtype) for (name, dtype), column in zip(columns.items(), values, strict=True)}
         )
+
+
+def _series(values: Sequence[object], dtype: str) -> pd.Series:
+    column: pd.Series = pd.Series(list(values), dtype="object")
+    if dtype == INSTANT:
+        return pd.to_datetime(column, utc=True).astype(INSTANT)
+    return pd.Series(list(values), dtype=dtype)
 
 
 def _unchanged(waiting: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:

@@ -53,7 +53,9 @@ class Contract:
         """
         for name in REQUIRED:
             if name not in schema.names:
-                msg = f"The source query does not return {name}; add it to the SELECT (docs/sources tells what it means)."
+                msg = (
+                    f"The source query does not return {name}; add it to the SELECT (docs/sources tells what it means)."
+                )
                 raise SourceContractError(msg)
             if schema.names.count(name) > 1:
                 msg = f"The source query returns {name} twice; keep one."
@@ -63,7 +65,9 @@ class Contract:
                 _check_instant(name, schema.field(name).type, zone)
         for name in FLAGS:
             if name in schema.names and not pa.types.is_boolean(schema.field(name).type):
-                msg = f"The source query's {name} is {schema.field(name).type}, not a boolean; compare or cast it in SQL."
+                msg = (
+                    f"The source query's {name} is {schema.field(name).type}, not a boolean; compare or cast it in SQL."
+                )
                 raise SourceContractError(msg)
         for name in TEXTS:
             if name in schema.names and not _is_text(schema.field(name).type):
@@ -106,15 +110,18 @@ class Contract:
         return pd.DataFrame(frame)
 
     def _column(self, batch: pa.Table, name: str) -> pd.Series:
+        column: pd.Series
         if name not in batch.column_names:
             fill = FLAGS.get(name, pd.NaT)
             return pd.Series([fill] * batch.num_rows, dtype=TOKEN_COLUMNS[name])
-        column = batch[name]
+        values = batch[name]
         if name in INSTANTS:
-            return self._instants(column).to_pandas().astype(INSTANT)
-        if pa.types.is_boolean(column.type):
-            return column.fill_null(False).to_pandas()  # noqa: FBT003 -- Arrow's value to fill with
-        return column.cast(pa.string()).to_pandas().astype("str")
+            column = self._instants(values).to_pandas().astype(INSTANT)
+        elif pa.types.is_boolean(values.type):
+            column = values.fill_null(False).to_pandas()  # noqa: FBT003 -- Arrow's value to fill with
+        else:
+            column = values.cast(pa.string()).to_pandas().astype("str")
+        return column
 
     def _instants(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """UTC, in microseconds. A naive value is taken in the source's zone: the earlier of a folded hour's two."""
@@ -146,7 +153,9 @@ def _check_instant(name: str, kind: pa.DataType, zone: str | None) -> None:
         )
         raise SourceContractError(msg)
     if not pa.types.is_timestamp(kind):
-        msg = f"The source query's {name} is {kind}, not an instant; convert it in SQL, for example with to_timestamp()."
+        msg = (
+            f"The source query's {name} is {kind}, not an instant; convert it in SQL, for example with to_timestamp()."
+        )
         raise SourceContractError(msg)
     if kind.tz is None and zone is None:
         msg = f"The source query's {name} has no time zone; set source.timezone to the zone it is kept in."

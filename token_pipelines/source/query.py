@@ -47,7 +47,8 @@ def _check(query: str, path: Path) -> None:
     bare = _COMMENT.sub(" ", query)
     missing = {"expires_after", "expires_before"} - {found[1] for found in _BIND.finditer(bare)}
     if missing:
-        msg = f"{path} does not use :{min(missing)}; filter with expires_at >= :expires_after AND expires_at < :expires_before."
+        cure = "filter with expires_at >= :expires_after AND expires_at < :expires_before"
+        msg = f"{path} does not use :{min(missing)}; {cure}."
         raise SourceContractError(msg)
     if _LIMIT.search(bare):
         msg = f"{path} limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST."
@@ -64,7 +65,7 @@ def bind(query: str, window: Window) -> str:
         "expires_after": sql.Literal(window.expires_after).as_string(),
         "expires_before": sql.Literal(window.expires_before).as_string(),
     }
-    compiled = text(query).compile(dialect=PGDialect_psycopg())
+    compiled = text(query).compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
     unknown = set(compiled.params) - set(values)
     if unknown:
         msg = f"The source query asks for :{min(unknown)}; the only binds are :expires_after and :expires_before."

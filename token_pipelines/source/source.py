@@ -42,9 +42,7 @@ _SYNTAX_CLASS: Final = "42"
 class Source:
     """Reads tokens through the operator's query. Opens a connection for each read."""
 
-    def __init__(
-        self, config: SourceConfig, folder: Path, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, config: SourceConfig, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Take the query of ``config``; paths in it are relative to ``folder``."""
         self.url = parse_postgres(config.url.get_secret_value(), KEY, POSTGRES)
         self._config = config

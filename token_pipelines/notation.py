@@ -1,0 +1,91 @@
+"""How single values are written in the config: durations, rates, dates, times, zones, text on one line.
+
+Each is a type for a field of ``config.py``; what is refused says how to write it.
+"""
+
+import re
+from datetime import date, time, timedelta
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+LONGEST = timedelta(days=36_525)  # a century: longer ones are slips, and lead out of the calendar
+
+_DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(value: object) -> object:
+    if value is None or isinstance(value, timedelta):
+        return value
+    parts = _DURATION_PART.findall(str(value))
+    if not parts or _DURATION_PART.sub("", str(value)).strip():  # a number without a unit could be days or seconds
+        msg = f"{value!r} is not a duration; write it like 30d, 2h or 1d12h"
+        raise ValueError(msg)
+    try:
+        total = sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+    except OverflowError:
+        total = timedelta.max
+    if total > LONGEST:
+        msg = f"{value!r} is longer than a century; write it like 30d, 2h or 1d12h"
+        raise ValueError(msg)
+    return total
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _RATE.fullmatch(value.strip())
+    if match is None or float(match[1]) == 0:
+        msg = f"{value!r} is not a rate; write it like 50/s or 600/m, or null for no limit"
+        raise ValueError(msg)
+    return float(match[1]) / _SECONDS[match[2]]
+
+
+def _one_line(value: str) -> str:
+    if any(ord(character) < ord(" ") or ord(character) == 0x7F for character in value):  # noqa: PLR2004 DEL
+        msg = "must not contain line breaks or control characters"
+        raise ValueError(msg)
+    return value
+
+
+def _some_time(value: timedelta) -> timedelta:
+    if not value:
+        msg = "must be longer than 0s"
+        raise ValueError(msg)
+    return value
+
+
+def _date(value: object) -> object:
+    if isinstance(value, int | float):  # else 20260101 would be read as seconds since 1970
+        msg = f"{value!r} is not a date; write it like 2026-01-31"
+        raise ValueError(msg)  # noqa: TRY004 -- pydantic collects ValueErrors
+    return value
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        msg = f"{name!r} is not a time zone; write it like UTC or Europe/Berlin"
+        raise ValueError(msg) from None
+    return name
+
+
+def _time_of_day(value: object) -> object:
+    if not isinstance(value, str) or re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) is None:
+        msg = f'{value!r} is not a time of day; write it in quotes, like "09:00"'
+        raise ValueError(msg)
+    return time.fromisoformat(value)
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Timeout = Annotated[Duration, AfterValidator(_some_time)]
+Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]
+Date = Annotated[date, BeforeValidator(_date)]
+OneLine = Annotated[str, AfterValidator(_one_line)]
+TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+Zone = Annotated[str, AfterValidator(_zone)]
