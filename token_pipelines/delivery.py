@@ -61,37 +61,37 @@ def send_tier(
     tier: str,
     *,
     run_id: str,
+    report: TierReport,
     has_ended: Callable[[str], bool],
     on_progress: Callable[[int], None] = lambda _: None,
-) -> TierReport:
+) -> None:
     """Send whatever of this tier waits, of any day, over as many connections as the config asks for.
 
     Args:
         parts: the pipeline.
         tier: the tier's name.
         run_id: who sends; what it claims belongs to it.
+        report: filled with the tier's numbers, also when this is interrupted; ``trouble`` holds what stopped the
+            tier, if anything did.
         has_ended: whether the orchestrator knows that another run has ended.
         on_progress: told after each message how many are done.
-
-    Returns:
-        The tier's numbers; ``trouble`` holds what stopped it, if anything did.
     """
     delivery = parts.config.delivery
-    report = TierReport()
     durable = delivery.on_unknown == "hold"
     with parts.ledger.sending(run_id=run_id, mode=delivery.mode, durable=durable, has_ended=has_ended) as sending:
         waiting = _waiting(parts, sending, tier)
         tier_run = _TierRun(parts, sending, report, on_progress, size=len(waiting))
-        tier_run.send_all(waiting)
-        for pause in delivery.retry_pauses:
-            if tier_run.put_off and not tier_run.stopped.wait(pause.total_seconds()):
-                tier_run.send_all(tier_run.take_put_off())
-        tier_run.settle_refusals()
-        sending.give_back()
-        left = set(_waiting(parts, sending, tier)) - tier_run.in_doubt
-    report.deferred = len(left & tier_run.done)
-    report.waiting = len(left - tier_run.done)
-    return report
+        try:
+            tier_run.send_all(waiting)
+            for pause in delivery.retry_pauses:
+                if tier_run.put_off and not tier_run.stopped.wait(pause.total_seconds()):
+                    tier_run.send_all(tier_run.take_put_off())
+        finally:
+            tier_run.settle_refusals()
+            sending.give_back()
+            left = set(_waiting(parts, sending, tier)) - tier_run.in_doubt
+            report.deferred = len(left & tier_run.done)
+            report.waiting = len(left - tier_run.done)
 
 
 def _waiting(parts: Parts, sending: Sending, tier: str) -> list[str]:

@@ -15,6 +15,11 @@ class Mode(StrEnum):
     REDIRECT = "redirect"  # every email goes to one address of the operator's
     DRY_RUN = "dry_run"  # nothing is written to the ledger and nothing is sent
 
+    @property
+    def in_ledger(self) -> "Mode":
+        """The mode whose rows count: a dry run asks what a live run would do."""
+        return Mode.LIVE if self is Mode.DRY_RUN else self
+
 
 class State(StrEnum):
     """Where a notice stands; the comment names what it can become."""

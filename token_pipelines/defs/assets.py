@@ -4,6 +4,7 @@ One run does a day. A tier has its own row of partition status in the UI, and is
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
@@ -12,7 +13,7 @@ import dagster as dg
 import pandas as pd
 
 from token_pipelines.defs import numbers
-from token_pipelines.defs.failures import failing_clearly, failure
+from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.defs.storage import Table
 from token_pipelines.delivery import TierReport, send_tier
@@ -23,7 +24,6 @@ from token_pipelines.planning import Examination, examine, no_tokens, plan
 
 GROUP: Final = "token_pipelines"
 PARQUET: Final = "parquet"
-SMTP_POOL: Final = "smtp"
 
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """A run with this tag set to true has a person's word that the day's volume is right."""
@@ -79,7 +79,9 @@ def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.Assets
     return expiring_tokens
 
 
-def build_notices(partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...]) -> dg.AssetsDefinition:
+def build_notices(
+    partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
+) -> dg.AssetsDefinition:
     """One asset per tier: planned together by `partition_by_tier`, then each sent by an op of its own."""
     planned = {tier.name: dg.Out(is_required=False, io_manager_key=PARQUET) for tier in tiers}
 
@@ -102,7 +104,7 @@ def build_notices(partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, .
             if tier.name in selected:
                 yield dg.Output(shares[tier.name], tier.name)
 
-    senders = {tier.name: _build_sender(tier, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
+    senders = {tier.name: _build_sender(tier, pool, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
 
     @dg.graph_multi_asset(
         name="notices",
@@ -141,11 +143,11 @@ def _describe(tier: Tier) -> str:
     return f"Emails to owners of tokens that expired at least {tier.after or '0 days'} ago."
 
 
-def _build_sender(tier: Tier, priority: int) -> dg.OpDefinition:
+def _build_sender(tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
     @dg.op(
         name=f"send_{tier.name}",
         out=dg.Out(dg.Nothing),
-        pool=SMTP_POOL,
+        pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
         description=_describe(tier),
     )
@@ -154,28 +156,32 @@ def _build_sender(tier: Tier, priority: int) -> dg.OpDefinition:
         parts: PartsResource,
         overrides: OverridesResource,
         share: pd.DataFrame,
-    ) -> None:
+    ) -> Iterator[dg.Output[None] | dg.AssetObservation]:
         started = time.monotonic()
-        with failing_clearly():
-            if parts.config.delivery.mode is Mode.DRY_RUN:
-                report = TierReport(waiting=int(share["reason"].isna().sum()))
-            else:
-                report = send_tier(
-                    parts,
-                    tier.name,
-                    run_id=context.run_id,
-                    has_ended=lambda run_id: _has_ended(context.instance, run_id),
-                    on_progress=lambda done: overrides.on_progress(tier.name, done),
-                )
-        report.skipped.update(share["reason"].dropna().to_list())
-        metadata = numbers.of_tier(report, time.monotonic() - started)
-        if report.trouble is not None:
+        report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
+        try:
+            with failing_clearly():
+                if parts.config.delivery.mode is Mode.DRY_RUN:
+                    report.waiting = int(share["reason"].isna().sum())
+                else:
+                    send_tier(
+                        parts,
+                        tier.name,
+                        run_id=context.run_id,
+                        report=report,
+                        has_ended=lambda run_id: _has_ended(context.instance, run_id),
+                        on_progress=lambda done: overrides.on_progress(tier.name, done),
+                    )
+                if report.trouble is not None:
+                    raise report.trouble
+        except BaseException:
             # A failed partition shows no metadata in the UI: what was done before the trouble is an observation.
-            context.log_event(
-                dg.AssetObservation(notices_key(tier.name), partition=context.partition_key, metadata=metadata)
-            )
-            raise failure(report.trouble) from None
-        context.add_output_metadata(metadata)
+            metadata = numbers.of_tier(report, time.monotonic() - started)
+            key, day = notices_key(tier.name), context.partition_key
+            # Yielded, not logged: Dagster forgets what was logged by an op that raises.
+            yield dg.AssetObservation(key, partition=day, metadata=metadata)
+            raise
+        yield dg.Output(None, metadata=numbers.of_tier(report, time.monotonic() - started))
 
     return send
 

@@ -21,7 +21,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
 
     Args:
         config: the checked configuration.
-        overrides: fields of `Overrides` to swap: ``clock``, ``on_progress``, ``storage``.
+        overrides: fields of `Overrides` to swap: ``clock``, ``on_progress``, ``storage``, ``pool``.
 
     Raises:
         ConfigError: if the query, a template, a URL or the sender's address is wrong.
@@ -45,7 +45,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     )
     keys = [assets.EXPIRING_TOKENS, *(assets.notices_key(tier.name) for tier in tiers)]
     return dg.Definitions(
-        assets=[assets.build_expiring_tokens(partitions), assets.build_notices(partitions, tiers)],
+        assets=[assets.build_expiring_tokens(partitions), assets.build_notices(partitions, tiers, swapped.pool)],
         asset_checks=[checks.build_volume_check(), *(checks.build_delivery_check(tier) for tier in tiers)],
         jobs=[job],
         schedules=[schedule],

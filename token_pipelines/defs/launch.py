@@ -14,6 +14,7 @@ import dagster as dg
 import sqlalchemy.exc
 from dagster import DagsterInstance
 from dagster._core.definitions.events import AssetMaterialization, AssetObservation
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from token_pipelines import shipped
 from token_pipelines.config import Config
@@ -123,7 +124,7 @@ def run_day(
     now = clock()
     day = day or config.schedule.today(now)
     _refuse_unknown(config, day, tiers, today=config.schedule.today(now))
-    definitions = build_defs(config, clock=clock, on_progress=on_progress)
+    definitions = build_defs(config, clock=clock, on_progress=on_progress, pool=None)
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
     tags = {NOW_TAG: rfc3339(now)} | ({assets.APPROVE_TAG: "true"} if approve else {})
     with _instance(config) as instance, warnings.catch_warnings():
@@ -179,15 +180,21 @@ def _read_events(report: DayReport, events: Sequence[dg.DagsterEvent]) -> None:
 def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
     failure = event.step_failure_data.user_failure_data
     if failure is None:
-        error = event.step_failure_data.error
-        kind = error.cls_name if error else "an unknown error"
-        report.failures.append(f"{event.step_key} failed by {kind}; the run's log in the Dagster UI has the details.")
+        report.failures.append(_unforeseen(event))
         return
     metadata = failure.metadata
     report.failures.append(failure.description or "")
     report.worst_exit_status = max(report.worst_exit_status, int(str(metadata[EXIT_STATUS_KEY].value)))
     if metadata[ERROR_KEY].value == FuseTripped.__name__:
         report.fuse["tripped"] = True
+
+
+def _unforeseen(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    kind = (error.cls_name if error else None) or "an unknown error"
+    if kind == DagsterExecutionInterruptedError.__name__:
+        return "The run was interrupted; what it had not sent waits for the next run."
+    return f"{event.step_key} failed by {kind}; the run's log in the Dagster UI has the details."
 
 
 def _read_numbers(report: DayReport, key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:

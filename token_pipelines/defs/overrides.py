@@ -1,4 +1,4 @@
-"""What a caller may swap in `build_defs`: the clock of a rehearsal, a progress bar, where files are kept."""
+"""What a caller may swap in `build_defs`: the clock of a rehearsal, a progress bar, where files are kept, the pool."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,3 +14,6 @@ class Overrides:
     clock: Clock = system_clock
     on_progress: Callable[[str, int], None] = lambda _tier, _done: None
     storage: Path | None = None
+    pool: str | None = "smtp"
+    """The pool whose slots the sending ops take. A killed process keeps its slot until the daemon frees it, so what
+    runs without a daemon must not wait for one."""

@@ -126,7 +126,7 @@ class Ledger:
     def mark_notified(self, before: datetime, *, mode: Mode, at: datetime) -> None:
         """Count every threshold before this instant as told: by an older job, or by what a restored ledger forgot."""
         with self._engine.begin() as connection:
-            connection.execute(marks.insert().values(mode=mode, before=before, at=at))
+            connection.execute(marks.insert().values(mode=mode.in_ledger, before=before, at=at))
 
     def has_open_trip(self, mode: Mode) -> bool:
         """Whether the volume fuse waits for a person's approval."""

@@ -70,7 +70,7 @@ class Planning:
         """Plan on this connection, whose transaction belongs to the caller."""
         self._connection = connection
         self._run_id = run_id
-        self._mode = Mode.LIVE if mode is Mode.DRY_RUN else mode
+        self._mode = mode.in_ledger
 
     def told(self, window: Window) -> pd.DataFrame:
         """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""

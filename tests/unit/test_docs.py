@@ -1,0 +1,61 @@
+"""Documents are checked, or deleted."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel
+
+from token_pipelines.config import Config
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "configuration.md"
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Give every key that a config may hold, levels joined by dots; a list's items stand under the list's name."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        kinds = (field.annotation, *get_args(field.annotation))
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if section is None:
+            yield key
+        else:
+            yield from keys(section, f"{key}.")
+
+
+def documented() -> list[str]:
+    """The keys that have a line in the reference's tables."""
+    return re.findall(r"^\| `([a-z_.]+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def anchors(document: Path) -> set[str]:
+    """The fragments that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_keys_walks_into_sections_lists_and_aliases() -> None:
+    assert {"source.url", "tiers.before", "email.from", "email.links.manage", "smtp.password"} <= set(keys())
+
+
+def test_every_config_key_is_documented_once_and_no_other() -> None:
+    assert sorted(documented()) == sorted(keys())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_resolves(document: Path) -> None:
+    broken = []
+    for target in LINK.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z][a-z+.-]*:", target):
+            continue
+        file, _, fragment = target.partition("#")
+        found = (document.parent / file).resolve() if file else document
+        if not found.exists() or (fragment and fragment not in anchors(found)):
+            broken.append(target)
+    assert broken == []
