@@ -3,6 +3,15 @@
 A message never holds an address, a token's secret or a password: it is shown in the Dagster UI and in logs.
 """
 
+from traceback import extract_tb
+
+
+def whereabouts(error: BaseException) -> str:
+    """The kind of an error and where it was raised, without its message: that may quote an address."""
+    frames = extract_tb(error.__traceback__)
+    place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
 
 class TokenPipelinesError(Exception):
     """Something went wrong that the operator can mend; ``exit_status`` is what the command line returns."""

@@ -14,6 +14,7 @@ LONGEST = timedelta(days=36_525)  # a century: longer ones are slips, and lead o
 
 _DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -33,6 +34,11 @@ def _duration(value: object) -> object:
         msg = f"{value!r} is longer than a century; write it like 30d, 2h or 1d12h"
         raise ValueError(msg)
     return total
+
+
+def _timeout(value: object) -> object:
+    number = _NUMBER.fullmatch(str(value))
+    return _duration(value) if number is None else timedelta(seconds=min(float(number[0]), LONGEST.total_seconds()))
 
 
 def _rate(value: object) -> object:
@@ -83,7 +89,9 @@ def _time_of_day(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Timeout = Annotated[Duration, AfterValidator(_some_time)]
+Timeout = Annotated[timedelta, BeforeValidator(_timeout), AfterValidator(_some_time)]
+"""As a duration, but longer than nothing; and a bare number can only mean seconds."""
+
 Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]
 Date = Annotated[date, BeforeValidator(_date)]
 OneLine = Annotated[str, AfterValidator(_one_line)]

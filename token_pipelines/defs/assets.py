@@ -12,15 +12,16 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 
-from token_pipelines.defs import numbers
+from token_pipelines.defs import descriptions, numbers
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.defs.storage import Table
-from token_pipelines.delivery import TierReport, send_tier
+from token_pipelines.delivery import send_tier
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import Mode, Tier
 from token_pipelines.parts import Parts
 from token_pipelines.planning import Examination, examine, no_tokens, plan
+from token_pipelines.tally import TierReport
 
 GROUP: Final = "token_pipelines"
 PARQUET: Final = "parquet"
@@ -54,7 +55,9 @@ def _day(context: Any, parts: Parts) -> date:  # noqa: ANN401 -- op and asset co
     return day
 
 
-def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+def build_expiring_tokens(
+    partitions: dg.PartitionsDefinition[str], freshness: dg.FreshnessPolicy
+) -> dg.AssetsDefinition:
     """The asset that reads a day's tokens and decides each of them."""
 
     @dg.asset(
@@ -62,7 +65,9 @@ def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.Assets
         partitions_def=partitions,
         io_manager_key=PARQUET,
         group_name=GROUP,
-        kinds={"postgres", "pandas", "parquet"},
+        kinds={"pandas", "parquet"},
+        metadata={"dagster/column_schema": descriptions.COLUMN_SCHEMA},
+        freshness_policy=freshness,
         description="Every token whose expiry lies within the tiers' span, with its tier or the reason why it leads "
         "to no email. Holds ids, times and flags; no address, no secret.",
     )
@@ -74,7 +79,8 @@ def build_expiring_tokens(partitions: dg.PartitionsDefinition[str]) -> dg.Assets
             frames = examine(parts, day=_day(context, parts), examination=examination)
             frames = _while_alive(parts, context.run_id, frames)
             empty = no_tokens(parts)
-        return Table(frames, empty, lambda: numbers.of_examination(examination, time.monotonic() - started))
+        tiers = parts.policy.tiers
+        return Table(frames, empty, lambda: numbers.of_examination(examination, tiers, time.monotonic() - started))
 
     return expiring_tokens
 
@@ -110,7 +116,12 @@ def build_notices(
         name="notices",
         ins={"expiring_tokens": dg.AssetIn(EXPIRING_TOKENS)},
         outs={
-            tier.name: dg.AssetOut(key=notices_key(tier.name), is_required=False, description=_describe(tier))
+            tier.name: dg.AssetOut(
+                key=notices_key(tier.name),
+                is_required=False,
+                description=descriptions.describe(tier),
+                kinds={"email"},
+            )
             for tier in tiers
         },
         partitions_def=partitions,
@@ -137,19 +148,13 @@ def _read_again(parts: Parts, day: date) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
 
 
-def _describe(tier: Tier) -> str:
-    if tier.before is not None:
-        return f"Emails to owners of tokens that expire within {tier.before}."
-    return f"Emails to owners of tokens that expired at least {tier.after or '0 days'} ago."
-
-
 def _build_sender(tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
     @dg.op(
         name=f"send_{tier.name}",
         out=dg.Out(dg.Nothing),
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
-        description=_describe(tier),
+        description=descriptions.describe(tier),
     )
     def send(
         context: dg.OpExecutionContext,
@@ -172,8 +177,6 @@ def _build_sender(tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefini
                         has_ended=lambda run_id: _has_ended(context.instance, run_id),
                         on_progress=lambda done: overrides.on_progress(tier.name, done),
                     )
-                if report.trouble is not None:
-                    raise report.trouble
         except BaseException:
             # A failed partition shows no metadata in the UI: what was done before the trouble is an observation.
             metadata = numbers.of_tier(report, time.monotonic() - started)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import dagster as dg
 
 from token_pipelines.config import Config
-from token_pipelines.defs import assets, checks, missed_days
+from token_pipelines.defs import assets, checks, descriptions, missed_days
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.defs.storage import ParquetIOManager
 from token_pipelines.parts import assemble, system_clock
@@ -39,13 +39,18 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     schedule = dg.build_schedule_from_partitioned_job(
         job,
         name="daily",
+        description="Starts each day's run. A day that it misses is asked for by the sensor backfill_missed_days.",
         hour_of_day=config.schedule.at.hour,
         minute_of_hour=config.schedule.at.minute,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
+    freshness = descriptions.freshness(config.schedule.grace)
     keys = [assets.EXPIRING_TOKENS, *(assets.notices_key(tier.name) for tier in tiers)]
     return dg.Definitions(
-        assets=[assets.build_expiring_tokens(partitions), assets.build_notices(partitions, tiers, swapped.pool)],
+        assets=[
+            assets.build_expiring_tokens(partitions, freshness),
+            assets.build_notices(partitions, tiers, swapped.pool),
+        ],
         asset_checks=[checks.build_volume_check(), *(checks.build_delivery_check(tier) for tier in tiers)],
         jobs=[job],
         schedules=[schedule],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -10,6 +10,13 @@ from token_pipelines.defs.assets import EXPIRING_TOKENS, PARTITION_TAG, PartsRes
 from token_pipelines.defs.numbers import RECIPIENTS_DUE
 from token_pipelines.model import Tier
 from token_pipelines.planning import trip_fuse
+
+TROUBLES: Final = {
+    "deferred": "were put off and are tried again by later runs",
+    "failed": "were refused for good",
+    "unknown": "are in doubt: no answer came after the message",
+}
+"""Outcomes that lie with a recipient and leave the tier green, in words."""
 
 
 def build_volume_check() -> dg.AssetChecksDefinition:
@@ -32,7 +39,7 @@ def build_volume_check() -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=passed,
             metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
-            description=None if due <= limit else f"{due} recipients are due, over delivery.max_notices of {limit}.",
+            description=_explain_volume(due, limit, approved=approved),
         )
 
     return volume_is_plausible
@@ -48,12 +55,29 @@ def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
     )
     def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         metadata = _metadata_of_the_day(context, notices_key(tier.name))
-        counts = {outcome: _number(metadata, outcome) for outcome in ("deferred", "failed", "unknown")}
+        counts = {outcome: _number(metadata, outcome) for outcome in TROUBLES}
         return dg.AssetCheckResult(
-            passed=not any(counts.values()), severity=dg.AssetCheckSeverity.WARN, metadata=dict(counts)
+            passed=not any(counts.values()),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata=dict(counts),
+            description=_explain_troubles(counts),
         )
 
     return everyone_was_told
+
+
+def _explain_volume(due: int, limit: int, *, approved: bool) -> str | None:
+    if due <= limit:
+        return None
+    over = f"{due:,} recipients are due, over delivery.max_notices of {limit:,}"
+    if approved:
+        return f"{over}; a person has approved it."
+    return f"{over}. Look at the numbers of the day, then run it with --approve-volume, or mend the source."
+
+
+def _explain_troubles(counts: Mapping[str, int]) -> str | None:
+    seen = [f"{count:,} {TROUBLES[outcome]}" for outcome, count in counts.items() if count]
+    return f"Of the day's notices, {', '.join(seen)}. `token-pipelines history --date` lists them." if seen else None
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:

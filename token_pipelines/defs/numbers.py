@@ -1,12 +1,13 @@
 """A day's numbers as Dagster metadata: plain numbers, which plot over the days, and a table to read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import dagster as dg
 
-from token_pipelines.delivery import TierReport
+from token_pipelines.model import Tier
 from token_pipelines.planning import Examination
+from token_pipelines.tally import TierReport
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
 RECIPIENTS_DUE: Final = "recipients_due"
@@ -14,34 +15,34 @@ SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
 
 
-def of_examination(examination: Examination, seconds: float) -> dict[str, Any]:
-    """Metadata of ``expiring_tokens``."""
+def of_examination(examination: Examination, tiers: Sequence[Tier], seconds: float) -> dict[str, Any]:
+    """Metadata of ``expiring_tokens``: what to read first, then the numbers that are there for their plots."""
     numbers = {f"{REASON_PREFIX}{reason}": count for reason, count in sorted(examination.reasons.items())}
-    tiers = [f"| {tier} | {count:,} |" for tier, count in examination.due_by_tier.items()]
+    due = [f"| {tier.name} | {examination.due_by_tier[tier.name]:,} |" for tier in tiers]
     reasons = [f"| {reason} | {count:,} |" for reason, count in examination.reasons.most_common()]
     return {
         "examined": examination.examined,
         "due": examination.due,
         RECIPIENTS_DUE: examination.recipients_due,
-        **numbers,
-        "due_by_tier": _table("Tier", "Tokens due", tiers),
+        "due_by_tier": _table("Tier", "Tokens due", due),
         "not_due": _table("Reason", "Tokens", reasons),
+        **numbers,
         "seconds": round(seconds, 3),
     }
 
 
 def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
-    """Metadata of ``notices/<tier>``, counted in notices."""
+    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then its numbers for their plots."""
     outcomes = {outcome: getattr(report, outcome) for outcome in OUTCOMES}
     skipped = {f"{SKIPPED_PREFIX}{reason}": count for reason, count in sorted(report.skipped.items())}
-    rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items() if outcome != "due"]
+    rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
     rows += [f"| skipped: {reason} | {count:,} |" for reason, count in report.skipped.most_common()]
     summary = _table("Outcome", "Notices", rows)
     return {
+        "outcomes": summary,
         **outcomes,
         "skipped": report.skipped.total(),
         **skipped,
-        "outcomes": summary,
         "seconds": round(seconds, 3),
     }
 
