@@ -37,6 +37,14 @@ lint: .venv/.installed ## style, types and the floors of the house
 test: .venv/.installed ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: bench
+bench: .venv/.installed ## measure; needs Postfix's smtp-sink and smtp-source (ARGS=mail for one subject)
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: chaos
+chaos: .venv/.installed ## kill it at random, with a moody relay: nothing lost? (ARGS="--seed 7 --recipients 500")
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
 .PHONY: lock
 lock: ## pin every dependency again, with hashes (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -10,8 +10,6 @@ A message counts as accepted when 250 was decided at its final dot, whether or n
 server: it relays nothing, and forgets everything at exit.
 """
 
-# ruff: noqa: A005 -- the standard library's module of this name is gone from Python 3.12 on, and nothing here wants it
-
 import asyncio
 import base64
 import email
@@ -25,6 +23,9 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from types import TracebackType
 from typing import Final, Literal, Self
+
+EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN")
+"""What EHLO offers when the test does not say. A test module may set it for all its servers."""
 
 MAX_STALL: Final = 10.0  # seconds; a forgotten stall must not hang the tests
 _PATIENCE: Final = 10.0  # seconds to start and to stop
@@ -87,14 +88,20 @@ class Smtpd:
         self,
         *,
         script: Script | None = None,
-        extensions: Sequence[str] = ("PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8"),
+        extensions: Sequence[str] | None = None,
         starttls: ssl.SSLContext | None = None,
         implicit_tls: ssl.SSLContext | None = None,
         credentials: Mapping[str, str] | None = None,
+        data_without_recipients: bool = False,
     ) -> None:
-        """``credentials`` maps users to passwords, and makes a login necessary."""
+        """``credentials`` maps users to passwords, and makes a login necessary.
+
+        With ``data_without_recipients`` DATA is answered with 354 although every recipient was refused, as RFC 2920
+        allows; only the message is then refused.
+        """
         self._script: Script = script or (lambda _stage, _argument: None)
-        self.extensions = tuple(extensions)
+        self.extensions = EXTENSIONS if extensions is None else tuple(extensions)
+        self.data_without_recipients = data_without_recipients
         self.starttls = starttls
         self._implicit_tls = implicit_tls
         self.credentials = credentials
@@ -219,7 +226,7 @@ class _Session:
                     await self._mail(_path(argument))
                 case "RCPT" if self._sender is not None:
                     await self._rcpt(_path(argument))
-                case "DATA" if self._recipients:
+                case "DATA" if self._recipients or self._server.data_without_recipients:
                     await self._data()
                 case "RSET":
                     self._forget()
@@ -288,9 +295,8 @@ class _Session:
         ]
         argument = ",".join(self._recipients)
         self._forget()
-        await self._answer(
-            "dot", argument, 250, f"2.0.0 Ok: queued as Q{at:%H%M%S%f}", lambda: self._server.accept(messages)
-        )
+        answer = (250, f"2.0.0 Ok: queued as Q{at:%H%M%S%f}") if messages else (554, "5.5.1 no valid recipients")
+        await self._answer("dot", argument, *answer, lambda: self._server.accept(messages))
 
     async def _answer(
         self, stage: str, argument: str, code: int, text: str, process: Callable[[], None] = lambda: None

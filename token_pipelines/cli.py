@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,21 +9,14 @@ from typing import Any, Final
 
 import click
 
-from token_pipelines.config import DEFAULT_PATH, Config, load
+from token_pipelines.cli_bounces import bounces, suppress
+from token_pipelines.config import load
 from token_pipelines.errors import ConfigError, TokenPipelinesError
 from token_pipelines.model import rfc3339
+from token_pipelines.options import CONFIG_OPTION, opened_config
 
 UI_PORT: Final = 3000
 INTERRUPTED: Final = 130
-
-CONFIG_OPTION = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_PATH,
-    show_default=True,
-    help="The configuration file.",
-)
 
 
 class _Instant(click.ParamType[datetime]):
@@ -51,19 +42,6 @@ class _Day(click.ParamType[date]):
             self.fail(f"{value!r} is not a day; write it like 2026-11-20.", param, ctx)
 
 
-@contextmanager
-def _config(path: Path) -> Iterator[Config]:
-    """The config, with the demo's servers running where it speaks of them."""
-    from token_pipelines.demo import environment  # noqa: PLC0415 -- the demo's libraries are an extra
-
-    config = load(path)
-    if environment.is_demo(config):
-        with environment.serving(path) as servers:
-            yield servers.config
-    else:
-        yield config
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("token-pipelines"))
 def cli() -> None:
@@ -86,7 +64,7 @@ def run(
     from token_pipelines.parts import clock_starting_at, system_clock  # noqa: PLC0415
 
     clock = clock_starting_at(now) if now else system_clock
-    with _config(path) as config, terminal.progress() as on_progress:
+    with opened_config(path) as config, terminal.progress() as on_progress:
         report = run_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)
     for failure in report.failures:
         click.echo(failure, err=True)
@@ -108,7 +86,7 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
     from token_pipelines import terminal  # noqa: PLC0415 -- SQLAlchemy takes a while to import
     from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415
 
-    with _config(path) as config:
+    with opened_config(path) as config:
         ledger = Ledger(config.ledger.url.get_secret_value())
         ledger.migrate()
         entries = ledger.history(day=day, token_id=token_id, recipient_id=recipient_id)
@@ -129,7 +107,7 @@ def mark_notified(path: Path, before: datetime) -> int:
     from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415 -- SQLAlchemy takes a while to import
     from token_pipelines.parts import system_clock  # noqa: PLC0415
 
-    with _config(path) as config:
+    with opened_config(path) as config:
         ledger = Ledger(config.ledger.url.get_secret_value())
         ledger.migrate()
         ledger.mark_notified(before, mode=config.delivery.mode, at=system_clock())
@@ -147,6 +125,31 @@ def demo(path: Path, *, once: bool, port: int) -> int:
     from token_pipelines.demo import show  # noqa: PLC0415 -- the demo's libraries are an extra
 
     return show.show(path, once=once, port=port)
+
+
+@cli.command()
+@CONFIG_OPTION
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to; .token_pipelines/preview by default.")
+@click.option("--send-to", "address", help="Also send a choice of them to this address, through the relay.")
+def preview(path: Path, folder: Path | None, address: str | None) -> int:
+    """Every email on made-up tokens, as pages to look at. Needs no database."""
+    from token_pipelines.preview import gallery  # noqa: PLC0415 -- Babel and Jinja take a while to import
+
+    if address is not None:
+        from token_pipelines.preview import sending  # noqa: PLC0415 -- pandas takes longer still
+
+        sending.check(address)
+    config, now = load(path), datetime.now(UTC)
+    index, count = gallery.write(config, folder or config.folder / gallery.FOLDER, now=now)
+    click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
+    if address is not None:
+        with opened_config(path) as opened:
+            click.echo(f"{sending.send(opened, address, now=now)} of them were sent.")
+    return 0
+
+
+cli.add_command(bounces)
+cli.add_command(suppress)
 
 
 def main() -> None:

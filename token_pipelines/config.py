@@ -33,6 +33,8 @@ from token_pipelines.notation import Date, Duration, OneLine, Rate, TimeOfDay, T
 DEFAULT_PATH = Path("token_pipelines.yaml")
 ENV_PREFIX = "TOKEN_PIPELINES__"
 ONE_DAY = timedelta(days=1)
+_SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
+_DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
 
 
@@ -132,6 +134,36 @@ class Email(_Section):
     templates: Path = Path("templates")
     links: Links
     reply_to: OneLine | None = None
+    bounces: OneLine | None = None
+    feedback_id: OneLine | None = None
+
+
+class Dkim(_Section):
+    """The signatures that we put on messages ourselves; without this section the relay signs."""
+
+    domain: OneLine
+    selector: OneLine
+    key_file: Path | None = None
+    private_key: SecretStr | None = None
+    ed25519_selector: OneLine | None = None
+    ed25519_key_file: Path | None = None
+    ed25519_private_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        for prefix, wanted in (("", True), ("ed25519_", self.ed25519_selector is not None)):
+            given = [getattr(self, f"{prefix}{key}") is not None for key in ("key_file", "private_key")]
+            if sum(given) != wanted:
+                msg = (
+                    f"{prefix}selector goes with one key: {prefix}key_file, or {prefix}private_key in the environment "
+                    f"(TOKEN_PIPELINES__DKIM__{prefix.upper()}PRIVATE_KEY)"
+                )
+                raise ValueError(msg)
+        names = [self.domain, self.selector, *([self.ed25519_selector] if self.ed25519_selector is not None else [])]
+        if not all(_DNS_NAME.fullmatch(name) for name in names) or self.selector == self.ed25519_selector:
+            msg = "domain and selectors are names in the DNS, in ASCII, like example.org and mail2026; no two the same"
+            raise ValueError(msg)
+        return self
 
 
 class Smtp(_Section):
@@ -146,6 +178,7 @@ class Smtp(_Section):
     connections: int = Field(default=4, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)
+    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves doubt
     recycle_after: int = Field(default=100, ge=1)
     reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
 
@@ -200,6 +233,7 @@ class Config(BaseSettings):
     schedule: Schedule
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
     email: Email
+    dkim: Dkim | None = None
     smtp: Smtp = Smtp()
     delivery: Delivery = Delivery()
 
@@ -286,10 +320,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _refuse_secrets(path: Path, data: dict[str, Any]) -> None:
-    smtp = data.get("smtp")
-    if isinstance(smtp, dict) and smtp.get("password") is not None:
-        msg = f"{path}: smtp.password does not belong in the file; set {ENV_PREFIX}SMTP__PASSWORD in the environment."
-        raise ConfigError(msg)
+    for section, key in _SECRET_KEYS:
+        table = data.get(section)
+        if isinstance(table, dict) and table.get(key) is not None:
+            variable = f"{ENV_PREFIX}{section}__{key}".upper()
+            msg = f"{path}: {section}.{key} does not belong in the file; set {variable} in the environment."
+            raise ConfigError(msg)
     for section in ("source", "ledger"):
         table = data.get(section)
         url = table.get("url") if isinstance(table, dict) else None

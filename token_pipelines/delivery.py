@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from token_pipelines.errors import RelayError, TokenPipelinesError, whereabouts
@@ -170,18 +171,20 @@ class _Sender:
             return
         if letter.dropped:
             self._sending.drop(notice, letter.dropped)
+        # One in doubt is written as of its first try, which is what the mark keeps: both copies are the same bytes.
+        at = notice.first_tried_at or self._parts.clock()
         try:
-            envelope = self._write(letter)
+            envelope = self._write(letter, at)
         except Exception as error:  # noqa: BLE001 -- one letter that cannot be written must not stop the next
             log.error("Notice %s could not be written: %s", notice.notice_id, whereabouts(error))  # noqa: TRY400 -- as above
             reply = f"the email could not be written ({whereabouts(error)})"
             self._keep(letter, Outcome(state=State.DEFERRED, stage=Stage.CONNECT, reply=reply))
             return
-        outcome = self._send(notice, envelope)
+        outcome = self._send(notice, envelope, at)
         if outcome is not None:
             self._keep(letter, outcome)
 
-    def _send(self, notice: Notice, envelope: Envelope) -> Outcome | None:
+    def _send(self, notice: Notice, envelope: Envelope, at: datetime) -> Outcome | None:
         """Mark, then send; a relay in trouble gets some pauses. None when another run has taken the notice over."""
         troubles = 0
         while True:
@@ -192,7 +195,9 @@ class _Sender:
                 troubles += 1
                 self._crew.wait_or_give_up(error, troubles)
                 continue
-            if not self._sending.record_and_mark(self._take_unrecorded(), notice.notice_id, self._parts.clock()):
+            mine = self._sending.record_and_mark(self._unrecorded, notice.notice_id, at)
+            self._unrecorded = None  # not before: when the ledger is lost just now, it is written down again at the end
+            if not mine:
                 log.warning("Notice %s was taken over by another run; it is not sent here.", notice.notice_id)
                 return None
             try:
@@ -202,10 +207,8 @@ class _Sender:
                 troubles += 1
                 self._crew.wait_or_give_up(error, troubles)
 
-    def _write(self, letter: Letter) -> Envelope:
-        """The email; one in doubt is written as of its first try, so that both copies are the same bytes."""
+    def _write(self, letter: Letter, at: datetime) -> Envelope:
         assert letter.recipient is not None  # noqa: S101 -- narrows the type: checked by _deliver
-        at = letter.notice.first_tried_at or self._parts.clock()
         content = self._parts.renderer.render(letter.recipient, letter.tokens, now=at)
         return self._parts.serialiser.envelope(content, letter.recipient, message_id=letter.notice.message_id, at=at)
 
@@ -222,14 +225,10 @@ class _Sender:
         self._unrecorded = record
         self._crew.tally.keep(record)
 
-    def _take_unrecorded(self) -> Record | None:
-        record, self._unrecorded = self._unrecorded, None
-        return record
-
     def _write_down(self) -> None:
-        record = self._take_unrecorded()
-        if record is not None:
-            self._sending.record(record)
+        if self._unrecorded is not None:
+            self._sending.record(self._unrecorded)
+            self._unrecorded = None
 
     def close(self) -> None:
         """Say goodbye to the relay."""

@@ -86,6 +86,14 @@ class Stage(StrEnum):
     RCPT = "rcpt"
     DATA = "data"
     DOT = "dot"  # after the final dot: the only stage at which an answer's loss leaves doubt
+    BOUNCE = "bounce"  # no step of ours: the relay had taken the message, and a delivery report came back
+
+
+DEAD_ADDRESS: frozenset[str] = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+"""Enhanced status codes (RFC 3463, RFC 7505) that say of the address itself that it is no good: it is suppressed.
+
+Not 5.1.7 and 5.1.8, which blame the sender: a wrong From would silence everyone we write to.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from token_pipelines.config import Config
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.mail.transport import Relay
@@ -61,7 +62,7 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
         source=Source(config.source, config.folder),
         ledger=Ledger(config.ledger.url.get_secret_value(), connections=config.smtp.connections),
         renderer=Renderer(config.folder / config.email.templates, config.email),
-        serialiser=Serialiser(config.email),
+        serialiser=Serialiser(config.email, config.dkim and Signer(config.dkim, config.folder)),
         relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
     )
 

@@ -1,5 +1,6 @@
 """What the relay's answers mean, against a real SMTP server that misbehaves as told."""
 
+import smtpd
 import socket
 import ssl
 import threading
@@ -21,6 +22,16 @@ DATA = b"Subject: hello\r\n\r\n.dot\r\n..two\r\nnothing\r\n.\r\nafter a lone dot
 ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=DATA)
 OLD = ("8BITMIME",)
 UP_TO_DOT = ("mail", "rcpt", "data")
+
+
+@pytest.fixture(autouse=True, params=["pipelining", "lock-step"])
+def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every answer means the same, whether the server takes commands at once or one by one."""
+    at_once = bool(request.param == "pipelining")
+    if not at_once:
+        fewer = tuple(extension for extension in smtpd.EXTENSIONS if extension != "PIPELINING")
+        monkeypatch.setattr(smtpd, "EXTENSIONS", fewer)
+    return at_once
 
 
 def smtp(port: int, **changes: object) -> Smtp:
@@ -234,10 +245,21 @@ def test_send_lost_after_the_dot(drop: str, delivered: int) -> None:
 
 def test_send_stalled_after_the_dot() -> None:
     """The time was up while the relay had it: unknown."""
-    outcome, server = send(times(1, "dot", Action(stall=1.0)), timeout=0.3)
+    outcome, server = send(times(1, "dot", Action(stall=1.0)), dot_timeout=0.3)
     assert (outcome.state, outcome.stage) == (State.UNKNOWN, Stage.DOT)
     assert outcome.reply == "no answer in time after the final dot"
     assert len(server.accepted) == 2
+
+
+def test_send_slow_after_the_dot() -> None:
+    """A relay that scans a message may take longer for it than for a command."""
+    outcome, server = send(times(1, "dot", Action(stall=0.6)), timeout=0.3)
+    assert outcome.state is State.SENT
+    assert server.connections == 1
+    with Smtpd(script=times(2, "mail", Action(stall=1.0))) as slow, connect(slow, timeout=0.3) as connection:
+        connection.close()
+        with pytest.raises(RelayError, match="no answer in time at MAIL"):  # the long wait was for the one answer
+            connection.send(ENVELOPE)
 
 
 def test_send_nonsense_after_the_dot() -> None:
@@ -322,8 +344,8 @@ def test_send_needs_smtputf8() -> None:
         assert connection.send(ENVELOPE).state is State.SENT
 
 
-def test_send_one_write_for_body_and_dot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two writes would wait 44 ms for the delayed acknowledgement in between."""
+def test_send_one_write_for_body_and_dot(monkeypatch: pytest.MonkeyPatch, *, pipelining: bool) -> None:
+    """Two writes would wait 44 ms for the delayed acknowledgement in between; commands go at once where they may."""
     writes: list[bytes] = []
     with Smtpd() as server, connect(server) as connection:
         dialogue = connection._dialogue  # noqa: SLF001 -- what crosses the socket is not visible from outside
@@ -338,8 +360,74 @@ def test_send_one_write_for_body_and_dot(monkeypatch: pytest.MonkeyPatch) -> Non
 
         monkeypatch.setattr(dialogue, "send", send_noted)
         connection.send(ENVELOPE)
-    assert [write[:4] for write in writes[:4]] == [b"MAIL", b"RCPT", b"DATA", DATA[:4]]
-    assert writes[3].endswith(b"\r\n.\r\n")
+    commands = [b"MAIL FROM:<noreply@example.org>\r\n", b"RCPT TO:<ada@example.org>\r\n", b"DATA\r\n"]
+    assert writes[:-2] == ([b"".join(commands)] if pipelining else commands)
+    assert writes[-2] == DATA.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+    assert writes[-1] == b"QUIT\r\n"
+
+
+def test_send_refused_recipient_and_data_taken(*, pipelining: bool) -> None:
+    """A relay that waits for the message all the same gets a lone dot, and the refusal stands: nothing is sent."""
+    stages: list[str] = []
+    refuse = answers("rcpt", 550, "5.1.1 no such user")
+
+    def script(stage: str, argument: str) -> Action | None:
+        stages.append(stage)
+        return refuse(stage, argument)
+
+    with Smtpd(script=script, data_without_recipients=True) as server, connect(server) as connection:
+        outcome = connection.send(ENVELOPE)
+        assert (outcome.state, outcome.stage, outcome.enhanced) == (State.FAILED, Stage.RCPT, "5.1.1")
+        assert outcome.address_is_dead
+        assert connection.send(ENVELOPE).state is State.SENT
+    assert stages[2:-5] == ["mail", "rcpt", *(["data", "dot"] if pipelining else []), "rset"]
+    assert (len(server.accepted), server.connections) == (1, 1)
+    assert server.accepted[0].data == DATA
+
+
+@pytest.mark.parametrize("stage", ["data", "dot"])
+@pytest.mark.parametrize("action", [Action(drop="before"), Action(code=421, text="4.3.2 closing"), Action(stall=1.0)])
+def test_send_refused_and_lost(stage: str, action: Action, *, pipelining: bool) -> None:
+    """What comes after the refusal changes nothing about it; the next message gets a new connection."""
+    refuse = answers("rcpt", 450, "4.2.0 greylisted")
+    then = times(1 if pipelining else 0, stage, action)  # in lock-step there is no such thing
+    with (
+        Smtpd(script=lambda *what: refuse(*what) or then(*what), data_without_recipients=True) as server,
+        connect(server, timeout=0.4) as connection,
+    ):
+        outcome = connection.send(ENVELOPE)
+        assert (outcome.state, outcome.stage, outcome.code) == (State.DEFERRED, Stage.RCPT, 450)
+        assert connection.send(ENVELOPE).state is State.SENT
+    assert len(server.accepted) == 1
+    assert server.connections == (2 if pipelining else 1)
+
+
+def test_send_sender_refused_and_data_taken() -> None:
+    """The refusal of the sender is what is told, and no message comes of it."""
+    with (
+        Smtpd(script=answers("mail", 550, "5.7.1 not from you"), data_without_recipients=True) as server,
+        connect(server) as connection,
+        pytest.raises(RelayError, match=r"answered 550 5\.7\.1 not from you at MAIL FROM"),
+    ):
+        connection.send(ENVELOPE)
+    assert server.accepted == []
+
+
+def test_send_envelope_id() -> None:
+    """Said where the relay can put it into its reports, and left out elsewhere."""
+    envelope = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=DATA, envid="0198a3c2-7b1e")
+    _, server = send(envelope=envelope)
+    assert "MAIL FROM:<noreply@example.org> RET=HDRS ENVID=0198a3c2-7b1e" in server.commands
+    with Smtpd(extensions=OLD) as old, connect(old) as connection:
+        connection.send(envelope)
+    assert "MAIL FROM:<noreply@example.org>" in old.commands
+
+
+def test_send_without_a_last_line_break() -> None:
+    """The dot stands on a line of its own all the same, and a dot at the very beginning is doubled."""
+    envelope = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=b".first\r\nlast")
+    _, server = send(envelope=envelope)
+    assert server.accepted[0].data == b".first\r\nlast\r\n"
 
 
 def test_send_keeps_the_rate() -> None:
@@ -475,7 +563,7 @@ def test_connect_login_wrong() -> None:
         Smtpd(credentials={"noreply@example.org": "right"}) as server,
         pytest.raises(RelayError, match=r"refused the login with 535 5\.7\.8 .*; check smtp\.username") as caught,
     ):
-        connect(server, username="noreply@example.org", password="wrong")  # noqa: S106
+        connect(server, username="noreply@example.org", password="wrong")
     assert "wrong user or password" in str(caught.value)
     assert "noreply" not in str(caught.value)
 
@@ -484,26 +572,26 @@ def test_connect_login_echoed() -> None:
     """A relay that repeats the login in its refusal does not bring it into our logs."""
     script = times(9, "auth", Action(code=535, text="5.7.8 no: mailer-login"))
     with Smtpd(credentials={"mailer-login": "x"}, script=script) as server, pytest.raises(RelayError) as caught:
-        connect(server, username="mailer-login", password="x")  # noqa: S106
+        connect(server, username="mailer-login", password="x")
     assert "mailer-login" not in str(caught.value)
 
 
 def test_connect_login_not_offered() -> None:
     """The port takes no logins."""
     with Smtpd() as server, pytest.raises(RelayError, match=r"does not offer AUTH; remove smtp\.username, or use the"):
-        connect(server, username="ada", password="x")  # noqa: S106
+        connect(server, username="ada", password="x")
 
 
 def test_connect_login_by_unknown_means() -> None:
     """Offered, but not in a way that we know."""
     with Smtpd(extensions=("AUTH XOAUTH2",)) as server, pytest.raises(RelayError, match=r"offers no way to log in"):
-        connect(server, username="ada", password="x")  # noqa: S106
+        connect(server, username="ada", password="x")
 
 
 def test_connect_login_not_ascii() -> None:
     """What smtplib cannot say, we explain."""
     with Smtpd(credentials={"ada": "pässword"}) as server, pytest.raises(RelayError, match=r"takes only ASCII"):
-        connect(server, username="ada", password="pässword")  # noqa: S106
+        connect(server, username="ada", password="pässword")
 
 
 def test_send_login_needed() -> None:

@@ -393,6 +393,18 @@ def test_timeout_of_no_time_is_refused(refusal: Callable[..., str], key: str) ->
     assert refusal(**{key: "0s"}).endswith(f"{key.replace('__', '.')}: must be longer than 0s.")
 
 
+@pytest.mark.parametrize("written", [30, 30.0, "30", "30s"])
+def test_timeout_may_be_a_bare_number_of_seconds(load_with: Load, written: object) -> None:
+    assert load_with(smtp__timeout=written).smtp.timeout == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("written", [True, -1, "-1", "soon", float("nan"), float("inf")])
+def test_timeout_that_cannot_be_read_is_refused(refusal: Callable[..., str], written: object) -> None:
+    assert refusal(smtp__timeout=written).endswith(
+        f"smtp.timeout: {written!r} is not a duration; write it like 30d, 2h or 1d12h."
+    )
+
+
 @pytest.mark.parametrize(("written", "meant"), [("50/s", 50), ("600/m", 10), ("0.5 / s", 0.5), (20, 20), (None, None)])
 def test_rate_is_read_as_messages_a_second(load_with: Load, written: object, meant: float | None) -> None:
     assert load_with(smtp__rate=written).smtp.rate == meant
@@ -620,3 +632,51 @@ def test_everything_can_be_given_by_the_environment_as_json(tmp_path: Path, monk
     for section, value in sample().items():
         monkeypatch.setenv(f"TOKEN_PIPELINES__{section.upper()}", json.dumps(value, default=str))
     assert load(path).model_dump() == from_file.model_dump()
+
+
+# DKIM
+
+
+def dkim(**changes: object) -> dict[str, object]:
+    return {"domain": "example.org", "selector": "mail2026", "key_file": "dkim.pem", **changes}
+
+
+def test_dkim_is_the_relays_business_by_default(load_with: Load) -> None:
+    assert load_with().dkim is None
+
+
+def test_dkim_key_from_the_environment(load_with: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}DKIM__PRIVATE_KEY", "a key")
+    found = load_with(dkim={"domain": "example.org", "selector": "mail2026"}).dkim
+    assert found is not None
+    assert found.private_key is not None
+    assert found.private_key.get_secret_value() == "a key"
+    assert "a key" not in repr(found)
+
+
+@pytest.mark.parametrize("key", ["private_key", "ed25519_private_key"])
+def test_dkim_key_in_the_file_is_refused_and_not_repeated(refusal: Callable[..., str], key: str) -> None:
+    said = refusal(dkim=dkim(**{key: "a key"}))
+    assert said.endswith(
+        f"dkim.{key} does not belong in the file; set TOKEN_PIPELINES__DKIM__{key.upper()} in the environment."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"key_file": None}, "dkim: selector goes with one key: key_file, or private_key in the environment"),
+        ({"ed25519_selector": "ed"}, "dkim: ed25519_selector goes with one key: ed25519_key_file, or ed25519_private"),
+        ({"ed25519_key_file": "ed.pem"}, "dkim: ed25519_selector goes with one key: ed25519_key_file, or ed25519_priv"),
+        ({"domain": "exämple.org"}, "dkim: domain and selectors are names in the DNS, in ASCII"),
+        ({"domain": "example.org; s=x"}, "dkim: domain and selectors are names in the DNS, in ASCII"),
+        ({"selector": ""}, "dkim: domain and selectors are names in the DNS, in ASCII"),
+        ({"selector": "a..b"}, "dkim: domain and selectors are names in the DNS, in ASCII"),
+        (
+            {"ed25519_selector": "mail2026", "ed25519_key_file": "ed.pem"},
+            "dkim: domain and selectors are names in the DNS, in ASCII, like example.org and mail2026; no two the same",
+        ),
+    ],
+)
+def test_dkim_that_cannot_be_is_refused(refusal: Callable[..., str], changes: dict[str, object], fault: str) -> None:
+    assert fault in refusal(dkim=dkim(**changes))

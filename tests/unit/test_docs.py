@@ -31,7 +31,7 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
 
 def documented() -> list[str]:
     """The keys that have a line in the reference's tables."""
-    return re.findall(r"^\| `([a-z_.]+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(r"^\| `([a-z0-9_.]+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def anchors(document: Path) -> set[str]:

@@ -205,7 +205,11 @@ def test_envelope_international_addresses() -> None:
 
 @pytest.mark.parametrize(
     ("key", "changes"),
-    [("email.from", {"sender": "Example Registry"}), ("email.reply_to", {"reply_to": "a@b.org, c@d.org"})],
+    [
+        ("email.from", {"sender": "Example Registry"}),
+        ("email.reply_to", {"reply_to": "a@b.org, c@d.org"}),
+        ("email.bounces", {"bounces": "bounces"}),
+    ],
 )
 def test_serialiser_wrong_mailbox(key: str, changes: dict[str, object]) -> None:
     """The configuration is refused before the first email."""
@@ -218,3 +222,46 @@ def test_envelope_instants_in_utc() -> None:
     one = Serialiser(email()).envelope(CONTENT, ADA, message_id=MESSAGE_ID, at=AT)
     other = Serialiser(email()).envelope(CONTENT, ADA, message_id=MESSAGE_ID, at=AT.astimezone(UTC))
     assert one == other
+
+
+def test_envelope_bounces() -> None:
+    """Each message leaves from an address that names its notice; what the reader sees stays as it was."""
+    envelope = made(bounces="bounces@mail.example.org")
+    assert envelope.sender == "bounces+0198a3c2-7b1e@mail.example.org"
+    assert envelope.envid == "0198a3c2-7b1e"
+    assert envelope.data == made().data
+    assert (made().sender, made().envid) == ("noreply@example.org", None)
+
+
+def test_envelope_bounces_of_a_foreign_message_id() -> None:
+    """An id that is none of the ledger's does not become part of an address."""
+    serialiser = Serialiser(email(bounces="bounces@example.org"))
+    envelope = serialiser.envelope(CONTENT, ADA, message_id="<!odd.$id@example.org>", at=AT)
+    assert (envelope.sender, envelope.envid) == ("bounces@example.org", None)
+
+
+@pytest.mark.parametrize("bounces", ["Bounces <bounces@example.org>", "x" * 24 + "@example.org"])
+def test_serialiser_wrong_bounces(bounces: str) -> None:
+    """No room for an id, or a name where there can be none."""
+    with pytest.raises(ConfigError, match=r"^email\.bounces must be a plain address with at most 23 characters"):
+        Serialiser(email(bounces=bounces))
+
+
+def test_envelope_feedback_id() -> None:
+    """As given; and only when given."""
+    assert parsed(made(feedback_id="token-expiry:example"))["Feedback-ID"] == "token-expiry:example"
+    assert parsed(made())["Feedback-ID"] is None
+
+
+@pytest.mark.parametrize("feedback_id", ["", "two words", "größe", "x\u0085y", "x" * 201])
+def test_serialiser_wrong_feedback_id(feedback_id: str) -> None:
+    """It goes into a header as it stands."""
+    with pytest.raises(ConfigError, match=r"^email\.feedback_id must be ASCII without blanks"):
+        Serialiser(email(feedback_id=feedback_id))
+
+
+@pytest.mark.parametrize("envid", ["", "a b", "a=b", "a+b", "ä", "a\r\nRCPT", "x" * 101])
+def test_envelope_invalid_envid(envid: str) -> None:
+    """It goes into an SMTP command as it stands."""
+    with pytest.raises(ValueError, match="an envelope's id"):
+        Envelope(sender="noreply@example.org", recipient="ada@example.org", data=b"x\r\n", envid=envid)

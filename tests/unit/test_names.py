@@ -1,12 +1,15 @@
 """User-typed text made safe to show."""
 
 import unicodedata
+from itertools import accumulate
 
 import pytest
+import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
+from linkify_it import LinkifyIt
 
-from token_pipelines.mail.names import NAME_LIMIT, NO_NAME, clean, unlinked
+from token_pipelines.mail.names import NAME_LIMIT, NO_NAME, _as_read, clean, unlinked
 
 TEXT = st.text(st.characters(exclude_categories=()))
 
@@ -41,6 +44,23 @@ def test_clean_typed_text(typed: str | None, shown: str) -> None:
 def test_clean_piled_up_marks() -> None:
     """Marks that would climb over the lines above are thinned out."""
     assert clean("e" + "\u0316" * 40 + "nd") == "e" + "\u0316" * 4 + "nd"
+    assert clean("e" + "\u0316\u200d" * 40 + "nd") == "e" + "\u0316" * 4 + "nd"
+    assert clean("a" + "\u0903" * 40) == "a" + "\u0903" * 8
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "\u1000\u103c\u103d\u103e\u102d\u102f\u1037",  # Burmese, one consonant with all that it can carry
+        "\u0915\u094d\u0937\u0924\u094d\u0930\u093f\u092f",
+        "\u05d1\u05b0\u05bc\u05e8\u05b5\u05d0\u05e9\u05b4\u05c1\u05d9\u05ea",  # Hebrew with points
+        "\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48",
+        "Ti\u1ebfng Vi\u1ec7t",
+    ],
+)
+def test_clean_honest_marks(word: str) -> None:
+    """Scripts that need many marks keep them."""
+    assert clean(word) == unicodedata.normalize("NFC", word)
 
 
 def test_clean_long_text_at_the_limit() -> None:
@@ -48,6 +68,25 @@ def test_clean_long_text_at_the_limit() -> None:
     assert clean("x" * NAME_LIMIT) == "x" * NAME_LIMIT
     assert clean("x" * (NAME_LIMIT + 1)) == "x" * (NAME_LIMIT - 1) + "…"
     assert clean("abc def", limit=5) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("typed", "limit", "shown"),
+    [
+        ("\U0001f1e9\U0001f1ea" * 3, 3, "\U0001f1e9\U0001f1ea" * 3),
+        ("\U0001f1e9\U0001f1ea" * 4, 3, "\U0001f1e9\U0001f1ea" * 2 + "…"),
+        ("\U0001f44d\U0001f3ff" * 4, 3, "\U0001f44d\U0001f3ff" * 2 + "…"),
+        ("x\u0316" * 3, 3, "x\u0316" * 3),
+        ("x\u0316" * 4, 3, "x\u0316" * 2 + "…"),
+        ("\u0e01\u0e33" * 4, 3, "\u0e01\u0e33" * 2 + "…"),
+        ("\u1100\ua960\u1160" * 2, 3, "\u1100\ua960 \u1100\ua960"),
+        ("ab\u0915\u094d\u0937x", 4, "ab…"),  # never half of two letters that are joined
+        ("\u0915\u094d" * 9, 4, "…"),
+    ],
+)
+def test_clean_long_text_as_a_reader_counts(typed: str, limit: int, shown: str) -> None:
+    """What is read as one character counts once, and is never cut in two."""
+    assert clean(typed, limit) == shown
 
 
 def test_clean_own_stand_in() -> None:
@@ -58,15 +97,46 @@ def test_clean_own_stand_in() -> None:
 @given(TEXT, st.integers(1, 100))
 @example("\u0344" * 50, 10)
 @example("\u1100\u1161\u200b\u11a8", 80)
+@example("\u1100" * 200 + "\U0001f3ff" * 200, 5)
 def test_clean_any_text_is_one_visible_line(typed: str, limit: int) -> None:
     """Whatever was typed: one line, within the limit, encodable, and the same when cleaned again."""
     shown = clean(typed, limit, stand_in="?")
-    assert 1 <= len(shown) <= limit
+    assert 1 <= len(list(_as_read(shown))) <= limit
+    assert len(shown) <= limit * 9
     assert shown.split(" ") == shown.split()
     assert unicodedata.is_normalized("NFC", shown)
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
     assert shown.encode()
     assert clean(shown, limit, stand_in="?") == shown
+
+
+MARKED = st.text(
+    st.characters(categories=("Mn", "Mc", "Me"))
+    | st.characters(min_codepoint=0x1100, max_codepoint=0x11FF)
+    | st.characters(min_codepoint=0xA960, max_codepoint=0xA97C)
+    | st.characters(min_codepoint=0xAC00, max_codepoint=0xD7FB)
+    | st.characters(min_codepoint=0x1F1E6, max_codepoint=0x1F1FF)
+    | st.sampled_from("\U0001f3fb\U0001f3ff\u0e33\u0eb3\uff9e ax\u0915")
+)
+
+
+@given(TEXT | MARKED)
+def test_as_read_divides_only_where_unicode_does(typed: str) -> None:
+    """Held against the regex package's UAX 29; where we divide more seldom, a character is larger, never half."""
+    line = clean(typed, 5000, stand_in="")
+    ours, theirs = list(_as_read(line)), regex.findall(r"\X", line)
+    assert "".join(ours) == line
+    unknown = divisions(ours) - divisions(theirs)
+    for place in unknown:
+        before = unicodedata.category(line[place - 1])
+        virama = any(unicodedata.combining(mark) == 9 for mark in line[:place][-9:])  # joins are left to the cut
+        prepended = before == "Lo" and not "\u1100" <= line[place - 1] <= "\ud7fb"  # a dozen letters, all very rare
+        too_long = max(map(len, theirs)) > 9
+        assert virama or prepended or too_long
+
+
+def divisions(pieces: list[str]) -> set[int]:
+    return set(accumulate(map(len, pieces)))
 
 
 @pytest.mark.parametrize("name", ["ci-deploy", "v1.2", "<script>alert(1)</script>", "release 2026", "a. b", "50% off"])
@@ -85,3 +155,58 @@ def test_unlinked_link_like_name_is_broken_invisibly(name: str) -> None:
     assert name not in shown
     assert "evil.example" not in shown
     assert "https:" not in shown
+
+
+LINKS = LinkifyIt({}, {"fuzzy_link": True, "fuzzy_email": True, "fuzzy_ip": True})
+PIECES = (
+    *(
+        "https",
+        "http",
+        "ftp",
+        "mailto",
+        "tel",
+        "//",
+        "://",
+        ":",
+        ".",
+        "@",
+        "www",
+        "evil",
+        "example",
+        "com",
+        "org",
+        "рф",
+    ),
+    *(
+        "xn--p1ai",
+        "de",
+        "1",
+        "127.0.0.1",
+        "/",
+        "?",
+        "#",
+        "-",
+        " ",
+        "(",
+        ")",
+        "ü",
+        "\uff0e",
+        "\u3002",
+        "\u2060",
+        "\u200b",
+    ),
+)
+LINK_LIKE = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+
+
+@given(LINK_LIKE | TEXT)
+@example("mailto:eve@evil.example")
+@example("http:evil.example")
+@example("EVIL.EXAMPLE")
+@example("https\u200b://evil.example")
+@example("tel:+15551234567")
+def test_unlinked_nothing_is_linked(typed: str) -> None:
+    """Held against linkify-it, which is what many mail programs and web mailers use, with all that it can guess."""
+    shown = unlinked(clean(typed, 400))
+    assert not LINKS.match(shown)
+    assert shown.replace("\u2060", "") == clean(typed, 400)

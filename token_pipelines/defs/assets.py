@@ -14,6 +14,7 @@ import pandas as pd
 
 from token_pipelines.defs import descriptions, numbers
 from token_pipelines.defs.failures import failing_clearly
+from token_pipelines.defs.life import Life
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.defs.storage import Table
 from token_pipelines.delivery import send_tier
@@ -35,6 +36,7 @@ EXPIRING_TOKENS: Final = dg.AssetKey("expiring_tokens")
 
 PartsResource = dg.ResourceParam[Parts]
 OverridesResource = dg.ResourceParam[Overrides]
+LifeResource = dg.ResourceParam[Life]
 
 
 def notices_key(tier: str) -> dg.AssetKey:
@@ -71,13 +73,13 @@ def build_expiring_tokens(
         description="Every token whose expiry lies within the tiers' span, with its tier or the reason why it leads "
         "to no email. Holds ids, times and flags; no address, no secret.",
     )
-    def expiring_tokens(context: dg.AssetExecutionContext, parts: PartsResource) -> Table:
+    def expiring_tokens(context: dg.AssetExecutionContext, parts: PartsResource, life: LifeResource) -> Table:
         started = time.monotonic()
         examination = Examination()
         with failing_clearly():
             parts.ledger.migrate()
+            life.begin(parts, context.run.run_id)
             frames = examine(parts, day=_day(context, parts), examination=examination)
-            frames = _while_alive(parts, context.run_id, frames)
             empty = no_tokens(parts)
         tiers = parts.policy.tiers
         return Table(frames, empty, lambda: numbers.of_examination(examination, tiers, time.monotonic() - started))
@@ -95,6 +97,7 @@ def build_notices(
     def partition_by_tier(
         context: dg.OpExecutionContext,
         parts: PartsResource,
+        life: LifeResource,
         expiring_tokens: Any,  # noqa: ANN401 -- a frame, or None when its file is gone
     ) -> Iterator[dg.Output[pd.DataFrame]]:
         """Put the day's notices into the ledger, in one transaction, before anything is sent."""
@@ -102,10 +105,11 @@ def build_notices(
         with failing_clearly():
             day = _day(context, parts)
             parts.ledger.migrate()
-            with parts.ledger.alive(context.run_id):
-                snapshot = _read_again(parts, day) if expiring_tokens is None else expiring_tokens
-                approve = is_approved(context)
-                shares = plan(parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
+            life.begin(parts, context.run_id)
+            fresh = expiring_tokens is not None and _reads_tokens(context.run)
+            snapshot = expiring_tokens if fresh else _read_again(parts, day)
+            approve = is_approved(context)
+            shares = plan(parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
         for tier in tiers:
             if tier.name in selected:
                 yield dg.Output(shares[tier.name], tier.name)
@@ -136,14 +140,16 @@ def build_notices(
     return notices
 
 
-def _while_alive(parts: Parts, run_id: str, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The frames, which are read after the asset's function has returned, under the run's heartbeat."""
-    with parts.ledger.alive(run_id):
-        yield from frames
+def _reads_tokens(run: dg.DagsterRun) -> bool:
+    """Whether the day's file is of this run.
+
+    An older one misses what came due since: planning from it would take those tokens out of the notices that wait.
+    """
+    return not run.asset_selection or EXPIRING_TOKENS in run.asset_selection
 
 
 def _read_again(parts: Parts, day: date) -> pd.DataFrame:
-    """The day's tokens, when their file is gone."""
+    """The day's tokens as they are now, when their file is gone or older than this run."""
     frames = list(examine(parts, day=day, examination=Examination()))
     return pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days
+from token_pipelines.defs.life import life
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.defs.storage import ParquetIOManager
 from token_pipelines.parts import assemble, system_clock
@@ -51,7 +52,11 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             assets.build_expiring_tokens(partitions, freshness),
             assets.build_notices(partitions, tiers, swapped.pool),
         ],
-        asset_checks=[checks.build_volume_check(), *(checks.build_delivery_check(tier) for tier in tiers)],
+        asset_checks=[
+            checks.build_volume_check(),
+            checks.build_bounces_check(),
+            *(checks.build_delivery_check(tier) for tier in tiers),
+        ],
         jobs=[job],
         schedules=[schedule],
         sensors=[missed_days.build_sensor(JOB, keys, partitions, parts)],
@@ -59,6 +64,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
         resources={
             "parts": parts,
             "overrides": swapped,
+            "life": life,
             assets.PARQUET: ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
         },
     )

@@ -1,12 +1,13 @@
 """Asset checks: what an operator should look at, next to the day it concerns."""
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 import dagster as dg
 
 from token_pipelines.defs.assets import EXPIRING_TOKENS, PARTITION_TAG, PartsResource, is_approved, notices_key
+from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.numbers import RECIPIENTS_DUE
 from token_pipelines.model import Tier
 from token_pipelines.planning import trip_fuse
@@ -17,6 +18,12 @@ TROUBLES: Final = {
     "unknown": "are in doubt: no answer came after the message",
 }
 """Outcomes that lie with a recipient and leave the tier green, in words."""
+
+BOUNCE_WINDOW: Final = timedelta(days=7)
+"""How far back bounces are weighed: mail systems try for four or five days (RFC 5321, 4.5.4.1) before they give up."""
+
+BOUNCES_ALLOWED_PERCENT: Final = 2
+"""Amazon SES recommends to stay below it, and reviews a sender at five in a hundred."""
 
 
 def build_volume_check() -> dg.AssetChecksDefinition:
@@ -66,6 +73,30 @@ def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
     return everyone_was_told
 
 
+def build_bounces_check() -> dg.AssetChecksDefinition:
+    """Show what came back after the relay had taken it: days later, so no tier's own day could."""
+
+    @dg.asset_check(
+        asset=EXPIRING_TOKENS,
+        name="few_bounces",
+        description=f"Of the notices sent in the last {BOUNCE_WINDOW.days} days, at most {BOUNCES_ALLOWED_PERCENT} % "
+        "came back. `token-pipelines bounces` reads what came back into the ledger.",
+    )
+    def few_bounces(parts: PartsResource) -> dg.AssetCheckResult:
+        since = parts.config.schedule.today(parts.clock()) - BOUNCE_WINDOW
+        with failing_clearly():
+            sent, bounced = parts.ledger.bounces.count(mode=parts.config.delivery.mode, since=since)
+        percent = 100 * bounced / sent if sent else 0.0
+        return dg.AssetCheckResult(
+            passed=percent <= BOUNCES_ALLOWED_PERCENT,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"sent": sent, "bounced": bounced, "percent": round(percent, 2)},
+            description=_explain_bounces(sent, bounced),
+        )
+
+    return few_bounces
+
+
 def _explain_volume(due: int, limit: int, *, approved: bool) -> str | None:
     if due <= limit:
         return None
@@ -78,6 +109,16 @@ def _explain_volume(due: int, limit: int, *, approved: bool) -> str | None:
 def _explain_troubles(counts: Mapping[str, int]) -> str | None:
     seen = [f"{count:,} {TROUBLES[outcome]}" for outcome, count in counts.items() if count]
     return f"Of the day's notices, {', '.join(seen)}. `token-pipelines history --date` lists them." if seen else None
+
+
+def _explain_bounces(sent: int, bounced: int) -> str | None:
+    if 100 * bounced <= BOUNCES_ALLOWED_PERCENT * sent:
+        return None
+    return (
+        f"Of {sent:,} notices sent in the last {BOUNCE_WINDOW.days} days, {bounced:,} came back. `token-pipelines "
+        "history` has each one's reply: many of 5.1 mean old addresses in the source, many of 5.7 a sender who is "
+        "not trusted (SPF, DKIM, DMARC)."
+    )
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
+import sqlalchemy
 import sqlalchemy.exc
 from dagster import DagsterInstance
 from dagster._core.definitions.events import AssetMaterialization, AssetObservation
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
+from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
 from token_pipelines.config import Config
@@ -28,6 +30,7 @@ from token_pipelines.parts import Clock
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
+CONNECT_TIMEOUT_S: Final = 10
 VERSION: Final = 1
 NOW_TAG: Final = "token_pipelines/now"
 
@@ -96,13 +99,16 @@ def set_environment(config: Config) -> None:
 
 @contextmanager
 def _instance(config: Config) -> Iterator[DagsterInstance]:
+    key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else "ledger.url"
     set_environment(config)
-    storage = parse_postgres(os.environ[STORAGE_VARIABLE], STORAGE_VARIABLE, PSYCOPG2)
+    storage = parse_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
     try:
+        # Dagster itself would try for seconds, say so on stderr each time, and raise an error of its own.
+        connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
+        sqlalchemy.create_engine(storage, poolclass=NullPool, connect_args=connect_args).connect().close()
         with DagsterInstance.get() as instance:
             yield instance
     except sqlalchemy.exc.OperationalError as error:
-        key = "ledger.url" if storage.database else STORAGE_VARIABLE
         raise LedgerError(explain(error.orig or error, storage, key)) from None
 
 
@@ -175,12 +181,15 @@ def _read_events(report: DayReport, events: Sequence[dg.DagsterEvent]) -> None:
         evaluation = getattr(data, "asset_check_name", None) or getattr(data, "check_name", None)
         if evaluation == "volume_is_plausible" and not getattr(data, "passed", True):
             report.fuse["tripped"] = True
+            report.failures.append(getattr(data, "description", None) or "")
 
 
 def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
     failure = event.step_failure_data.user_failure_data
     if failure is None:
-        report.failures.append(_unforeseen(event))
+        error = event.step_failure_data.error
+        if error is None or error.cls_name != DagsterAssetCheckFailedError.__name__:  # the check itself has said why
+            report.failures.append(_unforeseen(event))
         return
     metadata = failure.metadata
     report.failures.append(failure.description or "")

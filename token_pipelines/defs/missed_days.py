@@ -11,6 +11,7 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
+from token_pipelines.config import Schedule
 from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.parts import Parts
 
@@ -25,13 +26,9 @@ FIRST_PAUSE: Final = timedelta(minutes=5)
 REQUESTS_PER_TICK: Final = 2
 INTERVAL_S: Final = 60
 
-Statuses = Mapping[dg.AssetKey, Mapping[str, AssetPartitionStatus | None]]
 
-
-def days_to_look_at(parts: Parts) -> list[date]:
+def days_to_look_at(schedule: Schedule, now: datetime) -> list[date]:
     """Days whose scheduled run should be over by now, newest first, as far back as the config says."""
-    schedule = parts.config.schedule
-    now = parts.clock()
     days = [schedule.today(now) - timedelta(days=back) for back in range(schedule.lookback_days + 1)]
     return [day for day in days if day >= schedule.start_date and schedule.run_at(day) + schedule.grace <= now]
 
@@ -58,13 +55,14 @@ def build_sensor(
                 "the source."
             )
             return
-        days = days_to_look_at(parts)
+        days = days_to_look_at(parts.config.schedule, parts.clock())
         labels = [str(day) for day in days]
         statuses = {key: context.instance.get_status_by_partition(key, labels, partitions) or {} for key in keys}
         seen: list[str] = []
         asked = 0
         for day in days:
-            request, what = _consider(context.instance, day, keys, statuses)
+            found = {key: statuses[key].get(str(day)) for key in keys}
+            request, what = _consider(context.instance, job_name, day, found)
             seen.append(f"{day}: {what}")
             if request is not None and asked < REQUESTS_PER_TICK:
                 asked += 1
@@ -87,30 +85,40 @@ def _free_killed_runs(instance: dg.DagsterInstance, parts: Parts) -> None:
 
 
 def _consider(
-    instance: dg.DagsterInstance, day: date, keys: Sequence[dg.AssetKey], statuses: Statuses
+    instance: dg.DagsterInstance, job_name: str, day: date, found: Mapping[dg.AssetKey, AssetPartitionStatus | None]
 ) -> tuple[dg.RunRequest | None, str]:
     """The run to ask for, if any, and what was seen, in words."""
-    found = {key: statuses[key].get(str(day)) for key in keys}
     if AssetPartitionStatus.IN_PROGRESS in found.values():
         return None, "in progress"
     incomplete = [key for key, status in found.items() if status is not AssetPartitionStatus.MATERIALIZED]
     if not incomplete:
         return None, "complete"
-    tags = {PARTITION_TAG: str(day)}
-    earlier = instance.get_run_records(dg.RunsFilter(tags=tags), limit=MAX_ATTEMPTS + 1)
-    if any(not record.dagster_run.is_finished for record in earlier):
+    asked_for = _asked_for(instance, job_name, day)
+    if any(not record.dagster_run.is_finished for record in asked_for):
         return None, "in progress"
-    attempt = 1 + sum(ATTEMPT_TAG in record.dagster_run.tags for record in earlier)
+    attempt = 1 + max((int(record.dagster_run.tags[ATTEMPT_TAG]) for record in asked_for), default=0)
     if attempt > MAX_ATTEMPTS:
         return None, f"gave up after {MAX_ATTEMPTS} attempts; look at its runs and start it by hand"
-    rest = FIRST_PAUSE * 2 ** (attempt - 2) if attempt > 1 else timedelta()
-    last_end = max((record.end_time or 0 for record in earlier), default=0)
-    if datetime.fromtimestamp(last_end, UTC) + rest > datetime.now(UTC):
-        return None, f"failed; attempt {attempt} waits {rest} after the last"
+    if asked_for:
+        rest = FIRST_PAUSE * 2 ** (attempt - 2)
+        ends = max(record.end_time or record.update_timestamp.timestamp() for record in asked_for)
+        if datetime.fromtimestamp(ends, UTC) + rest > datetime.now(UTC):
+            return None, f"incomplete; attempt {attempt} waits {rest} after the end of the last"
     request = dg.RunRequest(
         run_key=f"{day}#{attempt}",
         partition_key=str(day),
         asset_selection=incomplete,
         tags={ATTEMPT_TAG: str(attempt)},
     )
-    return request, f"asked for {len(incomplete)} of {len(keys)} assets, attempt {attempt}"
+    return request, f"asked for {len(incomplete)} of {len(found)} assets, attempt {attempt}"
+
+
+def _asked_for(instance: dg.DagsterInstance, job_name: str, day: date) -> Sequence[dg.RunRecord]:
+    """The runs of this day that the sensor asked for, and their re-executions, which carry their tags.
+
+    The highest number among them counts, not how many there are: a person's re-executions use up no attempt, and a
+    number that was given once is never given again, or Dagster would take its run key for one it has served.
+    """
+    numbers = [str(number) for number in range(1, MAX_ATTEMPTS + 1)]
+    tags = {PARTITION_TAG: str(day), ATTEMPT_TAG: numbers}
+    return instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags))

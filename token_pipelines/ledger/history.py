@@ -68,7 +68,6 @@ def _attempts(connection: Connection, ids: list[str]) -> dict[str, list[dict[str
         entry: dict[str, object] = {
             "at": rfc3339(line.at),
             "run_id": line.run_id,
-            "state": line.state,
             "stage": line.stage,
             "code": line.code,
             "enhanced": line.enhanced,

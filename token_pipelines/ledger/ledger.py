@@ -18,10 +18,12 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from token_pipelines.database import PSYCOPG, explain, parse_postgres
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
+from token_pipelines.ledger.bounces import Bounces
 from token_pipelines.ledger.heartbeat import LEASE, heartbeat, lapsed
 from token_pipelines.ledger.history import read_history
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, secrets, suppressions
 from token_pipelines.model import Mode
 from token_pipelines.policy import Window
@@ -56,6 +58,8 @@ class Ledger:
             },
         )
         event.listen(self._engine, "handle_error", self._translate)
+        self.bounces = Bounces(self._engine)
+        self.suppressions = Suppressions(self._engine)
 
     def _translate(self, context: ExceptionContext) -> None:
         error = context.original_exception

@@ -13,6 +13,8 @@ _PATH_OCTETS: Final = 254  # 4.5.3.1.3, without the angle brackets
 _ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
+_ORDINARY: Final = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:[a-z][a-z0-9]*\.)+[a-z]{2,}")
+_ORDINARY_OCTETS: Final = 63  # no label and no local part of an address so short can be too long
 
 
 def valid_address(text: str) -> bool:
@@ -30,6 +32,8 @@ def wire_address(text: str) -> str:
     Raises:
         ValueError: the address is not valid; the message does not repeat it.
     """
+    if len(text) <= _ORDINARY_OCTETS and _ORDINARY.fullmatch(text) is not None:
+        return text  # nearly all of them, and each is asked about several times on its way
     local, at, domain = text.partition("@")
     if not at or "@" in domain or len(text) > _LOCAL_OCTETS + _DOMAIN_OCTETS:
         msg = "not one address: exactly one @ is needed"

@@ -19,7 +19,9 @@ _REPLY_LIMIT: Final = 500  # characters kept of a reply
 _READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _ADDRESS_LIKE: Final = re.compile(r"""<?[^\s<>()\[\]"',;:]+(?:@|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE)
-_DOT_AT_LINE_START: Final = re.compile(rb"^\.", re.MULTILINE)
+_EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
+"""The ordinary answers before the message: nothing in their text is worth reading."""
+
 _QUEUE_IDS: Final = (
     re.compile(r"queued as\s+<?([^\s<>;,]+)", re.IGNORECASE),  # Postfix
     re.compile(r"\bid=<?([^\s<>;,]+)"),  # Exim
@@ -93,36 +95,62 @@ class Dialogue(smtplib.SMTP):
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return found
 
-    def command(self, stage: Stage, line: str, *, hide: Iterable[str] = ()) -> Reply:
-        """Say one line and hear the answer. UTF-8 is the caller's decision: an address may need it.
+    def say(self, stage: Stage, *lines: str) -> None:
+        """Say these lines in one write. UTF-8 is the caller's decision: an address may need it.
+
+        Raises:
+            ConnectionLost: they cannot have gone out whole.
+            ValueError: a line holds a line break.
+        """
+        if any("\r" in line or "\n" in line for line in lines):
+            msg = "an SMTP command is one line"
+            raise ValueError(msg)
+        try:
+            self.send("".join(f"{line}\r\n" for line in lines).encode())
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(stage, error) from None
+
+    def command(self, stage: Stage, line: str) -> Reply:
+        """Say one line and hear the answer.
 
         Raises:
             ConnectionLost: there was no answer.
             ValueError: the line holds a line break.
         """
-        if "\r" in line or "\n" in line:
-            msg = "an SMTP command is one line"
-            raise ValueError(msg)
-        try:
-            self.send(f"{line}\r\n".encode())
-        except smtplib.SMTPException as error:
-            raise ConnectionLost(stage, error) from None
-        return self.hear(stage, hide=hide)
+        self.say(stage, line)
+        return self.hear(stage)
 
-    def message(self, data: bytes, *, hide: Iterable[str] = ()) -> Reply:
-        """Say the whole message and its final dot in one write, after a 354.
+    def message(self, data: bytes, *, timeout: float, hide: Iterable[str] = ()) -> Reply:
+        """Say the whole message and its final dot in one write, after a 354; wait ``timeout`` seconds for the answer.
 
         Raises:
             ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it has.
         """
-        stuffed = _DOT_AT_LINE_START.sub(b"..", data)
-        end = b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"
+        stuffed = data.replace(b"\r\n.", b"\r\n..")  # RFC 5321, 4.5.2; the lines of an envelope end in CRLF
+        first = b"." if data.startswith(b".") else b""
+        end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
         try:
             # The dot is the last thing written: when the write fails, the relay has not seen it.
-            self.send(stuffed + end)
+            self.send(first + stuffed + end)
         except smtplib.SMTPException as error:
             raise ConnectionLost(Stage.DATA, error) from None
-        return self.hear(Stage.DOT, hide=hide)
+        self._wait_at_most(timeout)
+        try:
+            return self.hear(Stage.DOT, hide=hide)
+        finally:
+            self._wait_at_most(self.timeout)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
+
+    def abandon(self) -> Reply:
+        """Say a lone dot: a relay that waits for a message although it refused the recipient gets none (RFC 2920, 3.1).
+
+        Raises:
+            ConnectionLost: there was no answer.
+        """
+        return self.command(Stage.DATA, ".")
 
     def hear(self, stage: Stage, *, hide: Iterable[str] = ()) -> Reply:
         """Wait for one reply.
@@ -138,6 +166,8 @@ class Dialogue(smtplib.SMTP):
         if not 200 <= code < 600:  # noqa: PLR2004 not SMTP, or a reply cut off by the end of the connection
             self.close()
             raise ConnectionLost(stage, None)
+        if code == _EXPECTED.get(stage):
+            return Reply(stage=stage, code=code, text="", enhanced=None)
         return reply(stage, code, text, hide=hide)
 
 
@@ -161,11 +191,19 @@ class TlsDialogue(Dialogue):
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
     """A reply with everything that looks like an address removed, and whatever is in ``hide``."""
     raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
-    line = " ".join("".join(character if character.isprintable() else " " for character in raw).split())
-    for secret in hide:
-        for form in (secret, quote(secret, safe="")):
-            line = re.sub(re.escape(f"<{form}>") + "|" + re.escape(form), "<address>", line, flags=re.IGNORECASE)
-    line = _ADDRESS_LIKE.sub("<address>", line)[:_REPLY_LIMIT]
+    if not raw.isprintable():
+        raw = "".join(character if character.isprintable() else " " for character in raw)
+    line = " ".join(raw.split())
+    line = _without(hide, line)[:_REPLY_LIMIT]
     match = _ENHANCED.match(line)
     enhanced = match[0] if match is not None and match[1] == str(code)[0] else None
     return Reply(stage=stage, code=code, text=line, enhanced=enhanced)
+
+
+def _without(hide: Iterable[str], line: str) -> str:
+    holds_address = "@" in line or "%40" in line  # most do not, and this is asked for every message
+    for secret in hide:
+        if holds_address or "@" not in secret:
+            for form in (secret, quote(secret, safe="")):
+                line = re.sub(re.escape(f"<{form}>") + "|" + re.escape(form), "<address>", line, flags=re.IGNORECASE)
+    return _ADDRESS_LIKE.sub("<address>", line) if holds_address else line

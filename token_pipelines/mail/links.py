@@ -1,5 +1,6 @@
 """The operator's link templates, filled in. Whatever is filled in is percent-encoded, so it cannot leave its place."""
 
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -30,10 +31,17 @@ def check(links: Links) -> None:
 
 def fill(template: str, *, recipient_id: str, token_id: str = "") -> str:
     """The link in ASCII, with the ids in place of ``{recipient_id}`` and ``{token_id}``."""
-    pieces = template.replace("{token_id}", "\0t").replace("{recipient_id}", "\0r").split("\0")
-    filled = [quote(pieces[0], safe=_URL_CHARACTERS, errors="replace")]
-    for piece in pieces[1:]:
+    first, *pieces = _encoded_pieces(template)
+    filled = [first]
+    for piece in pieces:
         value = token_id if piece[0] == "t" else recipient_id
         filled.append(quote(value, safe="", errors="replace"))
-        filled.append(quote(piece[1:], safe=_URL_CHARACTERS, errors="replace"))
+        filled.append(piece[1:])
     return "".join(filled)
+
+
+@lru_cache(maxsize=64)  # an operator has three
+def _encoded_pieces(template: str) -> list[str]:
+    """The template split at its fields; each piece but the first begins with ``t`` or ``r`` for the field before it."""
+    pieces = template.replace("{token_id}", "\0t").replace("{recipient_id}", "\0r").split("\0")
+    return [quote(piece, safe=_URL_CHARACTERS, errors="replace") for piece in pieces]

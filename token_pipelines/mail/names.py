@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 NO_NAME: Final = "(no name)"
@@ -12,29 +13,92 @@ _READ_AT_MOST: Final = 4096  # normalising is quadratic in a run of combining ma
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANK: Final = frozenset({"Zs", "Zl", "Zp"})
 _LOOKS_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show as nothing
-_MARKS_IN_A_ROW: Final = 4  # more than any script stacks; beyond it text climbs over its neighbours' lines
+
+_MARKS: Final = frozenset({"Mn", "Mc", "Me"})
+_JOINS_LIKE_A_MARK: Final = frozenset("\u0e33\u0eb3\uff9e\uff9f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
+_MARKS_IN_A_ROW: Final = 8  # Burmese and Tibetan have seven
+_PILED_UP: Final = 4  # of them above or below: more than any script stacks; beyond it text climbs over other lines
+_VIRAMA: Final = 9  # the combining class of signs that join two letters to one
 
 _WORD_JOINER: Final = "\u2060"
-_LINK_LIKE: Final = re.compile(r"://|//|@|(?<=[^\s.])\.(?=[^\W\d_]{2})")
+_LINK_LIKE: Final = re.compile(
+    r"://|//|@"
+    r"|(?<=[^\s.])[.\u3002\uff0e\uff61](?=[^\W\d_]{2})"  # the dot of a domain, however it is written
+    r"|(?<=\d)\.(?=\d+\.\d+\.\d)"  # and of an IP address; not of a version
+    r"|(?i:\b(?:mailto|tel|sms|skype):)"
+)
 
 
 def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME) -> str:
-    """``text`` on one line, at most ``limit`` characters and nothing invisible; ``stand_in`` when nothing is left."""
-    source = unicodedata.normalize("NFC", (text or "")[:_READ_AT_MOST])
+    """``text`` on one line, nothing invisible in it, and at most ``limit`` characters as a reader counts them.
+
+    ``stand_in`` when nothing is left. Such a character may be a letter with up to eight marks, or a flag.
+    """
+    text = text or ""
+    if text.isascii() and text.isprintable():
+        line = " ".join(text[:_READ_AT_MOST].split())
+        return (line if len(line) <= limit else _cut(list(line), limit)) or stand_in
     kept: list[str] = []
-    marks = 0
-    for character in source:
+    marks = piled_up = 0
+    for character in unicodedata.normalize("NFC", text[:_READ_AT_MOST]):
         category = unicodedata.category(character)
-        marks = marks + 1 if category in {"Mn", "Me"} else 0
         if category in _BLANK or character.isspace() or character in _LOOKS_BLANK:
             kept.append(" ")
-        elif category not in _DROPPED and marks <= _MARKS_IN_A_ROW:
+            marks = piled_up = 0
+        elif category in _MARKS:
+            marks += 1
+            piled_up += category == "Me" or unicodedata.combining(character) > 0
+            if marks <= _MARKS_IN_A_ROW and piled_up <= _PILED_UP:
+                kept.append(character)
+        elif category not in _DROPPED:
             kept.append(character)
+            marks = piled_up = 0
     # Again: what was dropped may have stood between a letter and its accent.
     line = " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
-    if len(line) > limit:
-        line = line[: limit - len(ELLIPSIS)].rstrip() + ELLIPSIS
+    if len(line) > limit and len(characters := list(_as_read(line))) > limit:
+        line = _cut(characters, limit)
     return line or stand_in
+
+
+def _cut(characters: list[str], limit: int) -> str:
+    kept = characters[: limit - len(ELLIPSIS)]
+    while kept and unicodedata.combining(kept[-1][-1]) == _VIRAMA:  # it joins two letters, and one of them is gone
+        kept.pop()
+    return "".join(kept).rstrip() + ELLIPSIS
+
+
+def _as_read(line: str) -> Iterator[str]:
+    """The characters that a reader counts: grapheme clusters (UAX 29) of a line in which nothing is invisible."""
+    start = flags = 0
+    for end, character in enumerate(line):
+        joined = (
+            unicodedata.category(character) in _MARKS
+            or character in _JOINS_LIKE_A_MARK
+            or (_half_of_a_flag(character) and flags % 2 == 1)
+            or (end > 0 and _same_syllable(line[end - 1], character))
+        )
+        flags = flags + 1 if _half_of_a_flag(character) else 0
+        if end > start and (not joined or end - start > _MARKS_IN_A_ROW):
+            yield line[start:end]
+            start = end
+    if line:
+        yield line[start:]
+
+
+def _half_of_a_flag(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+def _same_syllable(before: str, character: str) -> bool:
+    """Korean letters that NFC leaves apart, as archaic ones are: an initial and what follows it, a vowel, a final."""
+    if _initial(before) and (_initial(character) or "\uac00" <= character <= "\ud7a3"):
+        return True
+    later = "\u1160" <= character <= "\u11ff" or "\ud7b0" <= character <= "\ud7fb"
+    return later and (_initial(before) or "\u1160" <= before <= "\u11ff" or "\uac00" <= before <= "\ud7fb")
+
+
+def _initial(character: str) -> bool:
+    return "\u1100" <= character <= "\u115f" or "\ua960" <= character <= "\ua97c"
 
 
 def unlinked(text: str) -> str:

@@ -1,38 +1,54 @@
-"""A folder of Jinja templates, compiled at once; whatever is wrong in one becomes a sentence with its file and line.
+"""A folder of Jinja templates, styled and compiled at once; what is wrong in one becomes a sentence with file and line.
 
-Does not know what the variables mean.
+Knows which languages there are. Does not know what the variables mean.
 """
 
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+from babel import Locale
+from markupsafe import Markup
 
 from token_pipelines.errors import TemplateError
+from token_pipelines.mail import locales
+from token_pipelines.mail.styling import Stylesheet
+from token_pipelines.mail.wrapping import hanging, paragraph
 
-TEXT_WIDTH: Final = 72
+PARTS: Final = ("subject.txt", "body.txt", "body.html")
+STYLESHEET: Final = "_base/style.css"
 
 _FAULTS: Final = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError)
 """What an operator's template can raise: Jinja's own errors, and Python's from the expressions in it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One notice's templates in one language; ``locale`` is None for those that everybody else gets."""
+
+    folder: str
+    locale: Locale | None
+
+
 class Templates:
     """Every ``.txt`` and ``.html`` below a folder. Later changes to the files are not seen."""
 
-    def __init__(self, folder: Path, *, required: tuple[str, ...], variables: AbstractSet[str]) -> None:
+    def __init__(self, folder: Path, *, notices: tuple[str, ...], variables: AbstractSet[str]) -> None:
         """Compile them all; ``variables`` are the names that rendering will offer.
 
         Raises:
             TemplateError: a required one is missing, one does not parse, or one names an unknown variable.
         """
         self._folder = folder
+        sheet = self._stylesheet()
+        self._loader = _StyledLoader(folder, sheet)
         self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(folder),
+            loader=self._loader,
             autoescape=_escapes,  # noqa: S701 -- the rule knows select_autoescape only
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -40,14 +56,29 @@ class Templates:
             auto_reload=False,
             cache_size=-1,
         )
-        self._environment.filters["paragraph"] = _paragraph
-        self._environment.filters["hanging"] = _hanging
-        for name in required:
-            if not (folder / name).is_file():
-                msg = f"{folder / name} is missing; copy it from the templates we ship, or set email.templates."
-                raise TemplateError(msg)
+        self._environment.filters["paragraph"] = paragraph
+        self._environment.filters["hanging"] = hanging
+        self._environment.globals["head_css"] = Markup(sheet.head)  # noqa: S704 -- the operator's own stylesheet
+        for notice in notices:
+            self._require(notice, "copy it from the templates we ship, or set email.templates")
+        self._languages = {notice: dict(self._translations(notice)) for notice in notices}
+        self._compiled: dict[str, jinja2.Template] = {}
         for name in self._environment.list_templates(extensions=["txt", "html"]):
             self._load(name, variables)
+
+    def language(self, notice: str, locale: str | None) -> Language:
+        """The notice's templates for a user's locale: ``de_AT``, else ``de``, else the default ones."""
+        translations = self._languages[notice]
+        if translations:
+            for candidate in locales.candidates(locale):
+                if candidate in translations:
+                    return translations[candidate]
+        return Language(notice, None)
+
+    @property
+    def translations(self) -> tuple[str, ...]:
+        """The locales for which a notice has templates of its own."""
+        return tuple(sorted({locale for found in self._languages.values() for locale in found}))
 
     def render(self, name: str, variables: Mapping[str, object]) -> str:
         """The named template with these variables.
@@ -56,15 +87,42 @@ class Templates:
             TemplateError: it names something unknown, or fails on these values.
         """
         try:
-            return self._environment.get_template(name).render(variables)
+            return self._compiled[name].render(variables)
         except _FAULTS as error:
             raise self._fault(name, error) from None
+
+    def _stylesheet(self) -> Stylesheet:
+        path = self._folder / STYLESHEET
+        try:
+            return Stylesheet(path.read_text(encoding="utf-8") if path.exists() else "")
+        except _FAULTS as error:
+            raise self._fault(STYLESHEET, error) from None
+
+    def _require(self, folder: str, cure: str) -> None:
+        for part in PARTS:
+            if not (self._folder / folder / part).is_file():
+                msg = f"{self._folder / folder / part} is missing; {cure}."
+                raise TemplateError(msg)
+
+    def _translations(self, notice: str) -> Iterator[tuple[str, Language]]:
+        for path in sorted((self._folder / notice).iterdir()):
+            if not any((path / part).is_file() for part in PARTS):
+                continue
+            folder = f"{notice}/{path.name}"
+            locale = locales.exact(path.name)
+            if locale is None:
+                msg = f"{path} is not named after a locale; name it like de or pt_BR, or move it elsewhere."
+                raise TemplateError(msg)
+            self._require(folder, "a translation needs the subject, the text and the HTML")
+            yield locales.candidates(path.name)[0], Language(folder, locale)
 
     def _load(self, name: str, variables: AbstractSet[str]) -> None:
         path = self._folder / name
         try:
-            tree = self._environment.parse(path.read_text(encoding="utf-8"), name, str(path))
-            self._environment.get_template(name)
+            source, _, _ = self._loader.get_source(self._environment, name)
+            tree = self._environment.parse(source, name, str(path))
+            template = self._compiled[name] = self._environment.get_template(name)
+            template.globals = dict(template.globals)  # a ChainMap, which every rendering would walk through again
         except _FAULTS as error:
             raise self._fault(name, error) from None
         # In the tree, not by rendering: this sees the branches that no sample walks through.
@@ -92,6 +150,18 @@ class Templates:
         return TemplateError(f"{where} {reason.rstrip('.')}; mend it, or copy the file from the templates we ship.")
 
 
+class _StyledLoader(jinja2.FileSystemLoader):
+    """Reads templates, the HTML ones with their styles on."""
+
+    def __init__(self, folder: Path, sheet: Stylesheet) -> None:
+        super().__init__(folder)
+        self._sheet = sheet
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, path, is_current = super().get_source(environment, template)
+        return self._sheet.apply(source) if template.endswith(".html") else source, path, is_current
+
+
 def _escapes(name: str | None) -> bool:
     """Off for ``.txt`` and on for everything else: ``select_autoescape`` would leave ``body.html.j2`` open."""
     return name is None or not name.endswith(".txt")
@@ -116,17 +186,3 @@ def _steps(error: Exception) -> Iterator[tuple[str, int]]:
     while step is not None:
         yield step.tb_frame.f_code.co_filename, step.tb_lineno
         step = step.tb_next
-
-
-def _paragraph(text: str) -> str:
-    """One paragraph, wrapped; links and long words stay whole."""
-    return _wrap(text, TEXT_WIDTH) + "\n"
-
-
-def _hanging(text: str, columns: int) -> str:
-    """The same, for text that begins at that column: further lines begin there too."""
-    return _wrap(text, TEXT_WIDTH - columns).replace("\n", "\n" + " " * columns)
-
-
-def _wrap(text: str, width: int) -> str:
-    return textwrap.fill(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)

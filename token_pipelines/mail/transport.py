@@ -13,11 +13,10 @@ from token_pipelines.mail import session
 from token_pipelines.mail.dialogue import ConnectionLost, Dialogue, Reply
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.rate import RateLimit
-from token_pipelines.model import Outcome, Stage, State
+from token_pipelines.model import DEAD_ADDRESS, Outcome, Stage, State
 
 _SERVICE_CLOSING: Final = 421
 _GO_AHEAD: Final = 354
-_DEAD_ADDRESS: Final = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 _SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # a wrong From must not silence everyone we write to
 _POLICY: Final = "5.7."
 _TRIES: Final = 2  # a connection that has idled may be stale; a new one tells
@@ -33,6 +32,7 @@ class Relay:
             ConfigError: ``smtp.ca_file`` cannot be used.
         """
         self._opener = session.Opener(smtp)
+        self._dot_timeout = smtp.dot_timeout.total_seconds()
         self._recycle_after = smtp.recycle_after
         self.rate = RateLimit(smtp.rate)
 
@@ -42,16 +42,17 @@ class Relay:
         Raises:
             RelayError: one sentence says why not, and the cure.
         """
-        return Connection(self._opener, self.rate, self._recycle_after)
+        return Connection(self._opener, self.rate, recycle_after=self._recycle_after, dot_timeout=self._dot_timeout)
 
 
 class Connection:
     """A persistent connection for one thread, renewed now and then."""
 
-    def __init__(self, opener: session.Opener, rate: RateLimit, recycle_after: int) -> None:
-        """Use ``Relay.connect``."""
+    def __init__(self, opener: session.Opener, rate: RateLimit, *, recycle_after: int, dot_timeout: float) -> None:
+        """Use ``Relay.connect``. ``dot_timeout`` is in seconds: how long the answer to a message may take."""
         self._opener = opener
         self._rate = rate
+        self._dot_timeout = dot_timeout
         self._recycle_after = recycle_after
         self._dialogue: Dialogue | None = opener.open()
         self._tried = 0
@@ -109,27 +110,51 @@ class Connection:
             self._dialogue = None
 
     def _send(self, dialogue: Dialogue, envelope: Envelope) -> Outcome:
-        hide = (envelope.recipient,)
-        options = ""
-        if not envelope.recipient.isascii():
-            if not dialogue.has_extn("smtputf8"):
-                text = "the relay does not offer SMTPUTF8"
-                return Outcome(state=State.FAILED, stage=Stage.RCPT, reply=text)
-            options = " SMTPUTF8 BODY=8BITMIME" if dialogue.has_extn("8bitmime") else " SMTPUTF8"
+        needs_utf8 = not envelope.recipient.isascii()
+        if needs_utf8 and not dialogue.has_extn("smtputf8"):
+            return Outcome(state=State.FAILED, stage=Stage.RCPT, reply="the relay does not offer SMTPUTF8")
         self._tried += 1
-        answer = self._heard(dialogue.command(Stage.MAIL, f"MAIL FROM:<{envelope.sender}>{options}", hide=hide))
-        if not answer.accepted:
+        answer = self._offer(dialogue, envelope, _options(dialogue, envelope))
+        if answer.stage is Stage.MAIL:
             raise self._refusal(answer, "check email.from, and what the relay lets this login send")
-        answer = self._heard(dialogue.command(Stage.RCPT, f"RCPT TO:<{envelope.recipient}>", hide=hide))
-        if not answer.accepted:
-            return self._refused(dialogue, answer)
-        answer = self._heard(dialogue.command(Stage.DATA, "DATA", hide=hide))
         if answer.code != _GO_AHEAD:
             return self._refused(dialogue, answer)
-        answer = self._heard(dialogue.message(envelope.data, hide=hide))
+        answer = self._heard(
+            dialogue.message(envelope.data, timeout=self._dot_timeout, hide=(envelope.recipient, envelope.sender))
+        )
         if answer.accepted:
             return _outcome(State.SENT, answer, queue_id=answer.queue_id)
         return self._refused(dialogue, answer)
+
+    def _offer(self, dialogue: Dialogue, envelope: Envelope, options: str) -> Reply:
+        """Say MAIL, RCPT and DATA, in one write where the relay can take that; give the first refusal, or the 354."""
+        hide = (envelope.recipient, envelope.sender)
+        lines = {
+            Stage.MAIL: f"MAIL FROM:<{envelope.sender}>{options}",
+            Stage.RCPT: f"RCPT TO:<{envelope.recipient}>",
+            Stage.DATA: "DATA",
+        }
+        at_once = dialogue.has_extn("pipelining")
+        if at_once:
+            dialogue.say(Stage.MAIL, *lines.values())
+        refusal: Reply | None = None
+        try:
+            for stage, line in lines.items():
+                if not at_once:
+                    dialogue.say(stage, line)
+                answer = self._heard(dialogue.hear(stage, hide=hide))
+                yes = answer.code == _GO_AHEAD if stage is Stage.DATA else answer.accepted
+                if not yes and refusal is None:
+                    refusal = answer
+                if refusal is not None and not at_once:
+                    break
+            if refusal is not None and answer.code == _GO_AHEAD:
+                self._heard(dialogue.abandon())
+        except (ConnectionLost, _Closing):
+            if refusal is None:
+                raise
+            self._drop()  # the refusal stands; the next message gets a new connection
+        return refusal or answer
 
     def _heard(self, answer: Reply) -> Reply:
         if answer.code == _SERVICE_CLOSING:
@@ -150,9 +175,11 @@ class Connection:
             self._reset(dialogue)
         if answer.later:
             return _outcome(State.DEFERRED, answer)
-        return _outcome(State.FAILED, answer, address_is_dead=enhanced in _DEAD_ADDRESS)
+        return _outcome(State.FAILED, answer, address_is_dead=enhanced in DEAD_ADDRESS)
 
     def _reset(self, dialogue: Dialogue) -> None:
+        if self._dialogue is None:  # lost while it refused
+            return
         try:
             if dialogue.command(Stage.RCPT, "RSET").accepted:
                 return
@@ -172,6 +199,16 @@ class _Closing(Exception):  # noqa: N818 -- an event, handled in ``Connection.se
     def __init__(self, reply: Reply) -> None:
         super().__init__()
         self.reply = reply
+
+
+def _options(dialogue: Dialogue, envelope: Envelope) -> str:
+    """What MAIL says beside the sender, of what the relay offers."""
+    options = ""
+    if not envelope.recipient.isascii():
+        options = " SMTPUTF8 BODY=8BITMIME" if dialogue.has_extn("8bitmime") else " SMTPUTF8"
+    if envelope.envid is not None and dialogue.has_extn("dsn"):
+        options += f" RET=HDRS ENVID={envelope.envid}"  # RFC 3461: a report need not bring the whole message back
+    return options
 
 
 def _said(stage: Stage) -> str:

@@ -1,0 +1,51 @@
+"""python -m bench [subject…]: measure, print a table, keep the figures in bench/results/latest.json.
+
+A subject is a module with ``figures()``, a dict of numbers by name, and ``TARGETS``, what some of them must reach.
+Ratios are taken within one run, round by round: absolute times swing on shared machines.
+"""
+
+import importlib
+import json
+import operator
+import os
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+
+from bench.servers import MissingProgram, repository
+
+SUBJECTS = ("mail", "delivery")
+RESULTS = repository() / "bench" / "results" / "latest.json"
+COMPARE = {">=": operator.ge, "<=": operator.le}
+
+
+def main(chosen: list[str]) -> int:
+    """Run the chosen subjects, or all; 1 when a target is missed, 2 when something is missing."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.exists() and chosen else {}
+    missed = 0
+    for subject in chosen or SUBJECTS:
+        module = importlib.import_module(f"bench.{subject}")
+        began = time.perf_counter()
+        try:
+            figures = module.figures()
+        except MissingProgram as missing:
+            sys.stderr.write(f"{missing}\n")
+            return 2
+        for name, value in figures.items():
+            sign, target = module.TARGETS.get(name, ("", None))
+            reached = target is None or COMPARE[sign](value, target)
+            missed += not reached
+            wanted = "" if target is None else f"{sign} {target:g} {'reached' if reached else 'MISSED'}"
+            print(f"{name:<46}{value:>12,.2f}  {wanted}".rstrip())
+        print(f"{subject}: {time.perf_counter() - began:.0f} s\n")
+        kept |= {name: round(value, 3) for name, value in figures.items()}
+    RESULTS.parent.mkdir(exist_ok=True)
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    found = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine, "figures": kept}
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

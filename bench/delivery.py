@@ -1,0 +1,163 @@
+"""The whole path of a tier's run: claim, resolve, render, serialise, send, record, on a Postgres with fsync on.
+
+Against Postfix's own client on the same server, and against a plain script on the same registry.
+"""
+
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import psycopg
+import yaml
+from psycopg import sql
+
+from bench import plain_script
+from bench.samples import Writer
+from bench.servers import repository, seconds_of_smtp_source, sink
+from token_pipelines.config import load
+from token_pipelines.delivery import send_tier
+from token_pipelines.demo.postgres import EmbeddedPostgres
+from token_pipelines.demo.registry import create_schema
+from token_pipelines.parts import Parts, assemble
+from token_pipelines.planning import Examination, examine, plan
+from token_pipelines.tally import TierReport
+
+TARGETS = {"delivery.ratio_to_smtp_source": (">=", 0.15), "delivery.speedup_over_script": (">=", 6.0)}
+
+ROUNDS = 3
+CONNECTIONS = 4
+RECIPIENTS = 4000
+SCRIPT_RECIPIENTS = 800
+TEMPLATE = "bench_planned"
+
+
+def figures() -> dict[str, float]:
+    """Measure; every ratio is the median of ratios within one round."""
+    size = len(Writer().write(1).data)
+    theirs, ours, script, cpu = [], [], [], []
+    with TemporaryDirectory() as name, EmbeddedPostgres(Path(name) / "postgres") as postgres, sink() as port:
+        folder = Path(name)
+        prepare(postgres, folder, port)
+        for _ in range(ROUNDS):
+            theirs.append(
+                RECIPIENTS / seconds_of_smtp_source(port, sessions=CONNECTIONS, messages=RECIPIENTS, size=size)
+            )
+            began, began_cpu = time.perf_counter(), time.process_time()
+            with_parts = fresh_parts(postgres, folder, port)
+            began, began_cpu = time.perf_counter(), time.process_time()
+            send(with_parts)
+            ours.append(RECIPIENTS / (time.perf_counter() - began))
+            cpu.append((time.process_time() - began_cpu) / RECIPIENTS * 1e6)
+            url = fresh_database(postgres)
+            began = time.perf_counter()
+            sent = plain_script.run(url, port, limit=SCRIPT_RECIPIENTS, html_size=size * 3 // 4)
+            script.append(sent / (time.perf_counter() - began))
+    return {
+        "delivery.ratio_to_smtp_source": median(one / other for one, other in zip(ours, theirs, strict=True)),
+        "delivery.speedup_over_script": median(one / other for one, other in zip(ours, script, strict=True)),
+        "delivery.per_second": median(ours),
+        "delivery.script_per_second": median(script),
+        "delivery.smtp_source_per_second": median(theirs),
+        "delivery.cpu_us_per_message": min(cpu),
+    }
+
+
+def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
+    """Make the database that every round gets a copy of: a registry, and its day planned into the ledger."""
+    postgres.create_database(TEMPLATE)
+    now = datetime.now(UTC)
+    _fill(postgres.url(TEMPLATE), now)
+    parts = _parts(folder, postgres.url(TEMPLATE), port)
+    parts.ledger.migrate()
+    day = parts.config.schedule.today(now)
+    snapshot = pd.concat(list(examine(parts, day=day, examination=Examination())), ignore_index=True)
+    planned = plan(parts, snapshot, day=day, tiers=["week"], run_id="bench")
+    parts.ledger.close()
+    if len(planned["week"]) != RECIPIENTS:
+        msg = f"{len(planned['week'])} notices were planned, and {RECIPIENTS} expected"
+        raise RuntimeError(msg)
+
+
+def fresh_database(postgres: EmbeddedPostgres) -> str:
+    """The URL of a copy of it."""
+    name = f"bench_{uuid.uuid4().hex[:8]}"
+    postgres.create_database(name, TEMPLATE)
+    with psycopg.connect(postgres.url(name), autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+    return postgres.url(name)
+
+
+def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Parts:
+    """The pipeline on a copy of it."""
+    return _parts(folder, fresh_database(postgres), port)
+
+
+def send(parts: Parts) -> None:
+    """One tier's run, all of which must be sent."""
+    report = TierReport()
+    send_tier(parts, "week", run_id=uuid.uuid4().hex, report=report, has_ended=lambda _: False)
+    parts.ledger.close()
+    if report.sent != RECIPIENTS:
+        msg = f"{report} instead of {RECIPIENTS} sent"
+        raise RuntimeError(msg)
+
+
+def _parts(folder: Path, url: str, port: int) -> Parts:
+    config = {
+        "source": {"url": url, "query": "crates_io"},
+        "ledger": {"url": url},
+        "schedule": {"start_date": "2026-01-01"},
+        "tiers": [{"name": "week", "before": "7d"}],
+        "email": {
+            "from": "Example Registry <noreply@example.org>",
+            "service": "Example Registry",
+            "templates": str(repository() / "templates"),
+            "links": {
+                "renew": "https://example.org/settings/tokens/new?from={token_id}",
+                "manage": "https://example.org/settings/tokens",
+                "unsubscribe": "https://example.org/settings/tokens/reminders?user={recipient_id}",
+            },
+        },
+        "smtp": {"host": "127.0.0.1", "port": port, "security": "none", "connections": CONNECTIONS, "rate": None},
+        "delivery": {"max_notices": 10 * RECIPIENTS},
+    }
+    path = folder / "token_pipelines.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return assemble(load(path))
+
+
+def _fill(url: str, now: datetime) -> None:
+    """A registry in which each user has one token, which expires within the week."""
+    with psycopg.connect(url) as connection:
+        create_schema(connection)
+        people = ((number, 1000 + number, f"person{number}", f"Person Number {number}") for number in range(RECIPIENTS))
+        _copy(connection, "users", ("id", "gh_id", "gh_login", "name"), people)
+        addresses = ((number, f"person{number}@example.org", True) for number in range(RECIPIENTS))
+        _copy(connection, "emails", ("user_id", "email", "verified"), addresses)
+        tokens = (
+            (
+                number,
+                f"github-actions release {number}",
+                now - timedelta(days=83),
+                now - timedelta(days=2, minutes=number),
+                ["publish-new", "publish-update"],
+                now + timedelta(days=5, minutes=number % 1440),
+            )
+            for number in range(RECIPIENTS)
+        )
+        columns = ("user_id", "name", "created_at", "last_used_at", "endpoint_scopes", "expired_at")
+        _copy(connection, "api_tokens", columns, tokens)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+
+
+def _copy(connection: psycopg.Connection, table: str, columns: tuple[str, ...], rows: object) -> None:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:  # type: ignore[attr-defined]
+            copy.write_row(row)

@@ -1,0 +1,114 @@
+"""Rendering, serialising and sending, without source and ledger, against Postfix's own client on the same server."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from bench.samples import Writer, relay_config
+from bench.servers import delayed, seconds_of_smtp_source, sink
+from token_pipelines import config
+from token_pipelines.mail.dkim import Signer
+from token_pipelines.mail.transport import Relay
+from token_pipelines.model import State
+
+TARGETS = {"mail.ratio_to_smtp_source": (">=", 0.30), "mail.cpu_us_per_message": ("<=", 200.0)}
+
+ROUNDS = 5
+CONNECTIONS = 4
+MESSAGES = 6000
+MESSAGES_FOR_CPU = 1500
+ROUND_TRIP_S = 0.020
+MESSAGES_OVER_THE_DELAY = 40
+
+
+def figures() -> dict[str, float]:
+    """Measure; every ratio is the median of ratios within one round."""
+    writer = Writer()
+    size = len(writer.write(1).data)
+    with sink() as port, TemporaryDirectory() as folder:
+        signing = Writer(_signer(Path(folder)))
+        theirs, ours, unsigned, signed = [], [], [], []
+        for _ in range(ROUNDS):
+            theirs.append(MESSAGES / seconds_of_smtp_source(port, sessions=CONNECTIONS, messages=MESSAGES, size=size))
+            ours.append(MESSAGES / _seconds_at_once(port, writer))
+            unsigned.append(_cpu(port, writer))
+            signed.append(_cpu(port, signing))
+        serialise_only = _us_of(writer.write)
+    return {
+        "mail.ratio_to_smtp_source": median(one / other for one, other in zip(ours, theirs, strict=True)),
+        "mail.per_second": median(ours),
+        "mail.smtp_source_per_second": median(theirs),
+        # The least disturbed round: other work on the machine only ever adds to it.
+        "mail.cpu_us_per_message": min(unsigned),
+        "mail.cpu_us_per_message_median": median(unsigned),
+        "mail.cpu_us_per_message_signed": min(signed),
+        "mail.cpu_us_render_and_serialise": serialise_only,
+        "mail.message_bytes": size,
+        **_over_a_delay(writer),
+    }
+
+
+def _seconds_at_once(port: int, writer: Writer) -> float:
+    relay = Relay(relay_config(port, connections=CONNECTIONS))
+    threads = [
+        threading.Thread(target=_send, args=(relay, writer, range(first, MESSAGES, CONNECTIONS)))
+        for first in range(CONNECTIONS)
+    ]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def _send(relay: Relay, writer: Writer, numbers: range) -> None:
+    with relay.connect() as connection:
+        for number in numbers:
+            outcome = connection.send(writer.write(number))
+            if outcome.state is not State.SENT:
+                msg = f"not sent: {outcome}"
+                raise RuntimeError(msg)
+
+
+def _cpu(port: int, writer: Writer) -> float:
+    """Microseconds of this process, one connection, the kernel's share included."""
+    relay = Relay(relay_config(port))
+    began = time.process_time()
+    _send(relay, writer, range(MESSAGES_FOR_CPU))
+    return (time.process_time() - began) / MESSAGES_FOR_CPU * 1e6
+
+
+def _us_of(work: Callable[[int], object]) -> float:
+    began = time.process_time()
+    for number in range(MESSAGES_FOR_CPU):
+        work(number)
+    return (time.process_time() - began) / MESSAGES_FOR_CPU * 1e6
+
+
+def _over_a_delay(writer: Writer) -> dict[str, float]:
+    """Messages a second of one connection, 20 ms away; to a server that takes commands at once, and to another."""
+    found = {}
+    for name, pipelining in (("with", True), ("without", False)):
+        with sink(pipelining=pipelining) as port, delayed(port, round_trip=ROUND_TRIP_S) as far:
+            relay = Relay(relay_config(far))
+            with relay.connect() as connection:
+                began = time.perf_counter()
+                for number in range(MESSAGES_OVER_THE_DELAY):
+                    connection.send(writer.write(number))
+                found[f"mail.per_second_at_20_ms_{name}_pipelining"] = MESSAGES_OVER_THE_DELAY / (
+                    time.perf_counter() - began
+                )
+    return found
+
+
+def _signer(folder: Path) -> Signer:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return Signer(config.Dkim(domain="example.org", selector="bench", key_file=Path("key.pem")), folder)

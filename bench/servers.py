@@ -1,0 +1,147 @@
+"""What the measurements run against: Postfix's ``smtp-sink`` and ``smtp-source``, and a line with a delay.
+
+Everything that is started here is ended here, by its own process id.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+PATIENCE_S = 10.0
+CHUNK = 1 << 16
+
+
+class MissingProgram(Exception):  # noqa: N818 -- said to the person who runs the benches
+    """A program that a measurement needs is not installed."""
+
+
+def find(program: str) -> str:
+    """The path of a program of Postfix's, which Debian keeps out of an ordinary user's PATH.
+
+    Raises:
+        MissingProgram: with the cure.
+    """
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/libexec/postfix")
+    if found is None:
+        msg = f"{program} is missing; install Postfix (on Debian and Ubuntu: apt-get install postfix)."
+        raise MissingProgram(msg)
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def sink(*, pipelining: bool = True) -> Iterator[int]:
+    """An SMTP server that takes everything and keeps nothing; its port."""
+    port = free_port()
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    quiet = [] if pipelining else ["-p"]
+    process = subprocess.Popen(
+        [find("smtp-sink"), *user, *quiet, f"127.0.0.1:{port}", "1000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+    try:
+        _await_listener(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def seconds_of_smtp_source(port: int, *, sessions: int, messages: int, size: int) -> float:
+    """How long Postfix's own client takes for so many messages of that size over so many lasting sessions."""
+    command = [find("smtp-source"), "-d", "-s", str(sessions), "-m", str(messages), "-l", str(size)]
+    command += ["-f", "noreply@example.org", "-t", "ada@example.org", f"127.0.0.1:{port}"]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def delayed(port: int, *, round_trip: float) -> Iterator[int]:
+    """A port that leads to another one, with so many seconds of delay for a round trip."""
+    loop = asyncio.new_event_loop()
+    started: list[int] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(
+            lambda reader, writer: _pass_on(reader, writer, port, round_trip / 2), "127.0.0.1", 0
+        )
+        started.append(server.sockets[0].getsockname()[1])
+        ready.set()
+        with suppress(asyncio.CancelledError):
+            await server.serve_forever()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="delay", daemon=True)
+    thread.start()
+    if not ready.wait(PATIENCE_S):
+        msg = "the delaying proxy did not start"
+        raise RuntimeError(msg)
+    try:
+        yield started[0]
+    finally:
+        for task in asyncio.all_tasks(loop):
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(PATIENCE_S)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, delay: float) -> None:
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+    with suppress(asyncio.CancelledError, OSError):
+        await asyncio.gather(_delay(reader, far_writer, delay), _delay(far_reader, writer, delay))
+    for end in (writer, far_writer):
+        end.close()
+
+
+async def _delay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    """Every piece arrives so much later, however many are under way: a long line, not a slow one."""
+    under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    async def deliver() -> None:
+        while True:
+            due, piece = await under_way.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if not piece:
+                with suppress(OSError):
+                    writer.write_eof()
+                return
+            writer.write(piece)
+
+    delivering = asyncio.create_task(deliver())
+    while piece := await reader.read(CHUNK):
+        under_way.put_nowait((loop.time() + delay, piece))
+    under_way.put_nowait((loop.time() + delay, b""))
+    await delivering
+
+
+def _await_listener(port: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    msg = "smtp-sink does not listen"
+    raise RuntimeError(msg)
+
+
+def repository() -> Path:
+    """The checkout's root."""
+    return Path(__file__).parent.parent

@@ -1,0 +1,75 @@
+"""The process that is killed: one run of the real product without Dagster, every tier, from a config file."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from chaos import sabotage
+
+from token_pipelines.config import load
+from token_pipelines.delivery import send_tier
+from token_pipelines.errors import TokenPipelinesError
+from token_pipelines.parts import Parts, assemble
+from token_pipelines.planning import Examination, examine, no_tokens, plan
+from token_pipelines.tally import TierReport
+
+log = logging.getLogger("chaos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the process is told. ``ended`` lists the runs that the orchestrator knows to have ended, one a line."""
+
+    run_id: str
+    config: Path
+    ended: Path
+    log: Path
+    password: str
+    sabotage: str | None
+
+
+def work(order: Order) -> None:
+    """The whole life of the process. Its exit status: 0 all done, 1 a trouble that the product names, 2 another."""
+    log_file = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log_file, sys.stdout.fileno())
+    os.dup2(log_file, sys.stderr.fileno())
+    logging.basicConfig(format="%(asctime)s %(threadName)s %(levelname)s %(message)s", level=logging.INFO)
+    os.environ["TOKEN_PIPELINES__SMTP__PASSWORD"] = order.password
+    sabotage.apply(order.sabotage)
+    try:
+        troubles = run(assemble(load(order.config)), order.run_id, order.ended)
+    except TokenPipelinesError as error:
+        log.warning("stopped: %s", error)
+        sys.exit(1)
+    except Exception:
+        log.exception("a fault of ours")
+        sys.exit(2)
+    sys.exit(1 if troubles else 0)
+
+
+def run(parts: Parts, run_id: str, ended: Path) -> int:
+    """Plan, then send every tier, as the Dagster ops do; a tier's trouble does not keep the next from its turn."""
+    parts.ledger.migrate()
+    day = parts.config.schedule.today(parts.clock())
+    tiers = [tier.name for tier in parts.policy.tiers]
+    with parts.ledger.alive(run_id):
+        frames = list(examine(parts, day=day, examination=Examination()))
+        snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
+        plan(parts, snapshot, day=day, tiers=tiers, run_id=run_id)
+    troubles = 0
+    for tier in tiers:
+        report = TierReport()
+        try:
+            send_tier(parts, tier, run_id=run_id, report=report, has_ended=lambda other: _has_ended(ended, other))
+        except TokenPipelinesError as error:
+            troubles += 1
+            log.warning("%s stopped: %s", tier, error)
+        log.info("%s: %s", tier, report)
+    return troubles
+
+
+def _has_ended(ended: Path, run_id: str) -> bool:
+    return run_id in ended.read_text().split()

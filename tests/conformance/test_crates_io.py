@@ -1,0 +1,89 @@
+"""What crates.io's own test of its expiry job asks of it (rust-lang/crates.io, expiry_notification.rs), asked of us.
+
+Its job knows one threshold, three days, and looks no further than that at each run. Ours looks ahead to the next run,
+so that nobody gets less than three days: "not yet" begins a day and the grace later than there.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from smtpd import Smtpd
+from typing import Any
+
+import pytest
+from pipeline import DAY, NOW, Pipeline, Registry
+
+THRESHOLD = 3 * DAY
+NOT_YET = THRESHOLD + 2 * DAY
+TIERS = [{"name": "soon", "before": "3d"}]
+
+
+@pytest.fixture
+def server() -> Iterator[Smtpd]:
+    with Smtpd() as server:
+        yield server
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Registry:
+    return Registry(registry_url)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> Pipeline:
+    sections: dict[str, Any] = {"tiers": TIERS}
+    return Pipeline(tmp_path, registry_url, server.port, **sections)
+
+
+def told_of(pipeline: Pipeline, token: str) -> list[tuple[str, str]]:
+    """Return the tier and the state of every notice about a token."""
+    return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
+
+
+@pytest.fixture
+def token(registry: Registry) -> str:
+    """Return a token about to expire, among three of the same user that are not."""
+    user = registry.user("a", email="testuser@example.com")
+    for number in range(3):
+        registry.token(user, expires_at=NOW + NOT_YET, name=f"test_token{number}")
+    return registry.token(user, expires_at=NOW + THRESHOLD - DAY, name="test_token")
+
+
+@pytest.mark.usefixtures("token")
+def test_owner_of_expiring_token_is_told(pipeline: Pipeline, server: Smtpd) -> None:
+    pipeline.run(NOW)
+
+    [mail] = server.accepted
+    assert mail.recipient == "testuser@example.com"
+    body = mail.message.get_body(("plain",))
+    assert body is not None
+    assert "test_token" in body.get_content()
+    assert "22 November 2026" in body.get_content()
+
+
+def test_told_token_is_marked(pipeline: Pipeline, token: str) -> None:
+    pipeline.run(NOW)
+
+    assert told_of(pipeline, token) == [("soon", "sent")]
+
+
+def test_tokens_that_expire_later_are_neither_told_nor_marked(
+    pipeline: Pipeline, registry: Registry, server: Smtpd, token: str
+) -> None:
+    pipeline.run(NOW)
+
+    [mail] = server.accepted
+    assert not any(f"test_token{number}" in mail.data.decode() for number in range(3))
+    marked = registry.execute("SELECT token_id FROM token_pipelines.notice_tokens")
+    assert marked == [(token,)]
+
+
+def test_second_run_tells_nobody_again_and_nobody_of_a_token_that_is_dead(
+    pipeline: Pipeline, registry: Registry, server: Smtpd, token: str
+) -> None:
+    pipeline.run(NOW)
+    [(user,)] = registry.execute("SELECT user_id FROM api_tokens WHERE id = %s", token)
+    registry.token(user, expires_at=NOW - DAY, name="expired_token")
+
+    pipeline.run(NOW)
+
+    assert len(server.accepted) == 1

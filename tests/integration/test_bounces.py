@@ -1,0 +1,331 @@
+"""What comes back, from a sent notice to a failed one: real registry, ledger and relay, and reports as they are."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from smtpd import Action, Script, Smtpd
+
+import pytest
+from rehearsal import Pipeline, Registry, write_config
+
+from token_pipelines.bounces import BounceCounts, read_bounces
+from token_pipelines.ledger.bounces import READER
+from token_pipelines.model import Mode
+
+SAMPLES = Path(__file__).parents[1] / "data" / "bounces"
+NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
+DAY = timedelta(days=1)
+ADA = "ada@customer.example.net"
+PLACEHOLDER = "1f0c2b8e-5a55-4c0b-9d0e-6a2f4f2f7d11"
+
+ONE_READ = BounceCounts(read=1)
+RECORDED = BounceCounts(read=1, matched=1, recorded=1)
+SUPPRESSED = BounceCounts(read=1, matched=1, recorded=1, suppressed=1)
+KNOWN = BounceCounts(read=1, matched=1)
+
+
+class House:
+    """A pipeline that has told Ada of one token, which expires in a week, and a place for reports to lie."""
+
+    def __init__(self, folder: Path, url: str, *, relay: Script | None = None, address: str = ADA) -> None:
+        self.registry = Registry(url)
+        self.user = self.registry.add_user(address)
+        self.token = self.registry.add_token(self.user, NOW + 7 * DAY)
+        self._folder = folder
+        self.told: list[str] = []
+        with Smtpd(script=relay) as server:
+            self.pipeline = Pipeline(write_config(folder, url=url, port=server.port), NOW)
+            self.pipeline.run()
+        [self.notice] = [str(row[0]) for row in self.registry.execute("SELECT notice_id FROM token_pipelines.notices")]
+
+    def report(self, sample: str = "postfix-refused", **replaced: str) -> Path:
+        """A report about the notice, with some of its text replaced."""
+        text = (SAMPLES / f"{sample}.eml").read_text(encoding="utf-8").replace(PLACEHOLDER, self.notice)
+        for old, new in replaced.items():
+            text = text.replace({"status": "5.1.1", "address": ADA, "notice": self.notice}[old], new)
+        file = self._folder / f"{sample}.eml"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def read(self, *files: Path) -> BounceCounts:
+        return read_bounces(self.pipeline.parts.ledger, files, clock=self.pipeline.parts.clock, tell=self.told.append)
+
+    def next_day(self, days: int = 1) -> list[str]:
+        """Run so many days later; who gets an email."""
+        self.pipeline.now += days * DAY
+        with Smtpd() as server:
+            path = write_config(self._folder, url=self.registry._url, port=server.port)  # noqa: SLF001
+            again = Pipeline(path, self.pipeline.now)
+            again.run()
+            again.close()
+        return [accepted.recipient for accepted in server.accepted]
+
+    def suppressed(self, address: str = ADA) -> bool:
+        ledger = self.pipeline.parts.ledger
+        return bool(ledger.suppressed([ledger.hash_address(address)]))
+
+    def close(self) -> None:
+        self.pipeline.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, registry_url: str) -> Iterator[House]:
+    made = House(tmp_path, registry_url)
+    assert made.registry.states() == {"sent": 1}
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "sample", ["postfix-refused", "exim-refused", "sendmail-refused", "gmail-no-such-user", "ses-no-such-user"]
+)
+def test_bounce_turns_sent_into_failed_and_suppresses(house: House, sample: str) -> None:
+    """Once: the second reading finds it known."""
+    file = house.report(sample)
+    assert [house.read(file), house.read(file), house.read(file, file)] == [SUPPRESSED, KNOWN, BounceCounts(2, 2)]
+    assert house.registry.states() == {"failed": 1}
+    assert house.suppressed()
+    assert house.told == []
+    [entry] = house.pipeline.parts.ledger.history()
+    assert (entry["state"], entry["sent_at"]) == ("failed", None)
+    tries = entry["attempts"]
+    assert isinstance(tries, list)
+    assert [one["stage"] for one in tries] == ["dot", "bounce"]
+    bounce = tries[1]
+    assert (bounce["run_id"], bounce["code"], bounce["enhanced"], bounce["queue_id"]) == (READER, 550, "5.1.1", None)
+    assert bounce["at"] == "2026-11-23T09:00:00Z"
+    assert bounce["reply"].startswith("5.1.1")
+
+
+def test_bounce_keeps_no_address(house: House) -> None:
+    for sample in ("postfix-refused", "office365-no-such-user", "exim-refused"):
+        house.read(house.report(sample))
+    tables = house.registry.execute(
+        "SELECT row_to_json(attempts)::text FROM token_pipelines.attempts"
+        " UNION ALL SELECT row_to_json(suppressions)::text FROM token_pipelines.suppressions"
+    )
+    assert tables
+    assert not [row for (row,) in tables if "@" in row]
+
+
+def test_bounce_carries_the_hash_that_the_notice_was_sent_to(house: House) -> None:
+    house.read(house.report(address="somebody.else@example.org"))
+    hashes = house.registry.execute("SELECT address_hash FROM token_pipelines.attempts ORDER BY attempt_id")
+    sent_to = house.pipeline.parts.ledger.hash_address(ADA)
+    assert [bytes(one) for (one,) in hashes] == [sent_to, sent_to]
+
+
+@pytest.mark.parametrize("status", ["5.1.8", "5.2.2", "4.4.1"])
+def test_bounce_of_another_kind_suppresses_nobody(house: House, status: str) -> None:
+    """Given up, so nobody was told; but the address may be well."""
+    assert house.read(house.report(status=status)) == RECORDED
+    assert not house.suppressed()
+    assert house.registry.states() == {"failed": 1}
+
+
+def test_bounce_delayed_is_only_counted(house: House) -> None:
+    assert house.read(house.report("postfix-delayed")) == BounceCounts(read=1, matched=1, delayed=1)
+    assert house.registry.states() == {"sent": 1}
+
+
+def test_bounce_after_delays_ran_out(house: House) -> None:
+    files = [house.report("postfix-delayed"), house.report("postfix-gave-up")]
+    assert house.read(*files) == BounceCounts(read=2, matched=2, delayed=1, recorded=1)
+    assert house.registry.states() == {"failed": 1}
+
+
+def test_bounce_of_an_address_behind_the_address(house: House) -> None:
+    """The address is a list's, and a member is gone; or the report is forged to silence a stranger. Neither is dead."""
+    assert house.read(house.report(address="member@example.com")) == RECORDED
+    assert not house.suppressed()
+    assert not house.suppressed("member@example.com")
+
+
+def test_bounce_that_names_no_address(house: House) -> None:
+    """Then it can only be the one that we wrote to."""
+    file = house.report()
+    file.write_text(re.sub(r"(?m)^Final-Recipient: .*\n", "", file.read_text(encoding="utf-8")), encoding="utf-8")
+    assert house.read(file) == SUPPRESSED
+
+
+@pytest.mark.parametrize(
+    ("source", "report"),
+    [
+        ("Ada@Customer.Example.NET", ADA),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
+    ],
+)
+def test_bounce_names_the_address_in_another_form(tmp_path: Path, registry_url: str, source: str, report: str) -> None:
+    house = House(tmp_path, registry_url, address=source)
+    assert house.read(house.report(address=report)) == SUPPRESSED
+    assert house.suppressed(source)
+    house.close()
+
+
+def test_bounce_read_again_does_not_overrule_a_person(house: House) -> None:
+    """The operator has taken the address off the list; the report still lies in the mailbox."""
+    file = house.report()
+    house.read(file)
+    ledger = house.pipeline.parts.ledger
+    assert ledger.suppressions.remove([ledger.hash_address(ADA)]) == 1
+    assert house.read(file) == KNOWN
+    assert not house.suppressed()
+
+
+# Being told again
+
+
+def test_told_again_not_at_the_same_address(house: House) -> None:
+    """Neither the day after, nor when the list forgets the address: this threshold is used up at it."""
+    house.read(house.report())
+    ledger = house.pipeline.parts.ledger
+    ledger.suppressions.remove([ledger.hash_address(ADA)])
+    assert house.next_day() == []
+    assert house.registry.thresholds(house.token) == [("week", "failed")]
+
+
+def test_told_again_at_another_address(house: House) -> None:
+    house.read(house.report())
+    house.registry.execute("UPDATE emails SET email = 'ada@example.com'")
+    assert house.next_day() == ["ada@example.com"]
+    assert house.registry.thresholds(house.token) == [("week", "sent")]
+    assert house.next_day() == []
+
+
+def test_told_again_at_another_address_which_bounces_too(house: House) -> None:
+    """The second notice's report fails the second notice, and an old report about the first changes nothing."""
+    first = house.report()
+    house.read(first)
+    house.registry.execute("UPDATE emails SET email = 'ada@example.com'")
+    house.next_day()
+    [house.notice] = [
+        str(row[0])
+        for row in house.registry.execute("SELECT notice_id FROM token_pipelines.notices WHERE state = 'sent'")
+    ]
+    second = house.report("exim-refused", address="ada@example.com")
+    assert house.read(first, second) == BounceCounts(read=2, matched=2, recorded=1, suppressed=1)
+    assert house.registry.states() == {"failed": 2}
+    assert house.next_day() == []
+
+
+def test_told_again_at_the_next_step_of_urgency(house: House) -> None:
+    """A full mailbox is tried again a day before the expiry; a dead address is not."""
+    house.read(house.report(status="5.2.2"))
+    assert house.next_day(6) == [ADA]
+
+
+# Which notice, and in which state
+
+
+@pytest.mark.parametrize("sample", ["not-a-report-vacation", "not-a-report-complaint"])
+def test_not_a_report(house: House, sample: str) -> None:
+    file = house.report(sample)
+    assert house.read(file) == BounceCounts(read=1, not_reports=1)
+    assert house.told == [f"{file} is not a delivery report."]
+
+
+def test_report_about_no_notice_of_ours(house: House) -> None:
+    file = house.report(notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
+    assert house.read(file) == BounceCounts(read=1, unmatched=1)
+    assert house.told == [f"{file} is a delivery report about no notice of this ledger."]
+    assert house.registry.states() == {"sent": 1}
+
+
+def test_report_with_ids_of_strangers_too(house: House) -> None:
+    """The first id that is ours counts, wherever it stands."""
+    file = house.report()
+    text = file.read_text(encoding="utf-8")
+    file.write_text("X-Original-To: x-00000000-5a55-4c0b-9d0e-6a2f4f2f7d11@example.org\n" + text, encoding="utf-8")
+    assert house.read(file) == SUPPRESSED
+
+
+def test_bounce_of_a_notice_in_doubt(tmp_path: Path, registry_url: str) -> None:
+    """No answer came, yet the message had been taken: the report ends the doubt, and it is not sent again."""
+    once: list[str] = []
+
+    def relay(stage: str, argument: str) -> Action | None:
+        once.append(argument)
+        return Action(drop="after") if stage == "dot" else None
+
+    house = House(tmp_path, registry_url, relay=relay)
+    assert house.registry.states() == {"unknown": 1}
+    assert house.read(house.report()) == SUPPRESSED
+    assert house.registry.states() == {"failed": 1}
+    assert house.next_day() == []
+    house.close()
+
+
+def test_bounce_of_a_notice_whose_sender_was_killed(house: House) -> None:
+    """Nobody knows which address it went to: the one that the report names stands for it, and nobody is suppressed."""
+    house.registry.execute("DELETE FROM token_pipelines.attempts")
+    house.registry.execute("UPDATE token_pipelines.notices SET state = 'unknown', sent_at = NULL")
+    assert house.read(house.report()) == RECORDED
+    assert house.next_day() == []
+    house.registry.execute("UPDATE emails SET email = 'ada@example.com'")
+    assert house.next_day() == ["ada@example.com"]
+
+
+@pytest.mark.parametrize("state", ["claimed", "sending"])
+def test_bounce_of_a_notice_in_a_runs_hands(house: House, state: str) -> None:
+    """It came back before the run could write down that it was sent: to be read again."""
+    claim = "UPDATE token_pipelines.notices SET sent_at = NULL, claimed_by = 'run', claimed_from = 'planned', state = "
+    house.registry.execute(f"{claim}'{state}'")
+    file = house.report()
+    counts = house.read(file)
+    assert counts == BounceCounts(read=1, matched=1, early=1)
+    assert not counts.complete
+    assert house.told == [
+        f"{file} is about notice {house.notice}, which a run is sending at this moment; read it again later."
+    ]
+    house.registry.execute(
+        "UPDATE token_pipelines.notices SET state = 'sent', sent_at = now(), claimed_by = NULL, claimed_from = NULL"
+    )
+    assert house.read(file) == SUPPRESSED
+
+
+@pytest.mark.parametrize("state", ["planned", "deferred", "withdrawn", "failed"])
+def test_bounce_of_a_notice_that_was_not_sent(house: House, state: str) -> None:
+    """Forged, or a mistake: nothing of it can have come back."""
+    house.registry.execute("UPDATE token_pipelines.notices SET sent_at = NULL, state = %s", state)
+    assert house.read(house.report()) == KNOWN
+    assert house.registry.states() == {state: 1}
+    assert not house.suppressed()
+
+
+# How much came back
+
+
+@pytest.mark.parametrize(("since", "expected"), [(0, (3, 1)), (1, (0, 0))])
+def test_count_bounced(house: House, since: int, expected: tuple[int, int]) -> None:
+    """Of what the relay took; what it refused at once, and what still waits, is neither."""
+    another = (
+        "INSERT INTO token_pipelines.notices"
+        " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at, sent_at)"
+        " VALUES (gen_random_uuid(), %s, 'live', 'week', '9', %s, '<x>', 'r', now(), %s)"
+    )
+    for state in ("sent", "sent", "failed", "planned", "unknown"):
+        house.registry.execute(another, NOW.date(), state, NOW if state == "sent" else None)
+    house.read(house.report())
+    bounces = house.pipeline.parts.ledger.bounces
+    assert bounces.count(mode=Mode.LIVE, since=NOW.date() + since * DAY) == expected
+    assert bounces.count(mode=Mode.DRY_RUN, since=NOW.date() + since * DAY) == expected
+    assert bounces.count(mode=Mode.REDIRECT, since=NOW.date()) == (0, 0)
+
+
+def test_maildir_of_many(house: House, tmp_path: Path) -> None:
+    """A mailbox as it is: reports, spam, replies and rubbish."""
+    for folder in ("cur", "new", "tmp"):
+        (tmp_path / "box" / folder).mkdir(parents=True)
+    for number, sample in enumerate(_all_samples()):
+        house.report(sample).rename(tmp_path / "box" / ("cur", "new")[number % 2] / f"{number}.host")
+    (tmp_path / "box" / "new" / "rubbish").write_bytes(bytes(range(256)) * 100)
+    counts = house.read(tmp_path / "box")
+    assert (counts.read, counts.matched, counts.not_reports) == (len(_all_samples()) + 1, len(_all_samples()) - 2, 3)
+    assert (counts.recorded, counts.delayed, counts.unmatched, counts.complete) == (1, 1, 0, True)
+    assert len(house.told) == 3
+
+
+def _all_samples() -> Sequence[str]:
+    return sorted(path.stem for path in SAMPLES.glob("*.eml"))

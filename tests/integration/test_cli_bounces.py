@@ -1,0 +1,167 @@
+"""The commands ``bounces`` and ``suppress`` as a user calls them: what they print, and what they never do."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from rehearsal import write_config
+
+from token_pipelines.cli import main
+
+SAMPLES = Path(__file__).parents[1] / "data" / "bounces"
+ADA = "ada@example.org"
+BOB = "bob@example.org"
+
+
+class Said(NamedTuple):
+    """What a command answered."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run the console script with these arguments and this standard input."""
+    config = write_config(tmp_path, url=database_url, port=1)
+
+    def run(*arguments: object, stdin: bytes = b"") -> Said:
+        name, *rest = [str(argument) for argument in arguments]
+        place = [name, rest.pop(0)] if name == "suppress" else [name]
+        monkeypatch.setattr(sys, "argv", ["token-pipelines", *place, "--config", str(config), *rest])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert "example.org" not in captured.out
+        assert "Traceback" not in captured.err
+        assert isinstance(ended.value.code, int)
+        return Said(ended.value.code, captured.out, captured.err)
+
+    return run
+
+
+def test_suppress_from_arguments_and_standard_input(command: Command) -> None:
+    """Added once, asked about, taken off; never shown."""
+    assert command("suppress", "add", ADA) == (0, "1 added, 0 suppressed already.\n", "")
+    assert command("suppress", "add", stdin=f"{ADA}\r\n\n {BOB} \n".encode()).out == "1 added, 1 suppressed already.\n"
+    asked = command("suppress", "check", "ADA@Example.org", "carol@example.org", BOB)
+    first, second, third = asked.out.splitlines()
+    assert first.startswith("1: suppressed since 20")
+    assert first.endswith("Z: by hand")
+    assert (second, third.split(" since ")[0]) == ("2: not suppressed", "3: suppressed")
+    assert command("suppress", "remove", "-", stdin=f"{BOB}\ncarol@example.org\n".encode()).out == (
+        "1 removed, 1 not suppressed.\n"
+    )
+    assert command("suppress", "remove", BOB).out == "0 removed, 1 not suppressed.\n"
+
+
+def test_suppress_list(command: Command) -> None:
+    """Hashes, since when and why, oldest first."""
+    assert command("suppress", "list") == (0, "", "")
+    command("suppress", "add", ADA, "--why", "asked for it, ticket 7")
+    command("suppress", "add", BOB)
+    shown = command("suppress", "list").out.splitlines()
+    assert [line.split("  ")[2] for line in shown] == ["asked for it, ticket 7", "by hand"]
+    objects = command("suppress", "list", "--json").objects
+    assert [entry["why"] for entry in objects] == ["asked for it, ticket 7", "by hand"]
+    assert {len(entry["address_hash"]) for entry in objects} == {64}
+    assert [line.split("  ")[0] for line in shown] == [entry["address_hash"][:16] for entry in objects]
+    [checked] = command("suppress", "check", ADA, "--json").objects
+    assert checked == objects[0] | {"number": 1, "suppressed": True}
+
+
+def test_suppress_json(command: Command) -> None:
+    assert command("suppress", "add", ADA, ADA.upper(), BOB, "--json").objects == [
+        {"version": 1, "added": 2, "already": 0}
+    ]
+    assert command("suppress", "remove", ADA, "x@example.org", "--json").objects == [
+        {"version": 1, "removed": 1, "unknown": 1}
+    ]
+    [found] = command("suppress", "check", ADA, "--json").objects
+    assert {**found, "address_hash": ""} == {
+        "version": 1,
+        "number": 1,
+        "suppressed": False,
+        "since": None,
+        "why": None,
+        "address_hash": "",
+    }
+
+
+@pytest.mark.parametrize("subcommand", ["add", "remove", "check"])
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (b"ada@example.org\nAda <ada@example.org>\n", "Line 2 is not one plain email address; nothing was done."),
+        (b"ada@example.org, bob@example.org", "Line 1 is not one plain email address; nothing was done."),
+        (b"\xff\xfe@example.org", "Line 1 is not one plain email address; nothing was done."),
+        (b"\n", "No address was given; name some, or write one a line on standard input."),
+    ],
+)
+def test_suppress_wrong_address(command: Command, subcommand: str, stdin: bytes, message: str) -> None:
+    """Named by its place, not shown; all or nothing."""
+    assert command("suppress", subcommand, stdin=stdin) == (2, "", f"{message}\n")
+    assert command("suppress", "list").out == ""
+
+
+def test_suppress_why_holds_no_address(command: Command) -> None:
+    said = command("suppress", "add", ADA, "--why", f"{BOB} asked")
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("--why is kept in clear, so it holds no address")
+
+
+def test_suppress_many(command: Command) -> None:
+    """More than one statement's parameters hold."""
+    many = "\n".join(f"user{number}@example.org" for number in range(30_000)).encode()
+    assert command("suppress", "add", stdin=many).out == "30,000 added, 0 suppressed already.\n"
+    assert command("suppress", "remove", stdin=many).out == "30,000 removed, 0 not suppressed.\n"
+
+
+def test_bounces_json(command: Command, tmp_path: Path) -> None:
+    """One object alone on stdout; what led to nothing is named on stderr by its file."""
+    report = SAMPLES / "postfix-refused.eml"
+    rubbish = tmp_path / "rubbish"
+    rubbish.write_bytes(bytes(range(256)))
+    said = command("bounces", report, SAMPLES / "not-a-report-vacation.eml", rubbish, "--json")
+    counts = {"read": 3, "matched": 0, "recorded": 0, "suppressed": 0, "delayed": 0, "early": 0}
+    assert said.objects == [{"version": 1, **counts, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
+    assert said.err.splitlines() == [
+        f"{report} is a delivery report about no notice of this ledger.",
+        f"{SAMPLES / 'not-a-report-vacation.eml'} is not a delivery report.",
+        f"{rubbish} is not a delivery report.",
+    ]
+    assert said.status == 0
+
+
+def test_bounces_from_standard_input(command: Command) -> None:
+    status, out, err = command("bounces", "-", stdin=(SAMPLES / "exim-refused.eml").read_bytes())
+    assert status == 0
+    assert out == (
+        "1 messages read, 0 about our notices: 0 new failures, 0 addresses suppressed, 0 only delayed. "
+        "About no notice: 1. No delivery report: 0.\n"
+    )
+    assert err == "standard input is a delivery report about no notice of this ledger.\n"
+
+
+def test_bounces_of_what_is_not_there(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    gone, folder = command("bounces", tmp_path / "gone"), command("bounces", tmp_path / "folder")
+    assert (gone.status, gone.out) == (folder.status, folder.out) == (2, "")
+    assert f"{tmp_path / 'gone'} does not exist." in gone.err
+    assert f"{tmp_path / 'folder'} is no maildir: it has no cur and new; name its files instead." in folder.err
+    assert command("bounces").status == 2

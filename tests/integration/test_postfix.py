@@ -1,0 +1,120 @@
+"""A round trip with a real Postfix: delivered to a maildir; what it bounces comes back and is read into the ledger."""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from smtpd import Action, Smtpd
+
+import pytest
+from postfixd import Postfix, find_postfix
+from rehearsal import Pipeline, Registry, write_config
+
+from token_pipelines.bounces import BounceCounts
+from token_pipelines.cli import cli
+
+NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
+WEEK = timedelta(days=7)
+DOMAIN = "example.org"
+FAR = "customer.example.net"
+KNOWN = f"ada@{DOMAIN}"
+UNKNOWN = f"nobody-here@{DOMAIN}"
+REFUSED_FAR_AWAY = f"gone@{FAR}"
+FULL_FAR_AWAY = f"full@{FAR}"
+
+
+@pytest.fixture
+def postfix() -> Iterator[Postfix]:
+    """A Postfix that delivers at home, and relays ``FAR`` to a server that refuses everybody."""
+    if find_postfix() is None:
+        pytest.skip("Postfix is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("Postfix starts as root only")
+    # Not pytest's own folder: Postfix's users walk through it, and to nobody else's.
+    root = Path(tempfile.mkdtemp(prefix="postfix-"))
+    root.chmod(0o711)
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    try:
+        with (
+            Smtpd(script=_refuse) as far,
+            Postfix(root, port, domain=DOMAIN, users=["ada", "bounces"], routes={FAR: far.port}) as server,
+        ):
+            yield server
+    finally:
+        shutil.rmtree(root)
+
+
+def _refuse(stage: str, argument: str) -> Action | None:
+    if stage != "rcpt":
+        return None
+    if FULL_FAR_AWAY in argument:
+        return Action(code=552, text=f"5.2.2 <{FULL_FAR_AWAY}>: over quota")
+    return Action(code=550, text=f"5.1.1 <{REFUSED_FAR_AWAY}>: no such user here")
+
+
+def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One is told, three come back, in three ways; the ledger knows of each, and the next day tells nobody."""
+    registry = Registry(registry_url)
+    people = {address: registry.add_user(address) for address in (KNOWN, UNKNOWN, REFUSED_FAR_AWAY, FULL_FAR_AWAY)}
+    for user in people.values():
+        registry.add_token(user, NOW + WEEK)
+    config = write_config(tmp_path, url=registry_url, port=postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
+    pipeline = Pipeline(config, NOW)
+    ledger = pipeline.parts.ledger
+    pipeline.run()
+    assert registry.states() == {"sent": 4}  # it took them all
+    told = {str(entry["recipient_id"]): entry for entry in ledger.history()}
+
+    [delivered] = postfix.wait_for_mail("ada", 1)
+    notice = told[str(people[KNOWN])]
+    assert delivered["Message-ID"] == notice["message_id"]
+    assert delivered["Return-Path"] == f"<bounces+{notice['notice_id']}@{DOMAIN}>"
+    assert delivered["X-Original-To"] == delivered["To"] == KNOWN
+    assert [part.get_content_type() for part in delivered.iter_parts()] == ["text/plain", "text/html"]
+    text = delivered.get_body(("plain",))
+    assert isinstance(text, EmailMessage)
+    assert "https://example.org/settings/tokens" in text.get_content()
+
+    reports = postfix.wait_for_mail("bounces", 3)
+    assert {report["X-Original-To"] for report in reports} == {
+        f"bounces+{told[str(people[address])]['notice_id']}@{DOMAIN}" for address in people if address != KNOWN
+    }
+    for expected in (BounceCounts(read=3, matched=3, recorded=3, suppressed=2), BounceCounts(read=3, matched=3)):
+        arguments = ["bounces", "--config", str(config), str(postfix.maildir("bounces")), "--json"]
+        assert cli.main(arguments, standalone_mode=False) == 0
+        said = capsys.readouterr()
+        assert (json.loads(said.out), said.err) == (expected.as_object(), "")
+
+    after = {str(entry["recipient_id"]): entry for entry in ledger.history()}
+    assert {address: after[str(user)]["state"] for address, user in people.items()} == {
+        KNOWN: "sent",
+        UNKNOWN: "failed",
+        REFUSED_FAR_AWAY: "failed",
+        FULL_FAR_AWAY: "failed",
+    }
+    assert ledger.suppressed([ledger.hash_address(address) for address in people]) == {
+        ledger.hash_address(address) for address in (UNKNOWN, REFUSED_FAR_AWAY)
+    }
+    assert {address: _last_reply(after[str(user)]) for address, user in people.items() if address != KNOWN} == {
+        UNKNOWN: ("5.1.1", 'unknown user: "<address>"'),
+        REFUSED_FAR_AWAY: ("5.1.1", "5.1.1 <address>: no such user here"),
+        FULL_FAR_AWAY: ("5.2.2", "5.2.2 <address>: over quota"),
+    }
+
+    pipeline.now += timedelta(days=1)
+    assert {tier: report.due for tier, report in pipeline.run().items() if report.due} == {}
+    pipeline.close()
+
+
+def _last_reply(entry: dict[str, object]) -> tuple[str, str]:
+    tries = entry["attempts"]
+    assert isinstance(tries, list)
+    return tries[-1]["enhanced"], tries[-1]["reply"]

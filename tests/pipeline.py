@@ -1,0 +1,187 @@
+"""A whole pipeline for a test: a registry to fill, a config in a folder, and a day's run without Dagster.
+
+registry = Registry(registry_url)
+ada = registry.user("ada", email="ada@example.org")
+registry.token(ada, expires_at=NOW + 2 * DAY)
+with Smtpd() as relay:
+    day = Pipeline(tmp_path, registry_url, relay.port).run(NOW)
+assert day.sent == 1
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import psycopg
+import yaml
+
+from token_pipelines import shipped
+from token_pipelines.config import Config, load
+from token_pipelines.delivery import send_tier
+from token_pipelines.errors import TokenPipelinesError
+from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.parts import Parts, assemble
+from token_pipelines.planning import Examination, examine, no_tokens, plan
+from token_pipelines.tally import TierReport
+
+NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
+DAY: Final = timedelta(days=1)
+YEAR: Final = timedelta(days=365)
+
+
+class Registry:
+    """The operator's database, shaped as crates.io's."""
+
+    def __init__(self, url: str) -> None:
+        """The tables are there and empty."""
+        self.url = url
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run one statement and give its rows."""
+        with psycopg.connect(self.url) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def user(self, login: str, *, email: str | None = None, verified: bool = True, name: str | None = None) -> int:
+        """Add a user, and their address where there is one."""
+        [(user_id,)] = self.execute(
+            "INSERT INTO users (gh_id, gh_login, name) VALUES (1, %s, %s) RETURNING id", login, name
+        )
+        if email is not None:
+            values = (user_id, email, verified)
+            self.execute("INSERT INTO emails (user_id, email, verified) VALUES (%s, %s, %s)", *values)
+        return int(user_id)
+
+    def token(
+        self, user_id: int, *, expires_at: datetime | None, name: str = "ci", lifetime: timedelta = YEAR, **more: object
+    ) -> str:
+        """Add a token and give its id as the ledger writes it. ``more`` are columns."""
+        created_at = expires_at - lifetime if expires_at else NOW - YEAR
+        row = {"user_id": user_id, "name": name, "created_at": created_at, "expired_at": expires_at, **more}
+        columns, places = ", ".join(row), ", ".join(["%s"] * len(row))
+        insert = f"INSERT INTO api_tokens ({columns}) VALUES ({places}) RETURNING id"  # noqa: S608 -- a test's own names
+        [(token_id,)] = self.execute(insert, *row.values())
+        return str(token_id)
+
+    def change(self, token_id: str, **columns: object) -> None:
+        """Change a token."""
+        changes = ", ".join(f"{name} = %s" for name in columns)
+        update = f"UPDATE api_tokens SET {changes} WHERE id = %s"  # noqa: S608 -- a test's own names
+        self.execute(update, *columns.values(), int(token_id))
+
+
+@dataclass
+class Day:
+    """What one run did."""
+
+    examination: Examination = field(default_factory=Examination)
+    tiers: dict[str, TierReport] = field(default_factory=dict)
+    troubles: list[TokenPipelinesError] = field(default_factory=list)
+
+    def total(self, outcome: str) -> int:
+        """An outcome's notices over all tiers."""
+        return sum(getattr(report, outcome) for report in self.tiers.values())
+
+    @property
+    def sent(self) -> int:
+        """Notices sent."""
+        return self.total("sent")
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Every outcome that happened at all, summed over the tiers."""
+        outcomes = ("sent", "deferred", "failed", "unknown", "waiting")
+        return {outcome: self.total(outcome) for outcome in outcomes if self.total(outcome)}
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Notices skipped by reason, over all tiers."""
+        return dict(sum((report.skipped for report in self.tiers.values()), Counter[str]()))
+
+
+class Pipeline:
+    """A config in a folder of its own, and its parts. Each run opens its connections and closes them all."""
+
+    def __init__(
+        self, folder: Path, url: str, port: int, *, ledger_url: str | None = None, **sections: dict[str, Any]
+    ) -> None:
+        """``sections`` change keys of the config's sections; ``port`` is the relay's on loopback."""
+        self.path = write_config(folder, url, port, ledger_url=ledger_url, **sections)
+        self._runs = 0
+        self._now = NOW
+        self._parts: Parts | None = None
+
+    @property
+    def config(self) -> Config:
+        """The config, read anew."""
+        return load(self.path)
+
+    def parts(self, now: datetime) -> Parts:
+        """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
+        self._now = now
+        if self._parts is None:
+            self._parts = assemble(self.config, lambda: self._now)
+        return self._parts
+
+    def run(self, now: datetime, *, day: date | None = None, tiers: Sequence[str] = (), approve: bool = False) -> Day:
+        """One day: examine, plan, send tier by tier, most urgent first."""
+        self._runs += 1
+        run_id = f"run-{self._runs}"
+        done = Day()
+        parts = self.parts(now)
+        with closing(parts.ledger):
+            parts.ledger.migrate()
+            day = day or parts.config.schedule.today(now)
+            frames = list(examine(parts, day=day, examination=done.examination))
+            snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
+            chosen = list(tiers) or [tier.name for tier in parts.policy.tiers]
+            shares = plan(parts, snapshot, day=day, tiers=chosen, run_id=run_id, approve=approve)
+            for tier in chosen:
+                share = shares[tier]
+                done.tiers[tier] = report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
+                if parts.config.delivery.mode == "dry_run":
+                    report.waiting = int(share["reason"].isna().sum())
+                    continue
+                try:
+                    send_tier(parts, tier, run_id=run_id, report=report, has_ended=lambda _: False)
+                except TokenPipelinesError as error:  # the next tier is tried all the same, as in Dagster
+                    done.troubles.append(error)
+        return done
+
+    def history(self, **by: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- what Ledger.history takes
+        """What the ledger says."""
+        with closing(Ledger(self.config.ledger.url.get_secret_value())) as ledger:
+            ledger.migrate()
+            return list(ledger.history(**by))
+
+    def states(self) -> dict[str, str]:
+        """The state of each recipient's newest notice."""
+        return {entry["recipient_id"]: entry["state"] for entry in self.history()}
+
+
+def write_config(
+    folder: Path, url: str, port: int, *, ledger_url: str | None = None, **sections: dict[str, Any]
+) -> Path:
+    """The shipped config with a test's own servers, without pauses, with ``sections`` laid over it."""
+    config: dict[str, Any] = yaml.safe_load(shipped.path("token_pipelines.yaml").read_text(encoding="utf-8"))
+    ours: dict[str, dict[str, Any]] = {
+        "source": {"url": url},
+        "ledger": {"url": ledger_url or url},
+        "email": {"templates": str(shipped.path("templates"))},
+        "smtp": {"host": "127.0.0.1", "port": port, "security": "none", "rate": None, "reconnect_pauses": []},
+        "delivery": {"retry_pauses": []},
+    }
+    for layer in (ours, sections):
+        for section, values in layer.items():
+            if isinstance(values, dict):
+                config[section] = config.get(section, {}) | values
+            else:
+                config[section] = values
+    path = folder / "token_pipelines.yaml"
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    return path

@@ -1,0 +1,520 @@
+"""Which tokens are due: one second on either side of each boundary, and a scalar reference over random worlds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+import pytest
+import reference_policy as reference
+from hypothesis import given
+from hypothesis import strategies as st
+from reference_policy import Decision, Known, Token
+
+from token_pipelines.model import Reason, Tier
+from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history
+
+NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
+GRACE = timedelta(hours=2)
+DAY = timedelta(days=1)
+REACH = NOW + DAY + GRACE
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+NEAR = (timedelta(), SECOND, -SECOND, MICROSECOND, -MICROSECOND)
+
+EXPIRED = Tier(name="expired", after=timedelta(), within=3 * DAY)
+LADDER = (
+    EXPIRED,
+    Tier(name="day", before=DAY),
+    Tier(name="week", before=7 * DAY),
+    Tier(name="month", before=30 * DAY),
+)
+POLICY = Policy(tiers=LADDER, grace=GRACE)
+LONG_LIFE = 365 * DAY
+
+
+def token_frame(tokens: Sequence[Token]) -> pd.DataFrame:
+    columns = {name: [getattr(token, name) for token in tokens] for name in TOKEN_COLUMNS}
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})
+
+
+def history_frame(history: Sequence[Known]) -> pd.DataFrame:
+    columns = {name: [getattr(entry, name) for entry in history] for name in HISTORY_COLUMNS}
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
+
+
+def decisions(decided: pd.DataFrame) -> list[Decision]:
+    columns = (decided[name].astype("object").tolist() for name in ("tier", "threshold", "reason"))
+    return [
+        Decision(
+            tier=None if pd.isna(tier) else tier,
+            threshold=None if pd.isna(threshold) else threshold.to_pydatetime(),
+            reason=None if pd.isna(reason) else Reason(reason),
+        )
+        for tier, threshold, reason in zip(*columns, strict=True)
+    ]
+
+
+def decide(token: Token, *history: Known, policy: Policy = POLICY, told_before: datetime | None = None) -> Decision:
+    """What the policy says of one token at NOW; the reference must say the same."""
+    (decision,) = decisions(
+        policy.decide(token_frame([token]), history_frame(history), now=NOW, reach=REACH, told_before=told_before)
+    )
+    assert decision == reference.decide(
+        token,
+        history,
+        tiers=policy.tiers,
+        grace=policy.grace,
+        now=NOW,
+        reach=REACH,
+        told_before=told_before,
+        only_recipients=policy.only_recipients,
+    )
+    return decision
+
+
+def expiring(expires_at: datetime, lifetime: timedelta = LONG_LIFE) -> Token:
+    return Token(token_id="1", recipient_id="7", created_at=expires_at - lifetime, expires_at=expires_at)
+
+
+def due(tier: str, threshold: datetime) -> Decision:
+    return Decision(tier=tier, threshold=threshold)
+
+
+OUTSIDE = Decision(reason=Reason.OUTSIDE_TIERS)
+TOO_SHORT = Decision(reason=Reason.LIFETIME_TOO_SHORT)
+
+# Boundaries. The unit is one second, and one microsecond where instants are stored to it.
+
+
+@pytest.mark.parametrize("step", [SECOND, MICROSECOND])
+def test_before_tier_begins_just_before_reach(step: timedelta) -> None:
+    expires_at = REACH + 7 * DAY - step
+    assert decide(expiring(expires_at)) == due("week", expires_at - 7 * DAY)
+
+
+@pytest.mark.parametrize("step", [timedelta(), MICROSECOND, SECOND])
+def test_before_tier_has_not_begun_when_its_threshold_is_reach(step: timedelta) -> None:
+    expires_at = REACH + 7 * DAY + step
+    assert decide(expiring(expires_at)) == due("month", expires_at - 30 * DAY)
+
+
+@pytest.mark.parametrize("step", [timedelta(), MICROSECOND, SECOND])
+def test_longest_tier_has_not_begun_when_its_threshold_is_reach(step: timedelta) -> None:
+    assert decide(expiring(REACH + 30 * DAY + step)) == OUTSIDE
+
+
+@pytest.mark.parametrize("step", [MICROSECOND, SECOND])
+def test_before_tier_lasts_while_the_token_lives(step: timedelta) -> None:
+    assert decide(expiring(NOW + step)) == due("day", NOW + step - DAY)
+
+
+@pytest.mark.parametrize("step", [timedelta(), MICROSECOND, SECOND])
+def test_after_tier_begins_with_the_expiry(step: timedelta) -> None:
+    assert decide(expiring(NOW - step)) == due("expired", NOW - step)
+
+
+@pytest.mark.parametrize("step", [timedelta(), MICROSECOND, SECOND])
+def test_before_tier_alone_is_over_with_the_expiry(step: timedelta) -> None:
+    policy = Policy(tiers=LADDER[1:], grace=GRACE)
+    assert decide(expiring(NOW - step), policy=policy) == OUTSIDE
+
+
+@pytest.mark.parametrize(
+    ("step", "decision"),
+    [
+        (-SECOND, due("expired", NOW - 3 * DAY - GRACE + SECOND)),
+        (timedelta(), due("expired", NOW - 3 * DAY - GRACE)),
+        (MICROSECOND, OUTSIDE),
+        (SECOND, OUTSIDE),
+    ],
+)
+def test_after_tier_ends_with_within_and_grace(step: timedelta, decision: Decision) -> None:
+    assert decide(expiring(NOW - 3 * DAY - GRACE - step)) == decision
+
+
+@pytest.mark.parametrize(("step", "tier"), [(SECOND, "late"), (MICROSECOND, "late"), (timedelta(), "late"),
+                                            (-MICROSECOND, "expired"), (-SECOND, "expired")])  # fmt: skip
+def test_after_tier_begins_after_its_delay(step: timedelta, tier: str) -> None:
+    late = Tier(name="late", after=2 * DAY, within=DAY)
+    expires_at = NOW - 2 * DAY - step
+    threshold = {"late": expires_at + 2 * DAY, "expired": expires_at}[tier]
+    assert decide(expiring(expires_at), policy=Policy(tiers=(late, EXPIRED), grace=GRACE)) == due(tier, threshold)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "decision"),
+    [
+        (7 * DAY + MICROSECOND, due("week", NOW - 4 * DAY)),
+        (7 * DAY + SECOND, due("week", NOW - 4 * DAY)),
+        (7 * DAY, TOO_SHORT),
+        (7 * DAY - SECOND, TOO_SHORT),
+        (5 * DAY, TOO_SHORT),
+    ],
+)
+def test_lifetime_must_be_longer_than_before(lifetime: timedelta, decision: Decision) -> None:
+    assert decide(expiring(NOW + 3 * DAY, lifetime)) == decision
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "decision"),
+    [
+        (DAY + SECOND, due("expired", NOW - DAY)),
+        (DAY + MICROSECOND, due("expired", NOW - DAY)),
+        (DAY, TOO_SHORT),
+        (DAY - SECOND, TOO_SHORT),
+    ],
+)
+def test_lifetime_must_be_longer_than_the_shortest_before_to_be_mourned(
+    lifetime: timedelta, decision: Decision
+) -> None:
+    assert decide(expiring(NOW - DAY, lifetime)) == decision
+
+
+def test_lifetime_asks_the_tier_reached_and_not_the_first() -> None:
+    assert decide(expiring(NOW + 12 * timedelta(hours=1), 5 * DAY)) == due("day", NOW - DAY / 2)
+
+
+def test_lifetime_does_not_matter_where_no_tier_is_before_the_expiry() -> None:
+    assert decide(expiring(NOW, SECOND), policy=Policy(tiers=(EXPIRED,), grace=GRACE)) == due("expired", NOW)
+
+
+# What was told before
+
+WEEK_LEFT = NOW + 6 * DAY  # in tier week since a day
+WEEK_BEGAN = NOW - DAY
+
+
+def told(threshold: datetime | None) -> Known:
+    return Known(token_id="1", recipient_id="7", expires_at=WEEK_LEFT, told=threshold, sent=threshold is not None)
+
+
+DUE = due("week", WEEK_BEGAN)
+ALREADY = replace(DUE, reason=Reason.ALREADY_NOTIFIED)
+
+
+@pytest.mark.parametrize(
+    ("step", "decision"),
+    [(SECOND, ALREADY), (MICROSECOND, ALREADY), (timedelta(), ALREADY), (-MICROSECOND, DUE), (-SECOND, DUE)],
+)
+def test_told_up_to_the_threshold(step: timedelta, decision: Decision) -> None:
+    assert decide(expiring(WEEK_LEFT), told(WEEK_BEGAN + step)) == decision
+
+
+@pytest.mark.parametrize(
+    ("step", "decision"),
+    [(SECOND, ALREADY), (MICROSECOND, ALREADY), (timedelta(), ALREADY), (-MICROSECOND, DUE), (-SECOND, DUE)],
+)
+def test_last_notified_at_tells_what_had_begun_by_then(step: timedelta, decision: Decision) -> None:
+    assert decide(replace(expiring(WEEK_LEFT), last_notified_at=WEEK_BEGAN + step)) == decision
+
+
+@pytest.mark.parametrize(
+    ("step", "decision"),
+    [(SECOND, ALREADY), (MICROSECOND, ALREADY), (timedelta(), DUE), (-SECOND, DUE)],
+)
+def test_told_before_an_instant_as_an_operator_marked(step: timedelta, decision: Decision) -> None:
+    assert decide(expiring(WEEK_LEFT), told_before=WEEK_BEGAN + step) == decision
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(told(NOW), token_id="2"),
+        replace(told(NOW), recipient_id="8"),
+        replace(told(NOW), expires_at=WEEK_LEFT + MICROSECOND),
+        replace(told(NOW), expires_at=WEEK_LEFT - SECOND),
+    ],
+)
+def test_told_of_another_token_recipient_or_expiry_is_not_told(other: Known) -> None:
+    assert decide(expiring(WEEK_LEFT), other) == DUE
+
+
+def test_told_at_a_more_urgent_tier_silences_the_less_urgent() -> None:
+    assert decide(expiring(WEEK_LEFT), told(WEEK_LEFT - DAY)) == ALREADY
+
+
+def test_last_notified_at_no_longer_counts_once_we_have_sent_for_the_token() -> None:
+    token = replace(expiring(WEEK_LEFT), last_notified_at=NOW)
+    assert decide(token, told(WEEK_LEFT - 30 * DAY)) == DUE
+    assert decide(token, replace(told(WEEK_LEFT - 30 * DAY), recipient_id="8")) == DUE
+    assert decide(token, replace(told(WEEK_LEFT - 30 * DAY), sent=False)) == ALREADY
+    assert decide(token, replace(told(WEEK_LEFT - 30 * DAY), token_id="2")) == ALREADY
+
+
+def test_refused_counts_for_its_threshold_and_the_next_tier_is_tried() -> None:
+    refused = replace(DUE, reason=Reason.REFUSED_ADDRESS)
+    assert decide(expiring(WEEK_LEFT), replace(told(None), refused=WEEK_BEGAN)) == refused
+    assert decide(expiring(WEEK_LEFT), replace(told(None), refused=WEEK_BEGAN - MICROSECOND)) == DUE
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [(SECOND, Reason.REPLACED), (timedelta(), Reason.REPLACED), (-MICROSECOND, None), (-SECOND, None)],
+)
+def test_replaced_counts_from_its_instant(step: timedelta, reason: Reason | None) -> None:
+    assert decide(replace(expiring(WEEK_LEFT), replaced_at=NOW - step)) == replace(DUE, reason=reason)
+
+
+# Which of several reasons is named: the one that stands when the later ones are mended
+
+
+OBSTACLES: tuple[tuple[Reason, dict[str, Any]], ...] = (
+    (Reason.REVOKED, {"revoked": True}),
+    (Reason.REPLACED, {"replaced_at": NOW}),
+    (Reason.ALREADY_NOTIFIED, {"last_notified_at": NOW}),
+    (Reason.MUTED, {"muted": True}),
+    (Reason.NO_ADDRESS, {"has_address": False}),
+    (Reason.UNVERIFIED_ADDRESS, {"email_verified": False}),
+    (Reason.NOT_IN_ROLLOUT, {}),
+)
+
+
+@pytest.mark.parametrize("first", range(len(OBSTACLES)), ids=[reason for reason, _ in OBSTACLES])
+def test_reasons_are_named_in_their_order(first: int) -> None:
+    policy = replace(POLICY, only_recipients=["8"])
+    changes = {name: value for _, change in OBSTACLES[first:] for name, value in change.items()}
+    assert decide(replace(expiring(WEEK_LEFT), **changes), policy=policy) == replace(DUE, reason=OBSTACLES[first][0])
+
+
+def test_outside_every_tier_is_named_whatever_else_is_wrong() -> None:
+    everything = {name: value for _, change in OBSTACLES for name, value in change.items()}
+    assert decide(replace(expiring(NOW + 90 * DAY), **everything)) == OUTSIDE
+    assert decide(replace(expiring(NOW + 3 * DAY, 5 * DAY), **everything)) == TOO_SHORT
+
+
+# The frame
+
+
+def test_decide_keeps_rows_columns_and_index() -> None:
+    tokens = token_frame([expiring(WEEK_LEFT), replace(expiring(NOW + 90 * DAY), token_id="2")])
+    tokens.index = pd.Index([40, 2])
+    decided = POLICY.decide(tokens, no_history(), now=NOW, reach=REACH)
+    pd.testing.assert_frame_equal(decided[list(tokens.columns)], tokens)
+    assert list(decided.columns) == [*TOKEN_COLUMNS, "tier", "threshold", "reason"]
+    assert decisions(decided) == [DUE, OUTSIDE]
+    assert list(decided["tier"].cat.categories) == ["expired", "day", "week", "month"]
+
+
+def test_decide_nothing() -> None:
+    decided = POLICY.decide(token_frame([]), no_history(), now=NOW, reach=REACH)
+    assert decisions(decided) == []
+    assert list(decided.columns) == [*TOKEN_COLUMNS, "tier", "threshold", "reason"]
+
+
+def test_tiers_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="most urgent first"):
+        Policy(tiers=LADDER[::-1], grace=GRACE)
+    with pytest.raises(ValueError, match="most urgent first"):
+        Policy(tiers=(LADDER[1], Tier(name="again", before=DAY)), grace=GRACE)
+
+
+# The rollout
+
+
+def in_rollout(recipients: Sequence[str], policy: Policy) -> set[str]:
+    tokens = [replace(expiring(WEEK_LEFT), recipient_id=recipient) for recipient in recipients]
+    decided = policy.decide(token_frame(tokens), no_history(), now=NOW, reach=REACH)
+    assert set(decided["reason"].dropna()) <= {Reason.NOT_IN_ROLLOUT}
+    return set(decided.loc[decided["reason"].isna(), "recipient_id"])
+
+
+PEOPLE = [str(number) for number in range(2000)]
+ROLLED_OUT = {"0", "32", "33", "37", "38"}
+
+
+def test_rollout_only_grows_with_its_percent() -> None:
+    percents = (0, 0.5, 1, 10, 50, 99, 99.99, 100)
+    told_at = [in_rollout(PEOPLE, replace(POLICY, rollout_percent=percent)) for percent in percents]
+    assert all(fewer <= more for fewer, more in pairwise(told_at))
+    assert (told_at[0], told_at[-1]) == (set(), set(PEOPLE))
+    assert [round(len(people) / len(PEOPLE) * 100) for people in told_at[3:5]] == [
+        pytest.approx(10, abs=2),
+        pytest.approx(50, abs=3),
+    ]
+
+
+def test_rollout_chooses_the_same_people_every_day_on_every_machine() -> None:
+    """Pinned: another hash after an upgrade would write to other people halfway through a rollout."""
+    assert in_rollout(PEOPLE[:40], replace(POLICY, rollout_percent=10)) == ROLLED_OUT
+    assert in_rollout(PEOPLE[39::-1], replace(POLICY, rollout_percent=10)) == ROLLED_OUT
+
+
+def test_rollout_of_nothing_reaches_nobody() -> None:
+    """12959 has the lowest place of all in the rollout."""
+    assert in_rollout(["12959"], replace(POLICY, rollout_percent=0)) == set()
+    assert in_rollout(["12959"], replace(POLICY, rollout_percent=0.01)) == {"12959"}
+
+
+def test_rollout_to_named_recipients_narrows_the_percent() -> None:
+    assert in_rollout(PEOPLE, replace(POLICY, only_recipients=["3", "5", "no one"])) == {"3", "5"}
+    assert in_rollout(PEOPLE, replace(POLICY, only_recipients=["3", "5"], rollout_percent=0)) == set()
+
+
+# The span of expiries that is read
+
+
+@pytest.mark.parametrize(
+    ("tiers", "after", "before"),
+    [
+        (LADDER, NOW - 3 * DAY - GRACE, REACH + 30 * DAY),
+        (LADDER[1:], NOW, REACH + 30 * DAY),
+        ((EXPIRED,), NOW - 3 * DAY - GRACE, NOW + MICROSECOND),
+        ((Tier(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
+    ],
+)
+def test_window_is_no_wider_than_the_tiers(tiers: tuple[Tier, ...], after: datetime, before: datetime) -> None:
+    window = Policy(tiers=tiers, grace=GRACE).window(now=NOW, reach=REACH)
+    assert (window.expires_after, window.expires_before) == (after, before)
+
+
+# Random worlds, crowded around the boundaries
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    policy: Policy
+    now: datetime
+    reach: datetime
+    told_before: datetime | None
+    tokens: tuple[Token, ...]
+    history: tuple[Known, ...]
+
+
+DURATIONS = st.sampled_from([DAY, 2 * DAY, 7 * DAY, 7 * DAY + SECOND, 30 * DAY, 30 * DAY - MICROSECOND])
+JITTER = st.sampled_from([*NEAR, timedelta(hours=1), -timedelta(hours=1), DAY, -DAY, 40 * DAY])
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> tuple[Tier, ...]:
+    befores = draw(st.lists(DURATIONS, max_size=4, unique=True))
+    afters = draw(st.lists(st.one_of(st.just(timedelta()), DURATIONS), max_size=3, unique=True))
+    tiers = [Tier(name=f"before{i}", before=before) for i, before in enumerate(befores)]
+    tiers += [Tier(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
+    return tuple(sorted(tiers, key=lambda tier: tier.lead)) or (EXPIRED,)
+
+
+def _instant(draw: st.DrawFn, pivots: Sequence[datetime]) -> datetime:
+    return draw(st.sampled_from(pivots)) + draw(JITTER)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    grace = draw(st.sampled_from([timedelta(), GRACE, MICROSECOND]))
+    tiers = draw(ladders())
+    now = NOW + draw(JITTER)
+    reach = now + draw(st.sampled_from([MICROSECOND, SECOND, GRACE, DAY + grace, 2 * DAY]))
+    ends = [now, reach]
+    for tier in tiers:
+        ends += [now + tier.lead, reach + tier.lead, now + tier.lead - (tier.within or timedelta()) - grace]
+    lives = [tier.before for tier in tiers if tier.before is not None] or [DAY]
+    tokens = []
+    for number in range(draw(st.integers(1, 6))):
+        expires_at = _instant(draw, ends)
+        begins = [expires_at - tier.lead for tier in tiers]
+        tokens.append(
+            Token(
+                token_id=str(number // 2),
+                recipient_id=f"{'ab'[number % 2]}{draw(st.integers(0, 1))}",
+                created_at=expires_at - draw(st.sampled_from(lives)) - draw(JITTER),
+                expires_at=expires_at,
+                has_address=draw(st.sampled_from([True, True, True, False])),
+                email_verified=draw(st.sampled_from([True, True, True, False])),
+                revoked=draw(st.sampled_from([False, False, False, True])),
+                muted=draw(st.sampled_from([False, False, False, True])),
+                replaced_at=_instant(draw, [now]) if draw(st.integers(0, 3)) == 0 else None,
+                last_notified_at=_instant(draw, [now, *begins]) if draw(st.integers(0, 2)) == 0 else None,
+            )
+        )
+    return World(
+        policy=Policy(tiers=tiers, grace=grace, only_recipients=draw(st.sampled_from([(), (), ("a0", "b1")]))),
+        now=now,
+        reach=reach,
+        told_before=_instant(draw, [token.expires_at - tier.lead for token in tokens for tier in tiers])
+        if draw(st.integers(0, 4)) == 0
+        else None,
+        tokens=tuple(tokens),
+        history=draw(histories(tokens, tiers)),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, tokens: Sequence[Token], tiers: Sequence[Tier]) -> tuple[Known, ...]:
+    known: dict[tuple[str, str, datetime], Known] = {}
+    for token in draw(st.lists(st.sampled_from(tokens), max_size=4)):
+        expires_at = token.expires_at + draw(st.sampled_from([timedelta(), timedelta(), MICROSECOND]))
+        begins = [token.expires_at - tier.lead for tier in tiers]
+        entry = Known(
+            token_id=token.token_id,
+            recipient_id=draw(st.sampled_from([token.recipient_id, token.recipient_id, "c"])),
+            expires_at=expires_at,
+            told=_instant(draw, begins) if draw(st.booleans()) else None,
+            refused=_instant(draw, begins) if draw(st.booleans()) else None,
+            sent=draw(st.booleans()),
+        )
+        known[entry.token_id, entry.recipient_id, entry.expires_at] = entry
+    return tuple(known.values())
+
+
+@given(worlds())
+def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
+    decided = world.policy.decide(
+        token_frame(world.tokens),
+        history_frame(world.history),
+        now=world.now,
+        reach=world.reach,
+        told_before=world.told_before,
+    )
+    assert decisions(decided) == [_by_reference(world, token) for token in world.tokens]
+
+
+@given(worlds())
+def test_every_token_gets_a_tier_or_a_reason(world: World) -> None:
+    decided = world.policy.decide(token_frame(world.tokens), no_history(), now=world.now, reach=world.reach)
+    assert (decided["tier"].notna() | decided["reason"].notna()).all()
+    assert (decided["tier"].notna() == decided["threshold"].notna()).all()
+
+
+@given(worlds())
+def test_window_contains_every_token_that_can_be_due(world: World) -> None:
+    window = world.policy.window(now=world.now, reach=world.reach)
+    for token in world.tokens:
+        if _by_reference(world, token).tier is not None:
+            assert window.expires_after <= token.expires_at < window.expires_before
+
+
+@given(worlds())
+def test_after_telling_everyone_nothing_is_due(world: World) -> None:
+    """What makes a second run send nothing, at the same instant or a little later, before the next threshold."""
+    tokens = token_frame(world.tokens)
+    first = world.policy.decide(tokens, no_history(), now=world.now, reach=world.reach)
+    history = [
+        Known(
+            token_id=token.token_id,
+            recipient_id=token.recipient_id,
+            expires_at=token.expires_at,
+            told=decision.threshold,
+            sent=True,
+        )
+        for token, decision in zip(world.tokens, decisions(first), strict=True)
+        if decision.reason is None
+    ]
+    unmarked = tokens.assign(last_notified_at=pd.Series(pd.NaT, index=tokens.index, dtype=tokens.dtypes["created_at"]))
+    again = world.policy.decide(unmarked, history_frame(history), now=world.now, reach=world.reach)
+    due_again = again["reason"].isna() & first["reason"].isna()
+    assert not due_again.any()
+
+
+def _by_reference(world: World, token: Token) -> Decision:
+    return reference.decide(
+        token,
+        world.history,
+        tiers=world.policy.tiers,
+        grace=world.policy.grace,
+        now=world.now,
+        reach=world.reach,
+        told_before=world.told_before,
+        only_recipients=world.policy.only_recipients,
+    )

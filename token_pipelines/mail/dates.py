@@ -1,0 +1,81 @@
+"""Instants and days in words, in a user's time zone and the manner of a user's locale."""
+
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from babel import Locale
+from babel.dates import format_date, format_time, get_datetime_format
+
+_WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS: Final = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)  # not strftime: its names follow the process's locale
+_NARROW_BLANK: Final = "\u202f"  # CLDR's, before AM and PM; many fonts have none
+
+
+def instant(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
+    """``Monday, 30 November 2026 at 14:05 UTC``; in ``zone`` where that is a time zone, which is then named."""
+    local, name = _localised(moment, zone)
+    suffix = "UTC" if name == "UTC" else f"({name})"
+    return f"{_minute(local.replace(second=0, microsecond=0, tzinfo=None), locale, with_weekday=True)} {suffix}"
+
+
+def beside(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
+    """``30 November 2026 at 14:05 UTC``, to stand beside an instant in another zone; empty where that is in UTC."""
+    if _localised(moment, zone)[1] == "UTC":
+        return ""
+    plain = moment.astimezone(UTC).replace(second=0, microsecond=0, tzinfo=None)
+    return f"{_minute(plain, locale, with_weekday=False)} UTC"
+
+
+def day(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
+    """``1 September 2026``."""
+    return _date(_localised(moment, zone)[0].date(), locale)
+
+
+@lru_cache(maxsize=4096)  # tokens that expire at midnight are many, and Babel takes its time
+def _minute(local: datetime, locale: Locale | None, *, with_weekday: bool) -> str:
+    if locale is None:
+        weekday = f"{_WEEKDAYS[local.weekday()]}, " if with_weekday else ""
+        return f"{weekday}{_date(local.date(), None)} at {local:%H:%M}"
+    written = format_date(local, "full" if with_weekday else "long", locale)
+    time = format_time(local, "short", locale=locale).replace(_NARROW_BLANK, " ")
+    joined = str(get_datetime_format("long", locale)).replace("'", "")  # CLDR quotes words: {1} 'um' {0}
+    return joined.replace("{1}", written).replace("{0}", time)
+
+
+@lru_cache(maxsize=4096)
+def _date(local: date, locale: Locale | None) -> str:
+    if locale is None:
+        return f"{local.day} {_MONTHS[local.month - 1]} {local.year}"
+    return format_date(local, "long", locale)
+
+
+def _localised(moment: datetime, zone: str | None) -> tuple[datetime, str]:
+    found = None if zone is None else _zone(zone)
+    try:
+        return (moment.astimezone(UTC), "UTC") if found is None else (moment.astimezone(found), found.key)
+    except OverflowError:  # the first or the last day of the calendar
+        return moment.astimezone(UTC), "UTC"
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo | None:
+    """None when a user's profile names no zone that we know: the email then speaks UTC."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None

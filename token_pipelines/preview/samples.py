@@ -1,0 +1,122 @@
+"""Made-up recipients and tokens that show what an email can be asked to hold, rendered with the operator's templates.
+
+Knows no database, and sends nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from token_pipelines.config import Config
+from token_pipelines.mail.rendering import Content, Renderer
+from token_pipelines.model import Recipient, Tier, TokenFacts
+
+SENT_INTO_THE_TIER: Final = timedelta(hours=5)  # after an expiry; and a run looks ahead by up to a day before one
+AGE: Final = timedelta(days=90)
+MANY: Final = 500
+_STEP: Final = timedelta(minutes=7)
+_ZONE_OF_TRANSLATIONS: Final = "Europe/Berlin"  # shows a time with UTC beside it; the default shows UTC alone
+
+_HOSTILE: Final = (
+    "<script>alert('expired')</script>",
+    '"><img src=x onerror=alert(1)> {{ service }} {% raw %}',
+    "Your account is locked: https://evil.example/login or www.evil.example, help@evil.example",
+    "ci\r\nBcc: everybody@example.org\r\n\r\nRenew it: https://evil.example",
+    "\u202egnp.tpircs\u202c \u2066left\u2069 \u200b\u00ad",
+    "Z\u0351\u0352\u0353\u0354\u0355\u0356\u0357\u0358\u0359a\u0351\u0352\u0353\u0354\u0355\u0356lgo",
+    "=?utf-8?q?=41?= -- \u2028 $(reboot) `id` %s %(name)s",
+)
+_LONG: Final = (
+    "a-name-without-any-blank-in-it-" * 8,
+    "A token whose owner wanted to be quite sure that its purpose would still be understood in five years",
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+    "日本語の名前" * 20,
+)
+_RIGHT_TO_LEFT: Final = (
+    "مفتاح النشر",
+    "מפתח פריסה 2026 (CI)",
+    "deploy-מפתח-v2",
+    "انتشار خودکار",
+)
+_SCOPES: Final = ("publish-new", "publish-update")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One email to look at. ``locale`` is "" for the templates that everybody gets whose locale has none."""
+
+    tier: str
+    kind: str
+    locale: str
+    recipient: Recipient
+    tokens: tuple[TokenFacts, ...]
+    content: Content
+
+    @property
+    def key(self) -> str:
+        """A name that no other sample has, fit for a file."""
+        return f"{self.tier}-{self.kind}-{self.locale or 'default'}"
+
+
+def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator[Sample]:
+    """Every tier with every kind of sample in every language, as of ``now``."""
+    for tier in config.tier_ladder:
+        for kind, (name, tokens) in _kinds(tier, config.tier_ladder, now).items():
+            for locale in ("", *renderer.translations):
+                recipient = Recipient(
+                    recipient_id="1",
+                    name=name,
+                    address="ada@example.org",
+                    locale=locale or None,
+                    timezone=_ZONE_OF_TRANSLATIONS if locale else None,
+                )
+                content = renderer.render(recipient, tokens, now=now)
+                yield Sample(
+                    tier=tier.name, kind=kind, locale=locale, recipient=recipient, tokens=tokens, content=content
+                )
+
+
+def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tuple[str | None, tuple[TokenFacts, ...]]]:
+    """What each kind of sample holds: the recipient's name, and the tokens."""
+    ada = "Ada Lovelace"
+    first = _expiry(tier, now)
+
+    def tokens(*names: str | None, scopes: tuple[str, ...] = _SCOPES) -> tuple[TokenFacts, ...]:
+        step = -_STEP if tier.says_expired else _STEP
+        return tuple(_token(number, name, first + number * step, now, scopes) for number, name in enumerate(names))
+
+    others = [_expiry(other, now) for other in ladder if other.lead >= tier.lead]
+    nothing_known = TokenFacts(
+        token_id="1",  # noqa: S106 -- an id
+        name=None,
+        scopes=(),
+        created_at=now - AGE,
+        last_used_at=None,
+        expires_at=first,
+    )
+    return {
+        "one": (ada, tokens("laptop")),
+        "five": (ada, tokens("laptop", "github-actions", "release robot", "nightly", "old server")),
+        "many": (ada, tokens(*(f"build-{number:03d}" for number in range(MANY)))),
+        "mixed": (ada, tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))),
+        "bare": (None, (nothing_known,)),
+        "hostile": ("Eve <b>https://evil.example</b>", tokens(*_HOSTILE, scopes=("<i>all</i>", "crate: a.b/c"))),
+        "long": (ada * 12, tokens(*_LONG, scopes=tuple(f"publish-update-of-package-{n}" for n in range(20)))),
+        "rtl": ("عائشة", tokens(*_RIGHT_TO_LEFT)),
+    }
+
+
+def _expiry(tier: Tier, now: datetime) -> datetime:
+    return now + tier.lead + (-SENT_INTO_THE_TIER if tier.says_expired else SENT_INTO_THE_TIER)
+
+
+def _token(number: int, name: str | None, expires_at: datetime, now: datetime, scopes: tuple[str, ...]) -> TokenFacts:
+    return TokenFacts(
+        token_id=str(4711 + number),
+        name=name,
+        scopes=scopes,
+        created_at=now - AGE,
+        last_used_at=now - timedelta(days=2) if number % 2 == 0 else None,
+        expires_at=expires_at,
+    )
