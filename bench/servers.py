@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -75,35 +76,30 @@ def seconds_of_smtp_source(port: int, *, sessions: int, messages: int, size: int
 @contextmanager
 def delayed(port: int, *, round_trip: float) -> Iterator[int]:
     """A port that leads to another one, with so many seconds of delay for a round trip."""
-    loop = asyncio.new_event_loop()
-    started: list[int] = []
-    ready = threading.Event()
-
-    async def serve() -> None:
-        server = await asyncio.start_server(
-            lambda reader, writer: _pass_on(reader, writer, port, round_trip / 2), "127.0.0.1", 0
-        )
-        started.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        with suppress(asyncio.CancelledError):
-            await server.serve_forever()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="delay", daemon=True)
+    listening: Future[int] = Future()
+    ended = threading.Event()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(port, round_trip / 2, listening, ended)), name="delay", daemon=True
+    )
     thread.start()
-    if not ready.wait(PATIENCE_S):
-        msg = "the delaying proxy did not start"
-        raise RuntimeError(msg)
     try:
-        yield started[0]
+        yield listening.result(PATIENCE_S)
     finally:
-        for task in asyncio.all_tasks(loop):
-            loop.call_soon_threadsafe(task.cancel)
+        ended.set()
         thread.join(PATIENCE_S)
+
+
+async def _serve(port: int, delay: float, listening: Future[int], ended: threading.Event) -> None:
+    server = await asyncio.start_server(lambda reader, writer: _pass_on(reader, writer, port, delay), "127.0.0.1", 0)
+    listening.set_result(server.sockets[0].getsockname()[1])
+    while not ended.is_set():
+        await asyncio.sleep(0.05)
+    server.close()  # what is still under way ends with the loop
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, delay: float) -> None:
     far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-    with suppress(asyncio.CancelledError, OSError):
+    with suppress(OSError):
         await asyncio.gather(_delay(reader, far_writer, delay), _delay(far_reader, writer, delay))
     for end in (writer, far_writer):
         end.close()

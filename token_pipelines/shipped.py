@@ -1,4 +1,4 @@
-"""Finds the files that come with the package: ``dagster.yaml``, ``token_pipelines.yaml`` and ``templates``.
+"""Finds the files that come with the package: Dagster's two, the sample config and the templates.
 
 A wheel carries them inside the package; a checkout has them at its root.
 """

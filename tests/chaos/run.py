@@ -66,6 +66,10 @@ class ChaosError(Exception):
     """The harness cannot go on: the product made no progress, or a server did not come back."""
 
 
+class _Idle(Exception):  # noqa: N818 -- an event, handled in ``_Storm.rage``
+    """Run after run sends nothing, though there should be more to send: the verdict will say why."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What to do, and how much of it."""
@@ -182,8 +186,11 @@ class _Storm:
         authority.issue_cert("127.0.0.1").configure_cert(tls)
         relay = stack.enter_context(Smtpd(script=self._mood, starttls=tls, credentials={USER: PASSWORD}))
         self._write_config(relay.port)
-        for blow in self._blows():
-            self._strike(blow)
+        try:
+            for blow in self._blows():
+                self._strike(blow)
+        except _Idle:
+            self._faults.append(f"{IDLE_RUNS} runs in a row have sent nothing, at {self._mood.accepted} accepted")
         self._come_to_rest()
         told_by_now = self._mood.accepted
         self._clean_run()
@@ -334,10 +341,12 @@ class _Storm:
                 self._look_for_faults(worker)
                 self._idle_runs = 0 if self._mood.accepted > self._accepted_before else self._idle_runs + 1
                 self._accepted_before = self._mood.accepted
-                if self._idle_runs > IDLE_RUNS or len(self._faults) > FAULTS:
+                if len(self._faults) > FAULTS:
                     last = worker.order.log.read_text(errors="replace")[-800:]
-                    msg = f"{len(self._faults)} faults, {self._idle_runs} idle runs; the last said: {last}"
+                    msg = f"{len(self._faults)} runs ended by a fault; the last said: {last}"
                     raise ChaosError(msg)
+                if self._idle_runs == IDLE_RUNS:
+                    raise _Idle
 
     def _tend_until(self, condition: Callable[[], object]) -> None:
         while not condition():

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from token_pipelines import delivery
 from token_pipelines.ledger import sending
@@ -17,7 +17,7 @@ from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.ledger.tables import notices
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.transport import Connection
-from token_pipelines.model import Outcome, Stage, State
+from token_pipelines.model import Notice, Outcome, Stage, State
 
 
 def _put(owner: object, name: str, what: object) -> None:
@@ -72,11 +72,21 @@ def _sent_before_the_answer() -> None:
 def _ignore_claims() -> None:
     """Whatever has not been sent may be claimed and marked, whoever has it."""
     open_states = [state for state in State if state not in {State.SENT, State.FAILED, State.WITHDRAWN, State.SKIPPED}]
+    taken = (State.CLAIMED, State.SENDING)
+    claim = Sending.claim
 
     def claimable(_self: Sending, **_options: object) -> Any:  # noqa: ANN401 -- an SQL expression
         return notices.c.state.in_(open_states)
 
+    def claim_anything(self: Sending, ids: Any, **options: Any) -> list[Notice]:  # noqa: ANN401 -- passed on
+        claimed = claim(self, ids, **options)
+        # The table's constraints know that nothing is claimed from a claim, and would stop us here.
+        from_plan = update(notices).where(notices.c.claimed_from.in_(taken)).values(claimed_from=State.PLANNED)
+        self._execute(from_plan)
+        return claimed
+
     _put(Sending, "_claimable", claimable)
+    _put(Sending, "claim", claim_anything)
     for name in ("_MARK_ONLY", "_RECORD_AND_MARK"):
         careless = getattr(sending, name).text.replace("AND state = 'claimed' AND claimed_by = :run_id", "")
         _put(sending, name, text(careless))

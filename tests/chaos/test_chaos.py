@@ -91,6 +91,14 @@ def test_verdict_holds_for_a_doubt_after_a_mark_that_postgres_lost() -> None:
     assert (verdict.failures, duplicates(verdict)) == ([], (1, {"mark lost by Postgres, then unknown": 1}))
 
 
+def test_verdict_holds_for_a_copy_from_a_run_that_was_held_for_dead() -> None:
+    """It was marked and then slept: the ledger's doubt is older than the first copy."""
+    dead = [replace(attempt("1", "unknown", -1), stage=None), attempt("1", "sent", 0, queued=0)]
+    attempts = [*dead, replace(attempt("1", "sent", 5, queued=5), run_id="other"), attempt("2", "sent", queued=0)]
+    verdict = judge(evidence(arrivals=TWICE, attempts=attempts, freezes=1))
+    assert (verdict.failures, duplicates(verdict)) == ([], (1, {"unknown": 1}))
+
+
 def test_verdict_holds_for_a_refusal_for_good() -> None:
     verdict = judge(
         evidence(

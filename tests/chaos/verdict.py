@@ -153,8 +153,8 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     doubts = defaultdict(list)
     for attempt in evidence.attempts:
         if attempt.state == "unknown":
-            doubts[attempt.notice_id].append(attempt.at)
-    recorded = {attempt.queue_id for attempt in evidence.attempts}
+            doubts[attempt.notice_id].append(attempt)
+    recorded = {attempt.queue_id: attempt.run_id for attempt in evidence.attempts}
     copies: dict[str, list[Arrival]] = defaultdict(list)
     for arrival in sorted(evidence.arrivals, key=lambda arrival: arrival.at):
         copies[arrival.message_id].append(arrival)
@@ -163,7 +163,14 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
         notice_id = notices.get(message_id, "")
         for first, second in pairwise(arrivals):
             crash = None if first.queue_id in recorded else _crash_that_lost(first, evidence.crashes)
-            doubted = any(first.at <= at <= second.at for at in doubts[notice_id])
+            run_id = recorded.get(first.queue_id)
+            doubted = any(
+                first.at <= doubt.at <= second.at
+                or (doubt.at < first.at and doubt.stage is None and doubt.run_id == run_id)
+                for doubt in doubts[
+                    notice_id
+                ]  # one from before the first copy: its sender was held for dead and was not
+            )
             cause = _cause(doubted=doubted, same=first.digest == second.digest, lost=crash is not None)
             found[cause].append(message_id)
             if crash is not None and cause != UNKNOWN:

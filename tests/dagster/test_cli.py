@@ -220,7 +220,6 @@ def test_history_prints_one_object_a_line(command: Command, configure: Configure
     assert attempt == {
         "at": found["sent_at"],
         "run_id": run_id,
-        "state": "sent",
         "stage": "dot",
         "code": 250,
         "enhanced": "2.0.0",

@@ -68,4 +68,4 @@ def test_few_bounces(
         "percent": pytest.approx(100 * bounced / sent if sent and counted else 0),
     }
     assert (check.description is None) == passed
-    pipeline.close()
+    ledger.close()

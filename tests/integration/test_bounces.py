@@ -7,7 +7,7 @@ from pathlib import Path
 from smtpd import Action, Script, Smtpd
 
 import pytest
-from rehearsal import Pipeline, Registry, write_config
+from pipeline import Pipeline, Registry
 
 from token_pipelines.bounces import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER
@@ -30,13 +30,14 @@ class House:
 
     def __init__(self, folder: Path, url: str, *, relay: Script | None = None, address: str = ADA) -> None:
         self.registry = Registry(url)
-        self.user = self.registry.add_user(address)
-        self.token = self.registry.add_token(self.user, NOW + 7 * DAY)
+        self.token = self.registry.token(self.registry.user("ada", email=address), expires_at=NOW + 7 * DAY)
         self._folder = folder
         self.told: list[str] = []
         with Smtpd(script=relay) as server:
-            self.pipeline = Pipeline(write_config(folder, url=url, port=server.port), NOW)
-            self.pipeline.run()
+            self.pipeline = Pipeline(folder, url, server.port)
+            self.pipeline.run(NOW)
+        self.now = NOW
+        self.ledger = self.pipeline.parts(NOW).ledger
         [self.notice] = [str(row[0]) for row in self.registry.execute("SELECT notice_id FROM token_pipelines.notices")]
 
     def report(self, sample: str = "postfix-refused", **replaced: str) -> Path:
@@ -49,30 +50,38 @@ class House:
         return file
 
     def read(self, *files: Path) -> BounceCounts:
-        return read_bounces(self.pipeline.parts.ledger, files, clock=self.pipeline.parts.clock, tell=self.told.append)
+        return read_bounces(self.ledger, files, clock=lambda: self.now, tell=self.told.append)
 
     def next_day(self, days: int = 1) -> list[str]:
         """Run so many days later; who gets an email."""
-        self.pipeline.now += days * DAY
+        self.now += days * DAY
         with Smtpd() as server:
-            path = write_config(self._folder, url=self.registry._url, port=server.port)  # noqa: SLF001
-            again = Pipeline(path, self.pipeline.now)
-            again.run()
-            again.close()
+            Pipeline(self._folder, self.registry.url, server.port).run(self.now)
         return [accepted.recipient for accepted in server.accepted]
 
     def suppressed(self, address: str = ADA) -> bool:
-        ledger = self.pipeline.parts.ledger
-        return bool(ledger.suppressed([ledger.hash_address(address)]))
+        return bool(self.ledger.suppressed([self.ledger.hash_address(address)]))
+
+    def states(self) -> dict[str, int]:
+        """How many notices the ledger holds in each state."""
+        return dict(self.registry.execute("SELECT state, count(*) FROM token_pipelines.notices GROUP BY state"))
+
+    def steps(self) -> list[tuple[str, str]]:
+        """What was planned for Ada's token and not taken back: tier and state, earliest threshold first."""
+        query = (
+            "SELECT tokens.tier, state FROM token_pipelines.notice_tokens AS tokens"
+            " JOIN token_pipelines.notices USING (notice_id) WHERE NOT released ORDER BY threshold"
+        )
+        return [(tier, state) for tier, state in self.registry.execute(query)]
 
     def close(self) -> None:
-        self.pipeline.close()
+        self.ledger.close()
 
 
 @pytest.fixture
 def house(tmp_path: Path, registry_url: str) -> Iterator[House]:
     made = House(tmp_path, registry_url)
-    assert made.registry.states() == {"sent": 1}
+    assert made.states() == {"sent": 1}
     yield made
     made.close()
 
@@ -84,10 +93,10 @@ def test_bounce_turns_sent_into_failed_and_suppresses(house: House, sample: str)
     """Once: the second reading finds it known."""
     file = house.report(sample)
     assert [house.read(file), house.read(file), house.read(file, file)] == [SUPPRESSED, KNOWN, BounceCounts(2, 2)]
-    assert house.registry.states() == {"failed": 1}
+    assert house.states() == {"failed": 1}
     assert house.suppressed()
     assert house.told == []
-    [entry] = house.pipeline.parts.ledger.history()
+    [entry] = house.ledger.history()
     assert (entry["state"], entry["sent_at"]) == ("failed", None)
     tries = entry["attempts"]
     assert isinstance(tries, list)
@@ -112,7 +121,7 @@ def test_bounce_keeps_no_address(house: House) -> None:
 def test_bounce_carries_the_hash_that_the_notice_was_sent_to(house: House) -> None:
     house.read(house.report(address="somebody.else@example.org"))
     hashes = house.registry.execute("SELECT address_hash FROM token_pipelines.attempts ORDER BY attempt_id")
-    sent_to = house.pipeline.parts.ledger.hash_address(ADA)
+    sent_to = house.ledger.hash_address(ADA)
     assert [bytes(one) for (one,) in hashes] == [sent_to, sent_to]
 
 
@@ -121,18 +130,18 @@ def test_bounce_of_another_kind_suppresses_nobody(house: House, status: str) -> 
     """Given up, so nobody was told; but the address may be well."""
     assert house.read(house.report(status=status)) == RECORDED
     assert not house.suppressed()
-    assert house.registry.states() == {"failed": 1}
+    assert house.states() == {"failed": 1}
 
 
 def test_bounce_delayed_is_only_counted(house: House) -> None:
     assert house.read(house.report("postfix-delayed")) == BounceCounts(read=1, matched=1, delayed=1)
-    assert house.registry.states() == {"sent": 1}
+    assert house.states() == {"sent": 1}
 
 
 def test_bounce_after_delays_ran_out(house: House) -> None:
     files = [house.report("postfix-delayed"), house.report("postfix-gave-up")]
     assert house.read(*files) == BounceCounts(read=2, matched=2, delayed=1, recorded=1)
-    assert house.registry.states() == {"failed": 1}
+    assert house.states() == {"failed": 1}
 
 
 def test_bounce_of_an_address_behind_the_address(house: House) -> None:
@@ -168,7 +177,7 @@ def test_bounce_read_again_does_not_overrule_a_person(house: House) -> None:
     """The operator has taken the address off the list; the report still lies in the mailbox."""
     file = house.report()
     house.read(file)
-    ledger = house.pipeline.parts.ledger
+    ledger = house.ledger
     assert ledger.suppressions.remove([ledger.hash_address(ADA)]) == 1
     assert house.read(file) == KNOWN
     assert not house.suppressed()
@@ -180,17 +189,17 @@ def test_bounce_read_again_does_not_overrule_a_person(house: House) -> None:
 def test_told_again_not_at_the_same_address(house: House) -> None:
     """Neither the day after, nor when the list forgets the address: this threshold is used up at it."""
     house.read(house.report())
-    ledger = house.pipeline.parts.ledger
+    ledger = house.ledger
     ledger.suppressions.remove([ledger.hash_address(ADA)])
     assert house.next_day() == []
-    assert house.registry.thresholds(house.token) == [("week", "failed")]
+    assert house.steps() == [("week", "failed")]
 
 
 def test_told_again_at_another_address(house: House) -> None:
     house.read(house.report())
     house.registry.execute("UPDATE emails SET email = 'ada@example.com'")
     assert house.next_day() == ["ada@example.com"]
-    assert house.registry.thresholds(house.token) == [("week", "sent")]
+    assert house.steps() == [("week", "sent")]
     assert house.next_day() == []
 
 
@@ -206,7 +215,7 @@ def test_told_again_at_another_address_which_bounces_too(house: House) -> None:
     ]
     second = house.report("exim-refused", address="ada@example.com")
     assert house.read(first, second) == BounceCounts(read=2, matched=2, recorded=1, suppressed=1)
-    assert house.registry.states() == {"failed": 2}
+    assert house.states() == {"failed": 2}
     assert house.next_day() == []
 
 
@@ -230,7 +239,7 @@ def test_report_about_no_notice_of_ours(house: House) -> None:
     file = house.report(notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
     assert house.read(file) == BounceCounts(read=1, unmatched=1)
     assert house.told == [f"{file} is a delivery report about no notice of this ledger."]
-    assert house.registry.states() == {"sent": 1}
+    assert house.states() == {"sent": 1}
 
 
 def test_report_with_ids_of_strangers_too(house: House) -> None:
@@ -250,9 +259,9 @@ def test_bounce_of_a_notice_in_doubt(tmp_path: Path, registry_url: str) -> None:
         return Action(drop="after") if stage == "dot" else None
 
     house = House(tmp_path, registry_url, relay=relay)
-    assert house.registry.states() == {"unknown": 1}
+    assert house.states() == {"unknown": 1}
     assert house.read(house.report()) == SUPPRESSED
-    assert house.registry.states() == {"failed": 1}
+    assert house.states() == {"failed": 1}
     assert house.next_day() == []
     house.close()
 
@@ -290,7 +299,7 @@ def test_bounce_of_a_notice_that_was_not_sent(house: House, state: str) -> None:
     """Forged, or a mistake: nothing of it can have come back."""
     house.registry.execute("UPDATE token_pipelines.notices SET sent_at = NULL, state = %s", state)
     assert house.read(house.report()) == KNOWN
-    assert house.registry.states() == {state: 1}
+    assert house.states() == {state: 1}
     assert not house.suppressed()
 
 
@@ -308,7 +317,7 @@ def test_count_bounced(house: House, since: int, expected: tuple[int, int]) -> N
     for state in ("sent", "sent", "failed", "planned", "unknown"):
         house.registry.execute(another, NOW.date(), state, NOW if state == "sent" else None)
     house.read(house.report())
-    bounces = house.pipeline.parts.ledger.bounces
+    bounces = house.ledger.bounces
     assert bounces.count(mode=Mode.LIVE, since=NOW.date() + since * DAY) == expected
     assert bounces.count(mode=Mode.DRY_RUN, since=NOW.date() + since * DAY) == expected
     assert bounces.count(mode=Mode.REDIRECT, since=NOW.date()) == (0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from rehearsal import write_config
+from pipeline import write_config
 
 from token_pipelines.cli import main
 
@@ -37,7 +37,7 @@ def command(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """Run the console script with these arguments and this standard input."""
-    config = write_config(tmp_path, url=database_url, port=1)
+    config = write_config(tmp_path, database_url, 1)
 
     def run(*arguments: object, stdin: bytes = b"") -> Said:
         name, *rest = [str(argument) for argument in arguments]

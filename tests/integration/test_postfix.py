@@ -13,8 +13,8 @@ from pathlib import Path
 from smtpd import Action, Smtpd
 
 import pytest
+from pipeline import Pipeline, Registry
 from postfixd import Postfix, find_postfix
-from rehearsal import Pipeline, Registry, write_config
 
 from token_pipelines.bounces import BounceCounts
 from token_pipelines.cli import cli
@@ -63,14 +63,14 @@ def _refuse(stage: str, argument: str) -> Action | None:
 def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One is told, three come back, in three ways; the ledger knows of each, and the next day tells nobody."""
     registry = Registry(registry_url)
-    people = {address: registry.add_user(address) for address in (KNOWN, UNKNOWN, REFUSED_FAR_AWAY, FULL_FAR_AWAY)}
+    people = {
+        address: registry.user(address, email=address) for address in (KNOWN, UNKNOWN, REFUSED_FAR_AWAY, FULL_FAR_AWAY)
+    }
     for user in people.values():
-        registry.add_token(user, NOW + WEEK)
-    config = write_config(tmp_path, url=registry_url, port=postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
-    pipeline = Pipeline(config, NOW)
-    ledger = pipeline.parts.ledger
-    pipeline.run()
-    assert registry.states() == {"sent": 4}  # it took them all
+        registry.token(user, expires_at=NOW + WEEK)
+    pipeline = Pipeline(tmp_path, registry_url, postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
+    ledger = pipeline.parts(NOW).ledger
+    assert pipeline.run(NOW).numbers == {"sent": 4}  # it took them all
     told = {str(entry["recipient_id"]): entry for entry in ledger.history()}
 
     [delivered] = postfix.wait_for_mail("ada", 1)
@@ -88,7 +88,7 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
         f"bounces+{told[str(people[address])]['notice_id']}@{DOMAIN}" for address in people if address != KNOWN
     }
     for expected in (BounceCounts(read=3, matched=3, recorded=3, suppressed=2), BounceCounts(read=3, matched=3)):
-        arguments = ["bounces", "--config", str(config), str(postfix.maildir("bounces")), "--json"]
+        arguments = ["bounces", "--config", str(pipeline.path), str(postfix.maildir("bounces")), "--json"]
         assert cli.main(arguments, standalone_mode=False) == 0
         said = capsys.readouterr()
         assert (json.loads(said.out), said.err) == (expected.as_object(), "")
@@ -109,9 +109,8 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
         FULL_FAR_AWAY: ("5.2.2", "5.2.2 <address>: over quota"),
     }
 
-    pipeline.now += timedelta(days=1)
-    assert {tier: report.due for tier, report in pipeline.run().items() if report.due} == {}
-    pipeline.close()
+    assert pipeline.run(NOW + timedelta(days=1)).numbers == {}
+    ledger.close()
 
 
 def _last_reply(entry: dict[str, object]) -> tuple[str, str]:

@@ -340,8 +340,8 @@ def test_recipient_put_off_waits_for_a_later_run_alone(registry: Registry, pipel
         assert house.run(NOW + HOUR).numbers == {"sent": 1}
         assert recipients(relay) == ["bob@example.org"]
     (entry,) = house.history(recipient_id=str(people["bob"]))
-    tries = [(attempt["state"], attempt["code"]) for attempt in entry["attempts"]]
-    assert (tries, entry["attempts"][0]["reply"]) == ([("deferred", 450), ("sent", 250)], "4.2.2 full")
+    tries = [(attempt["stage"], attempt["code"]) for attempt in entry["attempts"]]
+    assert (tries, entry["attempts"][0]["reply"]) == ([("rcpt", 450), ("dot", 250)], "4.2.2 full")
 
 
 def test_recipient_put_off_is_tried_again_within_the_run(registry: Registry, pipeline: MakePipeline) -> None:
@@ -407,7 +407,7 @@ def test_answer_lost_after_the_dot_is_sent_again_with_the_same_bytes(
     assert before.message["Message-ID"] == after.message["Message-ID"]
     assert before.data == after.data
     (entry,) = house.history()
-    assert [attempt["state"] for attempt in entry["attempts"]] == ["unknown", "sent"]
+    assert [(attempt["stage"], attempt["code"]) for attempt in entry["attempts"]] == [("dot", None), ("dot", 250)]
 
 
 def test_message_in_doubt_is_sent_at_most_max_attempts_times(registry: Registry, pipeline: MakePipeline) -> None:

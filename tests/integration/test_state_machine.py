@@ -500,6 +500,7 @@ class Story(RuleBasedStateMachine):
             recipient_id=row.recipient_id,
             address=envelope.recipient,
             lines=tuple(lines),
+            again=row.claimed_from == "unknown",
             stalled=self.truth.now - letter.seen.now > STALL,
         )
         self.truth.attempts.append(attempt)
@@ -536,7 +537,7 @@ class Story(RuleBasedStateMachine):
         )
         mine = [a for a in self.truth.attempts[worker.attempts_before :] if a.run_id == worker.run_id]
         worker.attempts_before = len(self.truth.attempts)
-        refused = [a for a in mine if a.answer is not None and a.answer.refuses]
+        refused = [a for a in mine if a.answer is not None and a.answer.refuses and not a.again]
         if len(refused) > REFUSALS_ALLOWED:
             for attempt in refused:
                 attempt.disbelieved = True

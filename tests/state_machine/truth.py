@@ -116,6 +116,7 @@ class Attempt:
     recipient_id: str
     address: str
     lines: tuple[Line, ...]
+    again: bool = False  # an earlier copy is in doubt, so that a refusal of this one decides nothing
     answer: Answer | None = None  # None: on the socket still, or its sender died there
     arrived: bool = False
     interrupted: bool = False  # its sender died, was given up or lost the ledger before it could be recorded

@@ -26,7 +26,7 @@ from token_pipelines.defs.build import JOB, STATE_FOLDER, build_defs
 from token_pipelines.defs.failures import ERROR_KEY, EXIT_STATUS_KEY
 from token_pipelines.errors import ConfigError, FuseTripped, LedgerError
 from token_pipelines.model import rfc3339
-from token_pipelines.parts import Clock
+from token_pipelines.parts import Clock, system_clock
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
@@ -63,6 +63,7 @@ class DayReport:
     reasons: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     worst_exit_status: int = 0
+    interrupted: bool = False
 
     @property
     def exit_status(self) -> int:
@@ -132,7 +133,9 @@ def run_day(
     _refuse_unknown(config, day, tiers, today=config.schedule.today(now))
     definitions = build_defs(config, clock=clock, on_progress=on_progress, pool=None)
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
-    tags = {NOW_TAG: rfc3339(now)} | ({assets.APPROVE_TAG: "true"} if approve else {})
+    tags = {assets.APPROVE_TAG: "true"} if approve else {}
+    if clock is not system_clock:
+        tags[NOW_TAG] = rfc3339(now)  # a rehearsal: its run must not be taken for one of that hour
     with _instance(config) as instance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's own notices of coming changes are not the operator's
         result = definitions.resolve_job_def(JOB).execute_in_process(
@@ -188,22 +191,21 @@ def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
     failure = event.step_failure_data.user_failure_data
     if failure is None:
         error = event.step_failure_data.error
-        if error is None or error.cls_name != DagsterAssetCheckFailedError.__name__:  # the check itself has said why
-            report.failures.append(_unforeseen(event))
+        kind = (error.cls_name if error else None) or "an unknown error"
+        if kind == DagsterAssetCheckFailedError.__name__:  # the check itself has said why
+            return
+        report.interrupted |= kind == DagsterExecutionInterruptedError.__name__
+        report.failures.append(
+            "The run was interrupted; what it had not sent waits for the next run."
+            if report.interrupted
+            else f"{event.step_key} failed by {kind}; the run's log in the Dagster UI has the details."
+        )
         return
     metadata = failure.metadata
     report.failures.append(failure.description or "")
     report.worst_exit_status = max(report.worst_exit_status, int(str(metadata[EXIT_STATUS_KEY].value)))
     if metadata[ERROR_KEY].value == FuseTripped.__name__:
         report.fuse["tripped"] = True
-
-
-def _unforeseen(event: dg.DagsterEvent) -> str:
-    error = event.step_failure_data.error
-    kind = (error.cls_name if error else None) or "an unknown error"
-    if kind == DagsterExecutionInterruptedError.__name__:
-        return "The run was interrupted; what it had not sent waits for the next run."
-    return f"{event.step_key} failed by {kind}; the run's log in the Dagster UI has the details."
 
 
 def _read_numbers(report: DayReport, key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:

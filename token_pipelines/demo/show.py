@@ -32,11 +32,13 @@ def show(path: Path, *, once: bool, port: int) -> int:
         servers = stack.enter_context(environment.serving(path))
         now = system_clock()
         is_new = registry.seed(servers.registry_url, now=now)
-        reports = [_run(servers, back) for back in range(PAST_DAYS if is_new else 0, -1, -1)]
-        for report in reports:
+        for back in range(PAST_DAYS if is_new else 0, -1, -1):
+            report = _run(servers, back)
             for failure in report.failures:
                 console.print(failure)
             terminal.show_report(report)
+            if report.interrupted:
+                return report.exit_status
         received = len(list(servers.inbox.glob("*.eml")))
         index = write_index(servers.inbox)
         console.print(f"\n{received:,} emails lie in {servers.inbox}; look at them at {index.as_uri()}", soft_wrap=True)
@@ -44,7 +46,7 @@ def show(path: Path, *, once: bool, port: int) -> int:
             console.print(f"Ask the ledger: token-pipelines history --config {path}", soft_wrap=True)
         else:
             _serve(stack, servers, path, port)
-    return reports[-1].exit_status
+    return report.exit_status
 
 
 def _run(servers: environment.Servers, days_back: int) -> DayReport:
@@ -58,6 +60,9 @@ def _run(servers: environment.Servers, days_back: int) -> DayReport:
 
 def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int) -> None:
     """Show the UI and the inbox until Ctrl-C or a SIGTERM."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # before the children start: they inherit a signal that is ignored
+        signal.signal(number, lambda *_: ended.set())
     set_environment(servers.config)
     stack.enter_context(environment.overridden({CONFIG_VARIABLE: str(path.absolute())}))
     pages = stack.enter_context(serving.inbox_pages(servers.inbox))
@@ -65,8 +70,5 @@ def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int
     log = servers.config.folder / environment.STATE_FOLDER / "dagster.log"
     address = stack.enter_context(serving.dagster_ui(log, port))
     console.print(f"\nDagster UI: {address}\nInbox:      {pages}\nCtrl-C ends both.", soft_wrap=True)
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    signal.signal(signal.SIGINT, lambda *_: ended.set())
     ended.wait()
     console.print("Ending the servers ...")

@@ -15,13 +15,14 @@ from token_pipelines.ledger.heartbeat import LEASE
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 
+# Of a run that was held for dead only a late 250 counts: any other answer says nothing of what another run has sent since.
 # A try that was answered "not now" does not count: a greylisted notice must not use up what a doubt may be resent.
 _RECORD: Final = """
 recorded AS (
     UPDATE token_pipelines.notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
         sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END,
         attempts = attempts - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
-    WHERE notice_id = :recorded_id AND (claimed_by = :run_id OR state = 'unknown')
+    WHERE notice_id = :recorded_id AND (claimed_by = :run_id OR (:state = 'sent' AND state = 'unknown'))
 ), logged AS (
     INSERT INTO token_pipelines.attempts
         (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
