@@ -10,7 +10,6 @@ import operator
 import os
 import platform
 import sys
-import sysconfig
 import time
 from datetime import UTC, datetime
 
@@ -45,8 +44,7 @@ def main(chosen: list[str]) -> int:
     machine = {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        # A Python built without them, as pyenv builds it by default, takes a third more time.
-        "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+        "compiler": platform.python_compiler(),
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 1),
     }

@@ -1,6 +1,5 @@
 """Rendering, serialising and sending, without source and ledger, against Postfix's own client on the same server."""
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from bench.samples import Writer, relay_config
 from bench.servers import delayed, seconds_of_smtp_source, sink
 from token_pipelines import config
 from token_pipelines.mail.dkim import Signer
+from token_pipelines.mail.senders import senders
 from token_pipelines.mail.transport import Relay
 from token_pipelines.model import State
 
@@ -56,15 +56,13 @@ def figures() -> dict[str, float]:
 
 def _seconds_at_once(port: int, writer: Writer) -> float:
     relay = Relay(relay_config(port, connections=CONNECTIONS))
-    threads = [
-        threading.Thread(target=_send, args=(relay, writer, range(first, MESSAGES, CONNECTIONS)))
-        for first in range(CONNECTIONS)
-    ]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with senders(CONNECTIONS) as threads:
+        work = [
+            threads.submit(_send, relay, writer, range(first, MESSAGES, CONNECTIONS)) for first in range(CONNECTIONS)
+        ]
+    for one in work:
+        one.result()
     return time.perf_counter() - began
 
 

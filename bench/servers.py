@@ -76,25 +76,25 @@ def seconds_of_smtp_source(port: int, *, sessions: int, messages: int, size: int
 @contextmanager
 def delayed(port: int, *, round_trip: float) -> Iterator[int]:
     """A port that leads to another one, with so many seconds of delay for a round trip."""
-    listening: Future[int] = Future()
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=lambda: asyncio.run(_serve(port, round_trip / 2, listening, ended)), name="delay", daemon=True
-    )
+    line: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(
+            lambda reader, writer: _pass_on(reader, writer, port, round_trip / 2), "127.0.0.1", 0
+        )
+        ended = asyncio.Event()
+        line.set_result((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), ended))
+        await ended.wait()  # what is still under way ends with the loop
+        server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="delay", daemon=True)
     thread.start()
+    far, loop, ended = line.result(PATIENCE_S)
     try:
-        yield listening.result(PATIENCE_S)
+        yield far
     finally:
-        ended.set()
+        loop.call_soon_threadsafe(ended.set)
         thread.join(PATIENCE_S)
-
-
-async def _serve(port: int, delay: float, listening: Future[int], ended: threading.Event) -> None:
-    server = await asyncio.start_server(lambda reader, writer: _pass_on(reader, writer, port, delay), "127.0.0.1", 0)
-    listening.set_result(server.sockets[0].getsockname()[1])
-    while not ended.is_set():
-        await asyncio.sleep(0.05)
-    server.close()  # what is still under way ends with the loop
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, delay: float) -> None:

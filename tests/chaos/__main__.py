@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -30,8 +31,12 @@ def main() -> int:
     path = arguments.out / f"{settings.seed}.json"
     path.write_text(json.dumps(result.as_json(), indent=2) + "\n")
     _say("\n".join(table(result)))
-    _say(f"\nwritten to {path}; the workers' logs are in {result.folder}")
-    return 1 if result.verdict.failures else 0
+    _say(f"\nwritten to {path}")
+    if result.verdict.failures:
+        _say(f"the workers' logs are in {result.folder}")
+        return 1
+    shutil.rmtree(result.folder)
+    return 0
 
 
 def table(result: Result) -> list[str]:

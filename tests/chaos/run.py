@@ -30,7 +30,7 @@ import trustme
 import yaml
 from chaos import registry
 from chaos.relay import Mood
-from chaos.verdict import Arrival, AttemptRow, Crash, Evidence, NoticeRow, Verdict, judge
+from chaos.verdict import Arrival, AttemptRow, Crash, Evidence, Freeze, NoticeRow, Verdict, judge
 from chaos.worker import Order, work
 
 from token_pipelines import shipped
@@ -45,6 +45,7 @@ GREY_PERCENT: Final = 10
 RIVAL_PERCENT: Final = 35  # of the time between two blows there are two workers
 EARLY_PERCENT: Final = 30  # of the kills hit a worker soon after its start, wherever it is
 EARLY_SECONDS: Final = 1.5
+FROZEN_SECONDS: Final = 2.5
 LATEST_BLOW: Final = 0.9  # of the recipients told: what comes later might find nobody at work
 MAX_ATTEMPTS: Final = 3
 CLEAN_RUNS: Final = 8
@@ -165,6 +166,7 @@ class _Storm:
         self._accepted_before = 0
         self._faults: list[str] = []
         self._crashes: list[Crash] = []
+        self._freezes: list[Freeze] = []
         self._kills: Counter[str] = Counter()
         self._ended = folder / "ended"
         self._ended.touch()
@@ -202,7 +204,7 @@ class _Storm:
             notices=list(self._notices()),
             attempts=list(self._attempts()),
             kills=self._kills["kill"] + self._kills["early kill"],
-            freezes=self._kills["freeze"],
+            freezes=self._freezes,
             crashes=self._crashes,
             faults=self._faults,
             after_the_end=self._mood.accepted - told_by_now,
@@ -256,20 +258,27 @@ class _Storm:
         else:
             pause = time.monotonic() + blow.pause
             self._tend_until(lambda: time.monotonic() > pause and self._workers)
-            worker = self._rng.choice(self._workers)
+        match blow.kind:
+            case "postgres":
+                self._crash_postgres()
+            case "freeze":
+                self._freeze(self._rng.choice(self._workers))
+            case _:
+                self._kill(worker if blow.kind == "early kill" else None)
         self._kills[blow.kind] += 1
-        self._say(f"{self._mood.accepted:5} accepted: {blow.kind}, {len(self._workers)} at work")
-        if blow.kind == "postgres":
-            self._crash_postgres()
-        elif blow.kind == "freeze":
-            self._freeze(worker)
-        else:
-            self._kill(worker)
+        self._say(f"{self._mood.accepted:5} accepted: {blow.kind}, {len(self._workers)} left at work")
 
-    def _kill(self, worker: Worker) -> None:
-        """SIGKILL. Half of the deaths are known to the orchestrator, of the others only the lease tells."""
-        worker.process.kill()
-        worker.process.join()
+    def _kill(self, worker: Worker | None) -> None:
+        """SIGKILL to this one, or to any if it has ended by itself. Of half of the deaths only the lease tells."""
+        while True:
+            if worker is None or worker not in self._workers:
+                self._tend_until(lambda: self._workers)
+                worker = self._rng.choice(self._workers)
+            worker.process.kill()
+            worker.process.join()
+            if worker.process.exitcode == -signal.SIGKILL:
+                break
+            self._bury()
         self._workers.remove(worker)
         if self._rng.random() < 0.5:
             self._know_ended(worker)
@@ -280,9 +289,10 @@ class _Storm:
         """A worker that is held for dead and is not: it stops, its lease lapses, another takes over, it goes on."""
         _signal(worker, signal.SIGSTOP)
         self._lapse(worker)
-        until = time.monotonic() + 4
+        until = time.monotonic() + FROZEN_SECONDS
         self._wanted = 2
         self._tend_until(lambda: time.monotonic() > until)
+        self._freezes.append(Freeze(run_id=worker.order.run_id, thawed_at=datetime.now(UTC)))
         _signal(worker, signal.SIGCONT)
 
     def _crash_postgres(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from chaos.__main__ import table
 from chaos.registry import Population
 from chaos.run import Settings, unleash
-from chaos.verdict import Arrival, AttemptRow, Crash, Evidence, NoticeRow, Verdict, judge
+from chaos.verdict import Arrival, AttemptRow, Crash, Evidence, Freeze, NoticeRow, Verdict, judge
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -91,11 +91,12 @@ def test_verdict_holds_for_a_doubt_after_a_mark_that_postgres_lost() -> None:
     assert (verdict.failures, duplicates(verdict)) == ([], (1, {"mark lost by Postgres, then unknown": 1}))
 
 
-def test_verdict_holds_for_a_copy_from_a_run_that_was_held_for_dead() -> None:
-    """It was marked and then slept: the ledger's doubt is older than the first copy."""
-    dead = [replace(attempt("1", "unknown", -1), stage=None), attempt("1", "sent", 0, queued=0)]
-    attempts = [*dead, replace(attempt("1", "sent", 5, queued=5), run_id="other"), attempt("2", "sent", queued=0)]
-    verdict = judge(evidence(arrivals=TWICE, attempts=attempts, freezes=1))
+@pytest.mark.parametrize("thawed", [-0.5, 4])
+def test_verdict_holds_for_a_copy_from_a_run_that_was_held_for_dead(thawed: float) -> None:
+    """It had marked the notice and then slept: the doubt is older than both copies, of which one is its own."""
+    attempts = [replace(attempt("1", "unknown", -1), stage=None), *FORGOTTEN]
+    freeze = Freeze(run_id="run", thawed_at=NOON + seconds(thawed))
+    verdict = judge(evidence(arrivals=TWICE, attempts=attempts, freezes=[freeze]))
     assert (verdict.failures, duplicates(verdict)) == ([], (1, {"unknown": 1}))
 
 
@@ -128,6 +129,10 @@ def test_verdict_holds_for_a_refusal_for_good() -> None:
                 crashes=[Crash(at=NOON + seconds(0.5), senders=1)],
             ),
             "sent again, and the ledger has no doubt",  # the mark was not lost
+        ),
+        (
+            evidence(arrivals=TWICE, attempts=[attempt("1", "unknown", -1), *FORGOTTEN]),
+            "sent again, and the ledger has no doubt",  # the doubt was over
         ),
         (
             evidence(arrivals=TWICE, attempts=[attempt("1", "unknown", 6), *FORGOTTEN]),

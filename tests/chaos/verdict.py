@@ -12,7 +12,7 @@ MARKS_LOST = timedelta(seconds=1)
 """How far back a crash of Postgres may reach: three times wal_writer_delay is 0.6 s, and the walwriter may be late."""
 
 IN_FLIGHT = timedelta(seconds=8)
-"""How long after the crash a message that was marked before it may still be accepted: it may have to reconnect."""
+"""How long after a crash, or a sleep, a message that was marked before it may be accepted: it may have to reconnect."""
 
 
 UNKNOWN = "unknown"
@@ -65,6 +65,14 @@ class Crash:
     senders: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """A run was held for dead and was not: it went on at this instant, with what it had marked before."""
+
+    run_id: str
+    thawed_at: datetime
+
+
 @dataclass(kw_only=True)
 class Evidence:
     """Everything that the verdict is made from."""
@@ -76,7 +84,7 @@ class Evidence:
     notices: list[NoticeRow]
     attempts: list[AttemptRow]
     kills: int = 0
-    freezes: int = 0
+    freezes: list[Freeze] = field(default_factory=list)
     crashes: list[Crash] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # what a worker died of, if not of a kill
     after_the_end: int = 0  # accepted in one more run, when nothing waited
@@ -154,7 +162,7 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     for attempt in evidence.attempts:
         if attempt.state == "unknown":
             doubts[attempt.notice_id].append(attempt)
-    recorded = {attempt.queue_id: attempt.run_id for attempt in evidence.attempts}
+    recorded = {attempt.queue_id for attempt in evidence.attempts}
     copies: dict[str, list[Arrival]] = defaultdict(list)
     for arrival in sorted(evidence.arrivals, key=lambda arrival: arrival.at):
         copies[arrival.message_id].append(arrival)
@@ -163,14 +171,7 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
         notice_id = notices.get(message_id, "")
         for first, second in pairwise(arrivals):
             crash = None if first.queue_id in recorded else _crash_that_lost(first, evidence.crashes)
-            run_id = recorded.get(first.queue_id)
-            doubted = any(
-                first.at <= doubt.at <= second.at
-                or (doubt.at < first.at and doubt.stage is None and doubt.run_id == run_id)
-                for doubt in doubts[
-                    notice_id
-                ]  # one from before the first copy: its sender was held for dead and was not
-            )
+            doubted = any(_explains(doubt, first, second, evidence.freezes) for doubt in doubts[notice_id])
             cause = _cause(doubted=doubted, same=first.digest == second.digest, lost=crash is not None)
             found[cause].append(message_id)
             if crash is not None and cause != UNKNOWN:
@@ -183,7 +184,7 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     verdict.fail("sent again, and the ledger has no doubt of the first", found[UNEXPLAINED])
     verdict.fail("sent again after a doubt, with other bytes", found[CHANGED])
     verdict.bound_of = {
-        "connections x kills": evidence.connections * (evidence.kills + evidence.freezes),
+        "connections x kills": evidence.connections * (evidence.kills + len(evidence.freezes)),
         "no answer after the dot": sum(a.state == "unknown" and a.stage == "dot" for a in evidence.attempts),
         "connections x senders at a Postgres kill": sum(evidence.connections * c.senders for c in evidence.crashes),
         "accepted in the second before a Postgres kill": sum(
@@ -194,6 +195,14 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     verdict.bound = sum(verdict.bound_of.values())
     if verdict.duplicates > verdict.bound:
         verdict.failures.append(f"{verdict.duplicates} duplicates, over the bound of {verdict.bound}")
+
+
+def _explains(doubt: AttemptRow, first: Arrival, second: Arrival, freezes: Iterable[Freeze]) -> bool:
+    """Whether this doubt is why there is a second copy: it came between the two, or one of them is a sleeper's."""
+    if first.at <= doubt.at <= second.at:
+        return True
+    awake = [freeze.thawed_at for freeze in freezes if freeze.run_id == doubt.run_id and doubt.at < first.at]
+    return any(thawed <= copy.at <= thawed + IN_FLIGHT for thawed in awake for copy in (first, second))
 
 
 def _cause(*, doubted: bool, same: bool, lost: bool) -> str:

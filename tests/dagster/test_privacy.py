@@ -16,14 +16,15 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 DOMAIN = "planted-addresses.example"
-ADDRESSES = {name: f"planted.{name}@{DOMAIN}" for name in ("ada", "bob", "eve", "mallory")}
+LOCAL_PART = "planted-o'"
+ADDRESSES = {name: f"{LOCAL_PART}{name}@{DOMAIN}" for name in ("ada", "bob", "eve", "mallory")}
 SECRET = "planted-token-secret-8231"
 SMTP_PASSWORD = "planted-smtp-password-5512"
 DATABASE_PASSWORD = "planted-database-password-9907"
 PERSON = "Planted Person-Name"
 TOKEN_NAME = "planted-token-name"
 
-PLANTED = [DOMAIN, *ADDRESSES.values(), SECRET, SMTP_PASSWORD, DATABASE_PASSWORD, PERSON, TOKEN_NAME]
+PLANTED = [DOMAIN, LOCAL_PART, *ADDRESSES.values(), SECRET, SMTP_PASSWORD, DATABASE_PASSWORD, PERSON, TOKEN_NAME]
 RUN = ("run", "--now", "2026-11-20T09:00:00Z")
 
 

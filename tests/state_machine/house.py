@@ -49,7 +49,7 @@ DELETE FROM emails
 """
 
 ROWS: LiteralString = """
-SELECT notices.notice_id::text, mode, tier, recipient_id, state, claimed_by, claimed_from, message_id, attempts,
+SELECT notices.notice_id::text, mode, tier, planned_at, recipient_id, state, claimed_by, claimed_from, message_id, attempts,
     coalesce(jsonb_agg(jsonb_build_array(token_id, extract(epoch FROM expires_at) * 1000000,
         extract(epoch FROM threshold) * 1000000, released)) FILTER (WHERE token_id IS NOT NULL), '[]') AS lines
 FROM token_pipelines.notices
@@ -88,6 +88,7 @@ class Row:
     notice_id: str
     mode: Mode
     tier: str
+    planned_at: datetime
     recipient_id: str
     state: str
     claimed_by: str | None
@@ -208,6 +209,10 @@ class House:
                 [person.recipient_id, person.address, person.verified],
             )
 
+    def lift_suppressions(self) -> None:
+        """An operator takes every address off the list."""
+        self.connection.execute("DELETE FROM token_pipelines.suppressions")
+
     def silence(self, run_id: str) -> None:
         """A run has not been heard of for longer than its lease."""
         self.connection.execute(
@@ -221,6 +226,7 @@ class House:
                 notice_id=row.notice_id,
                 mode=Mode(row.mode),
                 tier=row.tier,
+                planned_at=row.planned_at,
                 recipient_id=row.recipient_id,
                 state=row.state,
                 claimed_by=row.claimed_by,

@@ -3,15 +3,16 @@
 import hmac
 import logging
 import secrets as random_bytes
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import pandas as pd
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine.interfaces import ExceptionContext
 
@@ -57,14 +58,11 @@ class Ledger:
                 "application_name": APPLICATION_NAME,
             },
         )
-        event.listen(self._engine, "handle_error", self._translate)
+        event.listen(self._engine, "handle_error", partial(_translate, self.url))
+        # Who forgets to close us leaves no connection open. The engine must not know us, or this would keep us alive.
+        weakref.finalize(self, self._engine.dispose)
         self.bounces = Bounces(self._engine)
         self.suppressions = Suppressions(self._engine)
-
-    def _translate(self, context: ExceptionContext) -> None:
-        error = context.original_exception
-        if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-            raise LedgerError(explain(error, self.url, KEY)) from None
 
     @property
     def engine(self) -> Engine:
@@ -172,6 +170,12 @@ class Ledger:
             fresh = {"name": ADDRESS_KEY, "value": random_bytes.token_bytes(ADDRESS_KEY_BYTES)}
             connection.execute(insert(secrets).values(fresh).on_conflict_do_nothing())
             return bytes(_secret(connection, ADDRESS_KEY))
+
+
+def _translate(url: URL, context: ExceptionContext) -> None:
+    error = context.original_exception
+    if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
+        raise LedgerError(explain(error, url, KEY)) from None
 
 
 def _secret(connection: Connection, name: str) -> bytes:

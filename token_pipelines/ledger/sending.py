@@ -15,7 +15,7 @@ from token_pipelines.ledger.heartbeat import LEASE
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 
-# Of a run that was held for dead only a late 250 counts: any other answer says nothing of what another run has sent since.
+# Of a run that was held for dead only a late 250 counts: another answer says nothing of what others have sent since.
 # A try that was answered "not now" does not count: a greylisted notice must not use up what a doubt may be resent.
 _RECORD: Final = """
 recorded AS (

@@ -105,7 +105,7 @@ class Serialiser:
             self._from,
             f"To: {address}",  # never the recipient's name: it is user input, and greets in the body
             unstructured("Subject", clean(content.subject, _SUBJECT_LIMIT)),
-            f"Date: {format_datetime(at.astimezone(UTC))}",
+            f"Date: {_date(at.astimezone(UTC).replace(microsecond=0))}",
             f"Message-ID: {message_id}",
             *self._fixed,
             *self._one_click(recipient),
@@ -137,6 +137,9 @@ class Serialiser:
         local, domain = self._bounces
         return f"{local}+{match[1]}@{domain}", match[1]
 
+
+_date = lru_cache(maxsize=64)(format_datetime)
+"""Hundreds of messages leave in the same second."""
 
 _head = lru_cache(maxsize=64)(quoted_printable)
 """An HTML part's head is half of it, and the same for everyone with the same subject. It holds nobody's name."""

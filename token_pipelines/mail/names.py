@@ -35,8 +35,8 @@ def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME)
     ``stand_in`` when nothing is left. Such a character may be a letter with up to eight marks, or a flag.
     """
     text = text or ""
-    if text.isascii() and text.isprintable():
-        line = " ".join(text[:_READ_AT_MOST].split())
+    line = " ".join(text[:_READ_AT_MOST].split())
+    if line.isascii() and line.isprintable():  # most are
         return (line if len(line) <= limit else _cut(list(line), limit)) or stand_in
     kept: list[str] = []
     marks = piled_up = 0
