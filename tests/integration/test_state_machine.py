@@ -455,7 +455,11 @@ class Story(RuleBasedStateMachine):
         self.snapshots[worker.job.day] = snapshot
         if set(worker.job.tiers) != {tier.name for tier in worker.setting.tiers}:
             return
-        over = self.truth.now - max(tier.before or tier.within - tier.lead for tier in worker.setting.tiers) - 2 * DAY
+        over = (
+            self.truth.now
+            - max(tier.before or (tier.within or DAY) - tier.lead for tier in worker.setting.tiers)
+            - 2 * DAY
+        )
         waiting = Counter(
             row.recipient_id
             for row in self.house.rows()
@@ -486,7 +490,7 @@ class Story(RuleBasedStateMachine):
         for facts in letter.tokens:
             threshold = thresholds.get((facts.token_id, to_micros(facts.expires_at)))
             if threshold is None:
-                self._expect(False, f"{about}: token {facts.token_id} was not planned with this expiry")
+                self._expect(threshold is not None, f"{about}: token {facts.token_id} was not planned with this expiry")
                 continue
             key = Key(facts.token_id, row.recipient_id, facts.expires_at)
             lines.append(Line(key, datetime(1970, 1, 1, tzinfo=UTC) + threshold * MICRO))
@@ -518,7 +522,7 @@ class Story(RuleBasedStateMachine):
         token = seen.tokens.get(line.key.token_id)
         person = seen.people.get(line.key.recipient_id)
         if token is None or person is None:
-            self._expect(False, f"{about} is gone")
+            self._expect(token is not None and person is not None, f"{about} is gone")
             return
         self._expect(not token.revoked, f"{about} is revoked")
         self._expect(token.expires_at == line.key.expires_at, f"{about} was renewed")
@@ -576,7 +580,7 @@ class Story(RuleBasedStateMachine):
         for row in rows:
             if row.mode is not setting.mode or row.state != "unknown" or setting.on_unknown == "hold":
                 continue
-            lines = {line for line in _lines(row)}
+            lines = set(_lines(row))
             if row.attempts < MAX_ATTEMPTS and row.tier in names and lines <= owed:
                 assert any(a.message_id == row.message_id for a in tried), f"{row} is in doubt and was not sent again"
 
@@ -627,7 +631,9 @@ class Story(RuleBasedStateMachine):
         for tier in last.setting.tiers:
             for token in last.tokens.values():
                 threshold = token.expires_at - tier.lead
-                if tier.before is None or not last.at < threshold <= now or self.truth.tokens.get(token.token_id) != token:
+                if tier.before is None or not last.at < threshold <= now:
+                    continue
+                if self.truth.tokens.get(token.token_id) != token:
                     continue
                 if token.expires_at - token.created_at <= tier.before:
                     continue
@@ -715,9 +721,7 @@ def _lines(row: Row) -> Iterator[Line]:
 
 
 @pytest.fixture
-def house(
-    registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[House]:
+def house(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """Give the databases and the parts; heartbeats stand still, as the stories' clock does."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", NEVER_S)
     monkeypatch.setattr(tally, "REFUSALS_ALLOWED", REFUSALS_ALLOWED)
@@ -733,7 +737,7 @@ def house(
 @pytest.mark.timeout(300 + EXAMPLES * SECONDS_AN_EXAMPLE)
 def test_nothing_is_lost_and_nothing_is_told_twice(house: House) -> None:
     run_state_machine_as_test(
-        lambda: Story(house),
+        lambda: Story(house),  # type: ignore[arg-type] # any callable that makes a machine will do
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,

@@ -49,7 +49,8 @@ DELETE FROM emails
 """
 
 ROWS: LiteralString = """
-SELECT notices.notice_id::text, mode, tier, planned_at, recipient_id, state, claimed_by, claimed_from, message_id, attempts,
+SELECT notices.notice_id::text, mode, tier, planned_at, recipient_id, state, claimed_by, claimed_from, message_id,
+    attempts,
     coalesce(jsonb_agg(jsonb_build_array(token_id, extract(epoch FROM expires_at) * 1000000,
         extract(epoch FROM threshold) * 1000000, released)) FILTER (WHERE token_id IS NOT NULL), '[]') AS lines
 FROM token_pipelines.notices
@@ -110,7 +111,12 @@ class House:
             {
                 "source": {"url": url, "query": "teams.sql"},
                 "ledger": {"url": url},
-                "schedule": {"at": RUN_AT.strftime("%H:%M"), "timezone": ZONE.key, "start_date": "2026-01-01", "grace": GRACE},
+                "schedule": {
+                    "at": RUN_AT.strftime("%H:%M"),
+                    "timezone": ZONE.key,
+                    "start_date": "2026-01-01",
+                    "grace": GRACE,
+                },
                 "tiers": [{"name": "any", "before": "1d"}],
                 "email": {
                     "from": "Registry <noreply@example.org>",
@@ -123,7 +129,7 @@ class House:
                 "delivery": {"max_attempts": MAX_ATTEMPTS, "retry_pauses": ["0s"]},
             }
         )
-        config._path = folder / "token_pipelines.yaml"
+        config._path = folder / "token_pipelines.yaml"  # noqa: SLF001 -- no file was read
         self._parts = assemble(config, lambda: datetime.now(UTC))
         self._parts = replace(self._parts, source=KeptOpen(config.source, folder))
         self._parts.ledger.migrate()
@@ -216,11 +222,13 @@ class House:
     def silence(self, run_id: str) -> None:
         """A run has not been heard of for longer than its lease."""
         self.connection.execute(
-            "UPDATE token_pipelines.runs SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE run_id = %s", [run_id]
+            "UPDATE token_pipelines.runs SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE run_id = %s",
+            [run_id],
         )
 
     def rows(self) -> list[Row]:
         """Every notice in the ledger, oldest first."""
+        found: list[Any] = self.connection.execute(ROWS).fetchall()
         return [
             Row(
                 notice_id=row.notice_id,
@@ -235,5 +243,5 @@ class House:
                 attempts=row.attempts,
                 lines=[(line[0], int(line[1]), int(line[2]), line[3]) for line in row.lines],
             )
-            for row in self.connection.execute(ROWS)
+            for row in found
         ]

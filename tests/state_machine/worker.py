@@ -200,9 +200,7 @@ class Worker:
             snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
         with parts.ledger.alive(self.run_id):
             try:
-                shares = plan(
-                    parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve
-                )
+                shares = plan(parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve)
             except FuseTripped:
                 self.wire.fuse_tripped(self)
                 raise

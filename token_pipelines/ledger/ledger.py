@@ -81,7 +81,7 @@ class Ledger:
     def planning(self, *, run_id: str, mode: Mode) -> Iterator[Planning]:
         """One planning transaction, alone: nobody plans or claims while it lasts. Commits when the block ends well."""
         with self._engine.begin() as connection:
-            # The connection may have sent before, without waiting for the disk; a plan, with its Message-IDs, must last.
+            # The connection may have sent before, without waiting for the disk; a plan and its Message-IDs must last.
             connection.execute(text("SET LOCAL synchronous_commit = on"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLANNING_LOCK})
             yield Planning(connection, run_id=run_id, mode=mode)
