@@ -19,7 +19,7 @@ from token_pipelines.parts import Parts
 from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
 
 LEFTOVER_MARGIN: Final = timedelta(days=2)
-"""Added to the longest tier when asking since when a notice may still wait: time zones and late runs."""
+"""Added to the longest tier when asking since when a notice may still wait: how far ahead a run looks."""
 
 NOTICE_COLUMNS: Final = ["notice_id", "recipient_id", "reason"]
 """A tier's share of the day: one row per notice; ``reason`` where the recipient cannot be told, else null."""
@@ -132,10 +132,10 @@ def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFram
     return bool(changed)
 
 
-def leftovers_since(parts: Parts, now: datetime) -> date:
-    """The earliest day of which a notice may still wait: older ones belong to tiers that are long over."""
+def leftovers_since(parts: Parts, now: datetime) -> datetime:
+    """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""
     spans = [tier.before or (tier.after or timedelta()) + (tier.within or timedelta()) for tier in parts.policy.tiers]
-    return (now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN).date()
+    return now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN
 
 
 def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pandas as pd
 
 from token_pipelines.mail.addresses import valid_address
-from token_pipelines.model import RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
+from token_pipelines.model import MICROSECOND, RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
 from token_pipelines.parts import Parts
-from token_pipelines.policy import no_history
+from token_pipelines.policy import Window, no_history
 
 _DROPPING: Final = {Reason.REVOKED, Reason.REPLACED, *RECIPIENT_REASONS}
 
@@ -51,17 +51,43 @@ def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Lett
     )
     decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
     rows = {(str(row.token_id), str(row.recipient_id)): row for row in decided.itertuples(index=False)}
-    letters = [_letter(notice, rows, now) for notice in notices]
+    told = _Told.read(parts, notices)
+    letters = [_letter(notice, rows, told, now) for notice in notices]
     return _without_suppressed(parts, letters)
 
 
-def _letter(notice: Notice, rows: dict[tuple[str, str], Any], now: datetime) -> Letter:
+@dataclass(frozen=True)
+class _Told:
+    """What was told since a notice was planned: by a notice that was more urgent, or elsewhere, says the operator."""
+
+    latest: dict[tuple[str, str, datetime], datetime]
+    before: datetime | None
+
+    @classmethod
+    def read(cls, parts: Parts, notices: Sequence[Notice]) -> Self:
+        mode = parts.config.delivery.mode
+        lines = [token for notice in notices for token in notice.tokens]
+        expiries = [token.expires_at for token in lines]
+        window = Window(expires_after=min(expiries), expires_before=max(expiries) + MICROSECOND)
+        history = parts.ledger.told(window, mode, {token.token_id for token in lines}).dropna(subset="told")
+        keys = zip(history["token_id"], history["recipient_id"], history["expires_at"], strict=True)
+        return cls(dict(zip(keys, history["told"], strict=True)), parts.ledger.told_before(mode))
+
+    def reason(self, token: DueToken, recipient_id: str) -> Reason | None:
+        """Why this token's threshold is not told any more."""
+        if self.before is not None and token.threshold < self.before:
+            return Reason.ALREADY_NOTIFIED
+        latest = self.latest.get((token.token_id, recipient_id, token.expires_at), token.threshold)
+        return Reason.SUPERSEDED if latest > token.threshold else None
+
+
+def _letter(notice: Notice, rows: dict[tuple[str, str], Any], told: _Told, now: datetime) -> Letter:
     kept: list[TokenFacts] = []
     dropped: dict[str, Reason] = {}
     recipient: Recipient | None = None
     for token in notice.tokens:
         row = rows.get((token.token_id, notice.recipient_id))
-        reason = _drop(token, row, now)
+        reason = _drop(token, row, now) or told.reason(token, notice.recipient_id)
         if reason is None:
             recipient = recipient or _recipient(row)
             kept.append(_facts(row))

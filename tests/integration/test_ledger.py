@@ -25,7 +25,7 @@ from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 TODAY = NOW.date()
 DAY = timedelta(days=1)
-SINCE = TODAY - timedelta(days=40)
+SINCE = NOW - timedelta(days=40)
 TIERS = ("expired", "day", "week", "month")  # most urgent first
 LEADS = {"expired": timedelta(), "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
 EXPIRY = NOW + 12 * timedelta(hours=1) + timedelta(microseconds=123_457)
@@ -563,10 +563,12 @@ def test_claim_leaves_what_is_not_waiting(ledger: Ledger, sending: OpenSending) 
 
 
 def test_waiting_is_oldest_first_and_of_one_tier(ledger: Ledger, sending: OpenSending) -> None:
-    old = plan(ledger, due(("1", "7", "day"), ("2", "8", "week")), day=TODAY - 40 * DAY)
-    forgotten = plan(ledger, due(("3", "9", "day")), day=TODAY - 41 * DAY)
+    """The day is a label: what was planned lately for a day long past waits as well."""
+    old = plan(ledger, due(("1", "7", "day"), ("2", "8", "week")), day=TODAY - 400 * DAY)
+    forgotten = plan(ledger, due(("3", "9", "day")))
     query(
-        ledger, "UPDATE token_pipelines.notices SET planned_at = planned_at - interval '1 day' WHERE recipient_id = '8'"
+        ledger,
+        "UPDATE token_pipelines.notices SET planned_at = planned_at - interval '41 days' WHERE recipient_id = '9'",
     )
     new = plan(ledger, due(("4", "10", "day")), day=TODAY)
     query(

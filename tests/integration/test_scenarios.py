@@ -557,3 +557,14 @@ def test_tier_that_is_renamed_or_added_repeats_nothing(registry: Registry, pipel
         assert pipeline(relay).run(NOW).sent == 1
         assert pipeline(relay, tiers=tiers).run(NOW + HOUR).numbers == {}
         assert pipeline(relay, tiers=[*tiers, {"name": "five", "before": "5d"}]).run(NOW + HOUR).sent == 1
+
+
+def test_what_waits_for_a_tier_that_is_dropped_is_closed(
+    registry: Registry, pipeline: MakePipeline, nobody: int
+) -> None:
+    registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 6 * DAY)
+    pipeline(nobody).run(NOW)
+    with Smtpd() as relay:
+        house = pipeline(relay, tiers=[{"name": "soon", "before": "2d"}])
+        assert house.run(NOW + HOUR).numbers == {}
+    assert [(entry["tier"], entry["state"]) for entry in house.history()] == [("week", "withdrawn")]

@@ -576,12 +576,12 @@ class Story(RuleBasedStateMachine):
             just_tried = any(other.key == line.key for attempt in tried for other in attempt.lines)
             assert just_tried or self._refused(line, address, setting.mode), f"nobody was told of {line}"
         owed = {line for line, _ in debts}
-        names = {tier.name for tier in setting.tiers}
         for row in rows:
             if row.mode is not setting.mode or row.state != "unknown" or setting.on_unknown == "hold":
                 continue
             lines = set(_lines(row))
-            if row.attempts < MAX_ATTEMPTS and row.tier in names and lines <= owed:
+            told = any(a.message_id != row.message_id for line in lines for a in self.truth.told(line, setting.mode))
+            if row.attempts < MAX_ATTEMPTS and lines <= owed and not told:
                 assert any(a.message_id == row.message_id for a in tried), f"{row} is in doubt and was not sent again"
 
     def _not_yet_known_dead(self) -> set[str]:
@@ -745,3 +745,83 @@ def test_nothing_is_lost_and_nothing_is_told_twice(house: House) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+A_WEEK: Final = ((7, timedelta(0)), 90 * DAY, frozenset({"1"}))
+
+
+def test_a_plan_for_a_day_long_past_is_sent(house: House) -> None:
+    """A day is a label. Leftovers were once looked for by it, and such a notice waited for ever."""
+    story = _story(house)
+    story.run_day(script=[Answer.TROUBLE], days_back=45, approve=False)
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.TROUBLE, Answer.SENT]
+
+
+def test_a_run_that_was_held_for_dead_does_not_free_what_another_has_sent(house: House) -> None:
+    """Skipping once freed the tokens without asking whose the notice was by then: told twice."""
+    story = _story(house)
+    story.start(tier=0, place=("reading", 1), script=[])
+    story.give_up_a_living(index=0, by_lease=True)
+    story.run_day(script=[], days_back=0, approve=False)
+    story.revoke_or_undo(0)
+    story.go_on_to_the_end(index=0, script=[])
+    story.revoke_or_undo(0)
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.SENT]
+
+
+@pytest.mark.parametrize("transaction", [1, 2, 3])
+def test_a_run_that_dies_while_it_skips_uses_nothing_up(house: House, transaction: int) -> None:
+    """The notice was once skipped in one transaction and its tokens were freed in the next."""
+    story = _story(house)
+    story.run_and_die(place=("reading", 1), script=[], noticed="orchestrator")
+    story.revoke_or_undo(0)
+    story.start(tier=0, place=("reading", 1), script=[])
+    story.go_on(index=0, place=("transaction", transaction), script=[])
+    story.kill(index=0, noticed="orchestrator")
+    story.revoke_or_undo(0)
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.SENT]
+
+
+def test_what_is_marked_as_told_is_not_sent_although_it_waits(house: House) -> None:
+    """A ledger restored from a backup holds notices that waited then and have been sent since."""
+    story = _story(house)
+    story.run_day(script=[Answer.TROUBLE], days_back=0, approve=False)
+    story.time_passes(pause=DAY)
+    story.mark_notified(timedelta(0))
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.TROUBLE]
+
+
+def test_a_notice_in_doubt_is_sent_again_after_its_tier_was_renamed(house: House) -> None:
+    """It once belonged to a tier that nobody ran any more."""
+    story = _story(house)
+    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL], days_back=0, approve=False)
+    story.change_tiers(LADDERS[2])
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.LOST_BEFORE_ARRIVAL, Answer.SENT]
+
+
+def test_a_notice_in_doubt_is_not_sent_again_after_a_more_urgent_one(house: House) -> None:
+    """Not even when the more urgent tier is gone since: resolving once asked the present tiers only."""
+    story = _story(house)
+    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL], days_back=0, approve=False)
+    story.time_passes(pause=6 * DAY)
+    story.run_day(script=[], days_back=0, approve=False)
+    story.change_tiers(LADDERS[3])
+    story.run_day(script=[], days_back=0, approve=False)
+    assert _end(story) == [Answer.LOST_BEFORE_ARRIVAL, Answer.SENT]
+
+
+def _story(house: House) -> Story:
+    story = Story(house)
+    story.begin(tokens=[A_WEEK])
+    return story
+
+
+def _end(story: Story) -> list[Answer | None]:
+    """Check everything once more; what became of each message."""
+    story.teardown()
+    return [attempt.answer for attempt in story.truth.attempts]

@@ -193,22 +193,21 @@ class Worker:
     def _work(self) -> None:
         """The day's job in the order of `defs.assets`: a tier that fails does not stop the next."""
         parts, job = self.parts, self.job
-        snapshot = job.snapshot
-        if snapshot is None:
-            with parts.ledger.alive(self.run_id):
-                frames = list(examine(parts, day=job.day, examination=Examination()))
-            snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
         with parts.ledger.alive(self.run_id):
+            snapshot = job.snapshot
+            if snapshot is None:
+                frames = list(examine(parts, day=job.day, examination=Examination()))
+                snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
             try:
                 shares = plan(parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve)
             except FuseTripped:
                 self.wire.fuse_tripped(self)
                 raise
             self.wire.planned(self, shares, snapshot)
-        self.attempts_before = len(self.wire.truth.attempts)
-        for tier in parts.policy.tiers:
-            if tier.name in job.tiers:
-                self._send(tier.name)
+            self.attempts_before = len(self.wire.truth.attempts)
+            for tier in parts.policy.tiers:
+                if tier.name in job.tiers:
+                    self._send(tier.name)
 
     def _send(self, tier: str) -> None:
         trouble = None

@@ -117,10 +117,13 @@ class Ledger:
                 except LedgerError as error:
                     log.warning("What this run had claimed is free in %s. %s", LEASE, error)
 
-    def told(self, window: Window, mode: Mode) -> pd.DataFrame:
-        """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS. Takes no lock."""
+    def told(self, window: Window, mode: Mode, token_ids: Collection[str] | None = None) -> pd.DataFrame:
+        """What was told and refused, for expiries in the window, of these tokens where ids are given. Takes no lock.
+
+        Columns policy.HISTORY_COLUMNS.
+        """
         with self._engine.connect() as connection:
-            return Planning(connection, run_id="", mode=mode).told(window)
+            return Planning(connection, run_id="", mode=mode).told(window, token_ids)
 
     def told_before(self, mode: Mode) -> datetime | None:
         """The instant before which every threshold counts as told, as `mark_notified` was told. Takes no lock."""

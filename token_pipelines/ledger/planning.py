@@ -72,8 +72,11 @@ class Planning:
         self._run_id = run_id
         self._mode = mode.in_ledger
 
-    def told(self, window: Window) -> pd.DataFrame:
-        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""
+    def told(self, window: Window, token_ids: Collection[str] | None = None) -> pd.DataFrame:
+        """What was told and refused for expiries in the window, of these tokens only where ids are given.
+
+        Columns policy.HISTORY_COLUMNS.
+        """
         tokens, outcome = notice_tokens.c, notices.c.state
         query = (
             select(
@@ -89,6 +92,8 @@ class Planning:
             .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
             .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
         )
+        if token_ids is not None:
+            query = query.where(tokens.token_id == func.any(list(token_ids)))
         return self._frame(query, HISTORY_COLUMNS) if self._exists() else no_history()
 
     def _exists(self) -> bool:
@@ -139,14 +144,14 @@ class Planning:
         trips = update(fuse_trips).where(fuse_trips.c.approved_at.is_(None), fuse_trips.c.mode == self._mode)
         self._connection.execute(trips.values(approved_at=at))
 
-    def draft(self, due: pd.DataFrame, *, tiers: Collection[str], since: date) -> Plan:
+    def draft(self, due: pd.DataFrame, *, tiers: Collection[str], since: datetime) -> Plan:
         """Group due tokens into notices and compare them with what waits already. Writes nothing.
 
         Args:
             due: one row per (token, recipient) that is due: token_id, recipient_id, expires_at, threshold and
                 tier, a categorical whose categories go from most to least urgent.
             tiers: plan only the notices whose tier is one of these.
-            since: no notice planned on an earlier day can still wait.
+            since: no notice planned earlier can still wait.
         """
         urgency = due["tier"].cat.codes.groupby(due["recipient_id"]).transform("min")
         lines = due.assign(
@@ -163,7 +168,7 @@ class Planning:
         ids = pd.Series([str(uuid.uuid4()) for _ in recipients], index=recipients, dtype="str")
         return Plan(new=new.assign(notice_id=new["recipient_id"].map(ids)), withdrawn=withdrawn, kept=kept)
 
-    def _waiting(self, since: date) -> pd.DataFrame:
+    def _waiting(self, since: datetime) -> pd.DataFrame:
         """Every line that waits, one row per token of a waiting notice."""
         query = (
             select(
@@ -175,7 +180,7 @@ class Planning:
                 notice_tokens.c.threshold,
             )
             .join(notice_tokens, notice_tokens.c.notice_id == notices.c.notice_id)
-            .where(notices.c.mode == self._mode, notices.c.day >= since, notices.c.state.in_(WAITING))
+            .where(notices.c.mode == self._mode, notices.c.planned_at >= since, notices.c.state.in_(WAITING))
             .where(~notice_tokens.c.released)
         )
         columns = dict.fromkeys(["notice_id", "recipient_id", "tier", "token_id"], "str")
@@ -204,16 +209,22 @@ class Planning:
         fresh = new.loc[~new["notice_id"].isin(empty), ["notice_id", "recipient_id", "notice_tier"]]
         return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
 
-    def close_tiers_other_than(self, configured: Collection[str], since: date) -> int:
-        """Withdraw what waits for tiers that are no longer configured. Returns how many notices that were."""
-        query = select(notices.c.notice_id).where(
+    def close_tiers_other_than(self, configured: Sequence[str], since: datetime) -> int:
+        """Withdraw what waits for tiers that are no longer configured. Returns how many notices that were.
+
+        What is in doubt keeps its tokens and its Message-ID, and passes to the last of the configured tiers: somebody
+        must send it again, and the email says the true remaining time whatever its tier is called.
+        """
+        orphaned = (
             notices.c.mode == self._mode,
-            notices.c.day >= since,
-            notices.c.state.in_(WAITING),
+            notices.c.planned_at >= since,
             notices.c.tier.not_in(configured),
         )
+        query = select(notices.c.notice_id).where(*orphaned, notices.c.state.in_(WAITING))
         orphans = [str(notice_id) for notice_id in self._connection.scalars(query)]
         self.withdraw(orphans)
+        in_doubt = update(notices).where(*orphaned, notices.c.state == State.UNKNOWN)
+        self._connection.execute(in_doubt.values(tier=configured[-1]))
         return len(orphans)
 
     def withdraw(self, notice_ids: Collection[str]) -> None:

@@ -6,7 +6,7 @@ outcome: one commit a message. What a killed run leaves in doubt is therefore wh
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
@@ -112,11 +112,11 @@ class Sending:
         in_doubt = and_(notices.c.state == State.UNKNOWN, notices.c.attempts < max_attempts)
         return or_(notices.c.state.in_(WAITING), in_doubt) if resend else notices.c.state.in_(WAITING)
 
-    def waiting(self, tier: str, *, since: date, resend: bool, max_attempts: int) -> list[str]:
-        """Ids of the notices of this tier that may be claimed, of any day since ``since``, oldest first."""
+    def waiting(self, tier: str, *, since: datetime, resend: bool, max_attempts: int) -> list[str]:
+        """Ids of the notices of this tier that may be claimed, of any day, planned since ``since``, oldest first."""
         query = (
             select(notices.c.notice_id)
-            .where(notices.c.mode == self._mode, notices.c.tier == tier, notices.c.day >= since)
+            .where(notices.c.mode == self._mode, notices.c.tier == tier, notices.c.planned_at >= since)
             .where(self._claimable(resend=resend, max_attempts=max_attempts))
             .order_by(notices.c.planned_at, notices.c.notice_id)
         )
@@ -200,22 +200,32 @@ class Sending:
 
     def skip(self, notice: Notice, reason: Reason) -> None:
         """Nothing is left to say in this notice. One in doubt stays so: it may have been delivered."""
-        skipped = {"state": State.SKIPPED, "reason": reason}
-        if notice.claimed_from is State.UNKNOWN:
-            skipped = {"state": State.UNKNOWN, "reason": reason}
-        mine = (notices.c.notice_id == notice.notice_id, notices.c.claimed_by == self._run_id)
-        self._execute(update(notices).where(*mine).values(**skipped, claimed_by=None, claimed_from=None))
+        state = State.UNKNOWN if notice.claimed_from is State.UNKNOWN else State.SKIPPED
+        skipped = {"state": state, "reason": reason, "claimed_by": None, "claimed_from": None}
+        mine = notices.c.notice_id == notice.notice_id
+        # In one transaction: skipped without its tokens freed, a notice would use them up for ever.
+        with self._engine.begin() as connection:
+            self._drop(connection, notice, dict.fromkeys((token.token_id for token in notice.tokens), reason))
+            connection.execute(update(notices).where(mine, notices.c.claimed_by == self._run_id).values(skipped))
         self._claimed.discard(notice.notice_id)
-        self.drop(notice, dict.fromkeys((token.token_id for token in notice.tokens), reason))
 
     def drop(self, notice: Notice, reasons: dict[str, Reason]) -> None:
         """Take tokens out of a notice, each for a reason, so that they can be planned again."""
+        with self._engine.begin() as connection:
+            self._drop(connection, notice, reasons)
+
+    def _drop(self, connection: Connection, notice: Notice, reasons: dict[str, Reason]) -> None:
+        """Free tokens of a notice, if it is still ours: another run may have sent it since we were held for dead."""
         if notice.claimed_from is State.UNKNOWN:
             return
-        with self._engine.begin() as connection:
-            for token_id, reason in reasons.items():
-                line = (notice_tokens.c.notice_id == notice.notice_id, notice_tokens.c.token_id == token_id)
-                connection.execute(update(notice_tokens).where(*line).values(released=True, reason=reason))
+        mine = select(notices.c.notice_id).where(
+            notices.c.notice_id == notice.notice_id, notices.c.claimed_by == self._run_id
+        )
+        if connection.execute(mine.with_for_update()).first() is None:
+            return
+        for token_id, reason in reasons.items():
+            line = (notice_tokens.c.notice_id == notice.notice_id, notice_tokens.c.token_id == token_id)
+            connection.execute(update(notice_tokens).where(*line).values(released=True, reason=reason))
 
 
 def _with_tokens(connection: Connection, claimed: Collection[Any]) -> list[Notice]:

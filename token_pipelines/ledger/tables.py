@@ -70,6 +70,7 @@ notices = Table(
     CheckConstraint("state <> 'skipped' OR reason IS NOT NULL", name="skipped_for_a_reason"),
     # No index on the state: it changes three times a message, and without one these updates stay in the page.
     Index("notices_by_day", "day"),
+    Index("notices_by_planning", "planned_at"),  # the day is a label: a backfilled one may be long past
     Index("notices_by_recipient", "recipient_id"),
 )
 

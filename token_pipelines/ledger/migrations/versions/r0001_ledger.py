@@ -58,6 +58,9 @@ STATEMENTS = (
     CREATE INDEX notices_by_day ON token_pipelines.notices (day)
     """,
     """
+    CREATE INDEX notices_by_planning ON token_pipelines.notices (planned_at)
+    """,
+    """
     CREATE INDEX notices_by_recipient ON token_pipelines.notices (recipient_id)
     """,
     """
