@@ -24,9 +24,16 @@ def system_clock() -> datetime:
 
 
 def clock_starting_at(now: datetime) -> Clock:
-    """A clock that shows ``now`` at this moment and goes on from there: for rehearsals."""
-    started = time.monotonic()
-    return lambda: now + timedelta(seconds=time.monotonic() - started)
+    """A clock that shows ``now`` when it is first read and goes on from there: for rehearsals."""
+    first_read: list[float] = []
+
+    def clock() -> datetime:
+        if not first_read:
+            first_read.append(time.monotonic())
+            return now
+        return now + timedelta(seconds=time.monotonic() - first_read[0])
+
+    return clock
 
 
 @dataclass(frozen=True, kw_only=True)
