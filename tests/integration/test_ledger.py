@@ -790,11 +790,12 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
                 on_socket,
             }
             assert not dead.record_and_mark(None, planned, NOW), "its claim was taken over: it may not send"
-            assert not dead.record_and_mark(record(on_socket, SENT), deferred, NOW)
-            assert states(ledger)[on_socket] == ("claimed", None, "run-2", "unknown"), (
-                "nor write over the other's claim"
-            )
+            assert not dead.record_and_mark(record(doubted, REFUSED), deferred, NOW)
+            assert states(ledger)[doubted] == ("claimed", None, "run-2", "unknown"), "nor write over the other's claim"
             assert states(ledger)[planned] == ("claimed", None, "run-2", "planned")
+            assert not dead.record_and_mark(record(on_socket, SENT), deferred, NOW)
+            assert states(ledger)[on_socket] == ("sent", None, None, None), "save for what it knows to have arrived"
+            assert not sender.record_and_mark(None, on_socket, NOW), "so that nobody sends it again"
 
 
 def test_answer_that_comes_after_a_run_was_held_for_dead_still_counts(ledger: Ledger, sending: OpenSending) -> None:

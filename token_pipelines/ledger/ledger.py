@@ -22,6 +22,7 @@ from token_pipelines.ledger import schema
 from token_pipelines.ledger.bounces import Bounces
 from token_pipelines.ledger.heartbeat import LEASE, heartbeat, lapsed
 from token_pipelines.ledger.history import read_history
+from token_pipelines.ledger.marks import KEY
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10
 APPLICATION_NAME: Final = "token-pipelines ledger"
-KEY: Final = "ledger.url"
 
 PLANNING_LOCK: Final = 0x746F6B656E32
 """Advisory lock ("token2" in ASCII): planning takes it alone, claiming shares it."""
@@ -112,6 +112,7 @@ class Ledger:
             try:
                 yield sending
             finally:
+                sending.close()
                 try:
                     sending.give_back()
                 except LedgerError as error:

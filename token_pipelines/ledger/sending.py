@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from token_pipelines.ledger.heartbeat import LEASE
+from token_pipelines.ledger.marks import Marks, Statement, Value
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 
@@ -21,12 +22,15 @@ _RECORD: Final = """
 recorded AS (
     UPDATE token_pipelines.notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
         sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END,
-        attempts = attempts - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
-    WHERE notice_id = :recorded_id AND (claimed_by = :run_id OR (:state = 'sent' AND state = 'unknown'))
+        attempts = attempts
+            - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
+    WHERE notice_id = :recorded_id
+        AND (claimed_by = :run_id OR (:state = 'sent' AND (state = 'unknown' OR claimed_from = 'unknown')))
 ), logged AS (
     INSERT INTO token_pipelines.attempts
         (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
-    VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply, :queue_id, :address_hash)
+    VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply,
+        :queue_id, :address_hash)
 )
 """
 _MARK: Final = """
@@ -37,9 +41,12 @@ marked AS (
     RETURNING notice_id
 )
 """
-_RECORD_ONLY: Final = text(f"WITH {_RECORD} SELECT 1")
-_MARK_ONLY: Final = text(f"WITH {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
-_RECORD_AND_MARK: Final = text(f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
+_RECORD_ONLY: Final = Statement.named("record", f"WITH {_RECORD} SELECT 1")
+_MARK_ONLY: Final = Statement.named("mark", f"WITH {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
+_RECORD_AND_MARK: Final = Statement.named(
+    "record_and_mark",
+    f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked",  # noqa: S608 -- constants only
+)
 
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
@@ -81,9 +88,13 @@ class Sending:
         self._engine = engine
         self._run_id = run_id
         self._mode = mode
-        self._durable = durable
+        self._marks = Marks(engine, durable=durable)
         self._claim_lock = claim_lock
         self._claimed: set[str] = set()
+
+    def close(self) -> None:
+        """Give the connections back that the marks were made on."""
+        self._marks.close()
 
     def give_back(self) -> None:
         """What was claimed and not tried waits again; what was on a socket, without an answer kept, is in doubt."""
@@ -149,27 +160,18 @@ class Sending:
         Returns:
             False if the claim is no longer ours: somebody held us for dead. Then do not send.
         """
-        parameters = {"notice_id": notice_id, "run_id": self._run_id, "now": now}
+        values: dict[str, Value] = {"notice_id": notice_id, "run_id": self._run_id, "now": now}
         statement = _MARK_ONLY
         if record is not None:
-            parameters |= self._recorded(record)
+            values |= self._recorded(record)
             statement = _RECORD_AND_MARK
-        with self._marking() as connection:
-            return bool(connection.scalar(statement, parameters))
+        return bool(self._marks.count(statement, values))
 
     def record(self, record: Record) -> None:
         """Keep an outcome."""
-        with self._marking() as connection:
-            connection.execute(_RECORD_ONLY, self._recorded(record) | {"run_id": self._run_id})
+        self._marks.count(_RECORD_ONLY, self._recorded(record) | {"run_id": self._run_id})
 
-    def _marking(self) -> Connection:
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        if not self._durable and not connection.info.get("asynchronous"):
-            connection.execute(text("SET synchronous_commit = off"))
-            connection.info["asynchronous"] = True
-        return connection
-
-    def _recorded(self, record: Record) -> dict[str, object]:
+    def _recorded(self, record: Record) -> dict[str, Value]:
         self._claimed.discard(record.notice_id)
         outcome = record.outcome
         return {
