@@ -27,7 +27,7 @@ from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, secrets, suppressions
-from token_pipelines.model import Mode
+from token_pipelines.model import TOLD, Mode
 from token_pipelines.policy import Window
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,16 @@ PLANNING_LOCK: Final = 0x746F6B656E32
 
 ADDRESS_KEY: Final = "address_key"
 ADDRESS_KEY_BYTES: Final = 32
+
+
+_OUTDONE: Final = text(f"""
+SELECT mine.notice_id, mine.token_id
+FROM token_pipelines.notice_tokens AS mine
+JOIN token_pipelines.notice_tokens AS other USING (token_id, recipient_id, expires_at, mode)
+JOIN token_pipelines.notices AS notice ON notice.notice_id = other.notice_id
+WHERE mine.notice_id = ANY(:ids) AND NOT mine.released AND NOT other.released
+    AND other.threshold > mine.threshold AND notice.state IN ({", ".join(f"'{state}'" for state in TOLD)})
+""")  # noqa: S608 -- constants only
 
 
 class Ledger:
@@ -118,13 +128,15 @@ class Ledger:
                 except LedgerError as error:
                     log.warning("What this run had claimed is free in %s. %s", LEASE, error)
 
-    def told(self, window: Window, mode: Mode, token_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """What was told and refused, for expiries in the window, of these tokens where ids are given. Takes no lock.
-
-        Columns policy.HISTORY_COLUMNS.
-        """
+    def told(self, window: Window, mode: Mode) -> pd.DataFrame:
+        """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS. Takes no lock."""
         with self._engine.connect() as connection:
-            return Planning(connection, run_id="", mode=mode).told(window, token_ids)
+            return Planning(connection, run_id="", mode=mode).told(window)
+
+    def outdone(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
+        """Lines of these notices, as (notice_id, token_id), of which a later threshold has been told by another."""
+        with self._engine.connect() as connection:
+            return {(str(row[0]), row[1]) for row in connection.execute(_OUTDONE, {"ids": list(notice_ids)})}
 
     def told_before(self, mode: Mode) -> datetime | None:
         """The instant before which every threshold counts as told, as `mark_notified` was told. Takes no lock."""

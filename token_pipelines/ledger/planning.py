@@ -72,11 +72,8 @@ class Planning:
         self._run_id = run_id
         self._mode = mode.in_ledger
 
-    def told(self, window: Window, token_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """What was told and refused for expiries in the window, of these tokens only where ids are given.
-
-        Columns policy.HISTORY_COLUMNS.
-        """
+    def told(self, window: Window) -> pd.DataFrame:
+        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""
         tokens, outcome = notice_tokens.c, notices.c.state
         query = (
             select(
@@ -92,8 +89,6 @@ class Planning:
             .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
             .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
         )
-        if token_ids is not None:
-            query = query.where(tokens.token_id == func.any(list(token_ids)))
         return self._frame(query, HISTORY_COLUMNS) if self._exists() else no_history()
 
     def _exists(self) -> bool:

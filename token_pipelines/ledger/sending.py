@@ -48,6 +48,15 @@ _RECORD_AND_MARK: Final = Statement.named(
     f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked",  # noqa: S608 -- constants only
 )
 
+_CLAIMED: Final = (
+    "notice_id",
+    "recipient_id",
+    "tier",
+    "message_id",
+    "claimed_from",
+    "attempts",
+    "first_tried_at",
+)
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
     OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
@@ -149,9 +158,9 @@ class Sending:
                 update(notices)
                 .where(notices.c.notice_id == free.c.notice_id)
                 .values(state=State.CLAIMED, claimed_by=self._run_id, claimed_from=notices.c.state)
-                .returning(*notices.c)
+                .returning(*(notices.c[name] for name in _CLAIMED))
             ).all()
-            self._claimed.update(str(row.notice_id) for row in claimed)
+            self._claimed.update(row[0] for row in claimed)
             return _with_tokens(connection, claimed)
 
     def record_and_mark(self, record: Record | None, notice_id: str, now: datetime) -> bool:
@@ -231,26 +240,27 @@ class Sending:
 
 
 def _with_tokens(connection: Connection, claimed: Collection[Any]) -> list[Notice]:
+    """The notices of rows of _CLAIMED, with their tokens."""
+    lines = notice_tokens.c
     query = (
-        select(notice_tokens)
-        .where(notice_tokens.c.notice_id == func.any([row.notice_id for row in claimed]), ~notice_tokens.c.released)
-        .order_by(notice_tokens.c.expires_at, notice_tokens.c.token_id)
+        select(lines.notice_id, lines.token_id, lines.expires_at, lines.threshold, lines.tier)
+        .where(lines.notice_id == func.any([row[0] for row in claimed]), ~lines.released)
+        .order_by(lines.expires_at, lines.token_id)
     )
-    tokens: dict[str, list[DueToken]] = {row.notice_id: [] for row in claimed}
-    for line in connection.execute(query):
-        tokens[line.notice_id].append(
-            DueToken(token_id=line.token_id, expires_at=line.expires_at, threshold=line.threshold, tier=line.tier)
-        )
+    tokens: dict[str, list[DueToken]] = {row[0]: [] for row in claimed}
+    for notice_id, token_id, expires_at, threshold, tier in connection.execute(query):
+        due = DueToken(token_id=token_id, expires_at=expires_at, threshold=threshold, tier=tier)
+        tokens[notice_id].append(due)
     return [
         Notice(
-            notice_id=row.notice_id,
-            recipient_id=row.recipient_id,
-            tier=row.tier,
-            message_id=row.message_id,
-            claimed_from=State(row.claimed_from),
-            attempts=row.attempts,
-            first_tried_at=row.first_tried_at if row.claimed_from == State.UNKNOWN else None,
-            tokens=tuple(tokens[row.notice_id]),
+            notice_id=notice_id,
+            recipient_id=recipient_id,
+            tier=tier,
+            message_id=message_id,
+            claimed_from=State(claimed_from),
+            attempts=attempts,
+            first_tried_at=first_tried_at if claimed_from == State.UNKNOWN else None,
+            tokens=tuple(tokens[notice_id]),
         )
-        for row in claimed
+        for notice_id, recipient_id, tier, message_id, claimed_from, attempts, first_tried_at in claimed
     ]
