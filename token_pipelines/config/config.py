@@ -1,0 +1,71 @@
+"""One pipeline's whole configuration, put together from its sections and checked as a whole."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, PrivateAttr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Smtp, Source, TierConfig
+from token_pipelines.model import Tier
+
+DEFAULT_PATH = Path("token_pipelines.yaml")
+ENV_PREFIX = "TOKEN_PIPELINES__"
+
+
+class Config(BaseSettings):
+    """The whole configuration, checked. ``folder`` is where its file lies."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    source: Source
+    ledger: Ledger
+    schedule: Schedule
+    tiers: tuple[TierConfig, ...] = Field(min_length=1)
+    email: Email
+    dkim: Dkim | None = None
+    smtp: Smtp = Smtp()
+    delivery: Delivery = Delivery()
+
+    _path: Path = PrivateAttr(default_factory=DEFAULT_PATH.absolute)
+
+    @property
+    def path(self) -> Path:
+        """The file that this was read from."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """The folder to which relative paths in the file are relative."""
+        return self._path.parent
+
+    @property
+    def tier_ladder(self) -> tuple[Tier, ...]:
+        """The tiers, most urgent first."""
+        tiers = (Tier(name=t.name, before=t.before, after=t.after, within=t.within) for t in self.tiers)
+        return tuple(sorted(tiers, key=lambda tier: tier.lead))
+
+    @model_validator(mode="after")
+    def _distinct_tiers(self) -> Self:
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) < len(names):
+            msg = "tiers: two tiers have the same name; each needs its own"
+            raise ValueError(msg)
+        leads = [tier.lead for tier in self.tier_ladder]
+        if len(set(leads)) < len(leads):
+            msg = "tiers: two tiers begin at the same instant; drop one of them"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 -- pydantic-settings' hook: the environment comes before the file
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
