@@ -16,7 +16,7 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.parts import Parts
-from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
+from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
 
 LEFTOVER_MARGIN: Final = timedelta(days=2)
 """Added to the longest tier when asking since when a notice may still wait: how far ahead a run looks."""
@@ -134,8 +134,7 @@ def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFram
 
 def leftovers_since(parts: Parts, now: datetime) -> datetime:
     """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""
-    spans = [tier.before or (tier.after or timedelta()) + (tier.within or timedelta()) for tier in parts.policy.tiers]
-    return now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN
+    return now - max(tier.span for tier in parts.policy.tiers) - parts.policy.grace - LEFTOVER_MARGIN
 
 
 def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
@@ -160,7 +159,7 @@ def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
     """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
     blocked = blocked[~blocked["recipient_id"].isin(planned["recipient_id"])]
-    first = blocked.assign(urgency=blocked["tier"].cat.codes).sort_values("urgency", kind="stable")
+    first = blocked.assign(urgency=urgency(blocked)).sort_values("urgency", kind="stable")
     rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
     return rows.assign(notice_id=None)
 

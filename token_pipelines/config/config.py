@@ -44,8 +44,8 @@ class Config(BaseSettings):
     @property
     def tier_ladder(self) -> tuple[Tier, ...]:
         """The tiers, most urgent first."""
-        tiers = (Tier(name=t.name, before=t.before, after=t.after, within=t.within) for t in self.tiers)
-        return tuple(sorted(tiers, key=lambda tier: tier.lead))
+        tiers = (Tier(**dict(tier)) for tier in self.tiers)
+        return tuple(sorted(tiers, key=lambda tier: tier.place))
 
     @model_validator(mode="after")
     def _distinct_tiers(self) -> Self:
@@ -53,8 +53,8 @@ class Config(BaseSettings):
         if len(set(names)) < len(names):
             msg = "tiers: two tiers have the same name; each needs its own"
             raise ValueError(msg)
-        leads = [tier.lead for tier in self.tier_ladder]
-        if len(set(leads)) < len(leads):
+        places = [tier.place for tier in self.tier_ladder]
+        if len(set(places)) < len(places):
             msg = "tiers: two tiers begin at the same instant; drop one of them"
             raise ValueError(msg)
         return self

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, func, select, text, update
 
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
+from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 
@@ -153,9 +153,10 @@ class Planning:
             tiers: plan only the notices whose tier is one of these.
             since: no notice planned earlier can still wait.
         """
-        urgency = due["tier"].cat.codes.groupby(due["recipient_id"]).transform("min")
+        tiers_by_urgency = due["tier"].cat.categories
+        most_urgent = urgency(due).groupby(due["recipient_id"]).transform("min") % max(len(tiers_by_urgency), 1)
         lines = due.assign(
-            notice_tier=pd.Categorical.from_codes(urgency, due["tier"].cat.categories).astype("str"),
+            notice_tier=pd.Categorical.from_codes(most_urgent, tiers_by_urgency).astype("str"),
             token_tier=due["tier"].astype("str"),
         )
         lines = lines[lines["notice_tier"].isin(list(tiers))]
