@@ -10,14 +10,17 @@ from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Sched
 from token_pipelines.model import Tier
 
 DEFAULT_PATH = Path("token_pipelines.yaml")
-ENV_PREFIX = "TOKEN_PIPELINES__"
+LEVELS = "__"
+ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
+PIPELINES = "pipelines"
+"""The key below which a file holds several pipelines by name."""
 
 
 class Config(BaseSettings):
-    """The whole configuration, checked. ``folder`` is where its file lies."""
+    """One pipeline's whole configuration, checked. ``folder`` is where its file lies."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_nested_delimiter=LEVELS, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     source: Source
@@ -30,6 +33,17 @@ class Config(BaseSettings):
     delivery: Delivery = Delivery()
 
     _path: Path = PrivateAttr(default_factory=DEFAULT_PATH.absolute)
+    _name: str | None = PrivateAttr(default=None)
+
+    @property
+    def name(self) -> str | None:
+        """The pipeline's name; None when the file holds a single one."""
+        return self._name
+
+    @property
+    def option(self) -> str:
+        """What a command needs besides --config to work on this pipeline, to be told in a cure."""
+        return f" --pipeline {self._name}" if self._name else ""
 
     @property
     def path(self) -> Path:
@@ -60,12 +74,12 @@ class Config(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(  # noqa: D102 -- pydantic-settings' hook: the environment comes before the file
+    def settings_customise_sources(  # noqa: D102 -- pydantic-settings' hook: `reading` lays the environment over the file
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        return (init_settings,)
