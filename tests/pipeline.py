@@ -156,7 +156,7 @@ class Pipeline:
 
     def history(self, **by: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- what Ledger.history takes
         """What the ledger says."""
-        with closing(Ledger(self.config.ledger.url.get_secret_value())) as ledger:
+        with closing(Ledger.of(self.config)) as ledger:
             ledger.migrate()
             return list(ledger.history(**by))
 

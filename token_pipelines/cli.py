@@ -87,7 +87,7 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
     from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415
 
     with opened_config(path) as config:
-        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger = Ledger.of(config)
         ledger.migrate()
         entries = ledger.history(day=day, token_id=token_id, recipient_id=recipient_id)
         if as_json:
@@ -108,7 +108,7 @@ def mark_notified(path: Path, before: datetime) -> int:
     from token_pipelines.parts import system_clock  # noqa: PLC0415
 
     with opened_config(path) as config:
-        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger = Ledger.of(config)
         ledger.migrate()
         ledger.mark_notified(before, mode=config.delivery.mode, at=system_clock())
         ledger.close()
