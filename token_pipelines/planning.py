@@ -92,7 +92,7 @@ def plan(
     with parts.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
         if approve:
             ledger.approve_trips(now)
-        _hold_while_tripped(ledger.open_trip())
+        _hold_while_tripped(parts, ledger.open_trip())
         decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
         if _free_changed_addresses(parts, ledger, decided):
             decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
@@ -108,7 +108,7 @@ def plan(
             planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
     if not fits and delivery.mode is not Mode.DRY_RUN:
         trip_fuse(parts, day=day, run_id=run_id, new=draft.size)
-        _hold_while_tripped((day, draft.size, delivery.max_notices))
+        _hold_while_tripped(parts, (day, draft.size, delivery.max_notices))
     return _by_tier(planned, _unreachable(decided, planned), tiers)
 
 
@@ -144,13 +144,13 @@ def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
         parts.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=parts.clock())
 
 
-def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:
+def _hold_while_tripped(parts: Parts, trip: tuple[date, int, int] | None) -> None:
     if trip is not None:
         day, new, limit = trip
         msg = (
             f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; "
-            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines run "
-            "--approve-volume) or mend the source."
+            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines "
+            f"run{parts.config.option} --approve-volume) or mend the source."
         )
         raise FuseTripped(msg)
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG, explain, parse_postgres
+from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.bounces import Bounces
@@ -196,6 +196,12 @@ class Ledger:
 
 def _translate(url: URL, context: ExceptionContext) -> None:
     error = context.original_exception
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        msg = (
+            f"The database of {KEY} ({place(url)}) lacks the ledger's tables; run `token-pipelines run` once: it makes "
+            "them."
+        )
+        raise LedgerError(msg) from None
     if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
         raise LedgerError(explain(error, url, KEY)) from None
 
