@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pandas as pd
 import psycopg
@@ -108,19 +108,28 @@ class Day:
 class Pipeline:
     """A config in a folder of its own, and its parts. Each run opens its connections and closes them all."""
 
+    name: str | None = None
+    _runs = 0
+    _now = NOW
+    _parts: Parts | None = None
+
     def __init__(
         self, folder: Path, url: str, port: int, *, ledger_url: str | None = None, **sections: dict[str, Any]
     ) -> None:
         """``sections`` change keys of the config's sections; ``port`` is the relay's on loopback."""
         self.path = write_config(folder, url, port, ledger_url=ledger_url, **sections)
-        self._runs = 0
-        self._now = NOW
-        self._parts: Parts | None = None
+
+    @classmethod
+    def named(cls, path: Path, name: str) -> Self:
+        """One of the several pipelines of a config that is written already."""
+        one = cls.__new__(cls)
+        one.path, one.name = path, name
+        return one
 
     @property
     def config(self) -> Config:
         """The config, read anew."""
-        return load(self.path)
+        return load(self.path, self.name)
 
     def parts(self, now: datetime) -> Parts:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
@@ -156,7 +165,7 @@ class Pipeline:
 
     def history(self, **by: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- what Ledger.history takes
         """What the ledger says."""
-        with closing(Ledger(self.config.ledger.url.get_secret_value())) as ledger:
+        with closing(Ledger.of(self.config)) as ledger:
             ledger.migrate()
             return list(ledger.history(**by))
 

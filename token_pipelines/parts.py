@@ -67,7 +67,7 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
             only_recipients=delivery.only_recipients,
         ),
         source=Source(config.source, config.folder),
-        ledger=Ledger(config.ledger.url.get_secret_value(), connections=config.smtp.connections),
+        ledger=Ledger.of(config),
         renderer=Renderer(config.folder / config.email.templates, config.email),
         serialiser=Serialiser(config.email, Signer(config.dkim, config.folder) if config.dkim else None),
         relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),

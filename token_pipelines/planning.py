@@ -16,7 +16,7 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.parts import Parts
-from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
+from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
 
 LEFTOVER_MARGIN: Final = timedelta(days=2)
 """Added to the longest tier when asking since when a notice may still wait: how far ahead a run looks."""
@@ -92,7 +92,7 @@ def plan(
     with parts.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
         if approve:
             ledger.approve_trips(now)
-        _hold_while_tripped(ledger.open_trip())
+        _hold_while_tripped(parts, ledger.open_trip())
         decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
         if _free_changed_addresses(parts, ledger, decided):
             decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
@@ -108,7 +108,7 @@ def plan(
             planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
     if not fits and delivery.mode is not Mode.DRY_RUN:
         trip_fuse(parts, day=day, run_id=run_id, new=draft.size)
-        _hold_while_tripped((day, draft.size, delivery.max_notices))
+        _hold_while_tripped(parts, (day, draft.size, delivery.max_notices))
     return _by_tier(planned, _unreachable(decided, planned), tiers)
 
 
@@ -134,8 +134,7 @@ def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFram
 
 def leftovers_since(parts: Parts, now: datetime) -> datetime:
     """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""
-    spans = [tier.before or (tier.after or timedelta()) + (tier.within or timedelta()) for tier in parts.policy.tiers]
-    return now - max(spans) - parts.policy.grace - LEFTOVER_MARGIN
+    return now - max(tier.span for tier in parts.policy.tiers) - parts.policy.grace - LEFTOVER_MARGIN
 
 
 def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
@@ -145,13 +144,13 @@ def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
         parts.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=parts.clock())
 
 
-def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:
+def _hold_while_tripped(parts: Parts, trip: tuple[date, int, int] | None) -> None:
     if trip is not None:
         day, new, limit = trip
         msg = (
             f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; "
-            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines run "
-            "--approve-volume) or mend the source."
+            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines "
+            f"run{parts.config.option} --approve-volume) or mend the source."
         )
         raise FuseTripped(msg)
 
@@ -160,7 +159,7 @@ def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
     """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
     blocked = blocked[~blocked["recipient_id"].isin(planned["recipient_id"])]
-    first = blocked.assign(urgency=blocked["tier"].cat.codes).sort_values("urgency", kind="stable")
+    first = blocked.assign(urgency=urgency(blocked)).sort_values("urgency", kind="stable")
     rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
     return rows.assign(notice_id=None)
 

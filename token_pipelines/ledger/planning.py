@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, func, select, text, update
 
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
+from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 
@@ -23,8 +23,7 @@ _NOTICE_FIELDS: Final = [
 ]  # fmt: skip
 _TOKEN_FIELDS: Final = ["notice_id", "token_id", "recipient_id", "expires_at", "threshold", "mode", "token_tier"]
 _COPY_NOTICES: Final = (
-    "COPY token_pipelines.notices"
-    " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at) FROM STDIN"
+    "COPY notices (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at) FROM STDIN"
 )
 _COPY_TOKENS: Final = (
     "COPY new_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier) FROM STDIN"
@@ -34,14 +33,14 @@ CREATE TEMPORARY TABLE new_tokens (notice_id uuid, token_id text, recipient_id t
     threshold timestamptz, mode text, tier text) ON COMMIT DROP
 """
 _KEEP_PROMISED: Final = """
-INSERT INTO token_pipelines.notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
+INSERT INTO notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
 SELECT notice_id, token_id, recipient_id, expires_at, threshold, mode, tier FROM new_tokens
 ON CONFLICT (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released DO NOTHING
 """
 _DROP_EMPTY: Final = """
-DELETE FROM token_pipelines.notices AS notice USING (SELECT DISTINCT notice_id FROM new_tokens) AS fresh
+DELETE FROM notices AS notice USING (SELECT DISTINCT notice_id FROM new_tokens) AS fresh
 WHERE notice.notice_id = fresh.notice_id
-  AND NOT EXISTS (SELECT FROM token_pipelines.notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
+  AND NOT EXISTS (SELECT FROM notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
 RETURNING notice.notice_id
 """
 
@@ -148,9 +147,10 @@ class Planning:
             tiers: plan only the notices whose tier is one of these.
             since: no notice planned earlier can still wait.
         """
-        urgency = due["tier"].cat.codes.groupby(due["recipient_id"]).transform("min")
+        tiers_by_urgency = due["tier"].cat.categories
+        most_urgent = urgency(due).groupby(due["recipient_id"]).transform("min") % max(len(tiers_by_urgency), 1)
         lines = due.assign(
-            notice_tier=pd.Categorical.from_codes(urgency, due["tier"].cat.categories).astype("str"),
+            notice_tier=pd.Categorical.from_codes(most_urgent, tiers_by_urgency).astype("str"),
             token_tier=due["tier"].astype("str"),
         )
         lines = lines[lines["notice_tier"].isin(list(tiers))]

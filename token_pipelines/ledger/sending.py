@@ -20,14 +20,14 @@ from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reas
 # A try that was answered "not now" does not count: a greylisted notice must not use up what a doubt may be resent.
 _RECORD: Final = """
 recorded AS (
-    UPDATE token_pipelines.notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
+    UPDATE notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
         sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END,
         attempts = attempts
             - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
     WHERE notice_id = :recorded_id
         AND (claimed_by = :run_id OR (:state = 'sent' AND (state = 'unknown' OR claimed_from = 'unknown')))
 ), logged AS (
-    INSERT INTO token_pipelines.attempts
+    INSERT INTO attempts
         (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
     VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply,
         :queue_id, :address_hash)
@@ -35,7 +35,7 @@ recorded AS (
 """
 _MARK: Final = """
 marked AS (
-    UPDATE token_pipelines.notices SET state = 'sending', attempts = attempts + 1,
+    UPDATE notices SET state = 'sending', attempts = attempts + 1,
         first_tried_at = CASE WHEN claimed_from = 'unknown' THEN first_tried_at ELSE CAST(:now AS timestamptz) END
     WHERE notice_id = :notice_id AND state = 'claimed' AND claimed_by = :run_id
     RETURNING notice_id
@@ -60,21 +60,21 @@ _CLAIMED: Final = (
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
     OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
-FROM (SELECT DISTINCT claimed_by FROM token_pipelines.notices
+FROM (SELECT DISTINCT claimed_by FROM notices
       WHERE state IN ('claimed', 'sending') AND claimed_by <> :run_id) AS owner
-LEFT JOIN token_pipelines.runs AS run ON run.run_id = owner.claimed_by
+LEFT JOIN runs AS run ON run.run_id = owner.claimed_by
 """)  # noqa: S608 -- constants only
 _DOUBT: Final = text("""
 WITH doubted AS (
-    UPDATE token_pipelines.notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
+    UPDATE notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
     WHERE state = 'sending' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
     RETURNING notice_id
 )
-INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, reply)
+INSERT INTO attempts (notice_id, at, run_id, state, reply)
 SELECT notice_id, clock_timestamp(), :dead, 'unknown', 'the sending process ended before an answer came' FROM doubted
 """)
 _GIVE_BACK: Final = text("""
-UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
+UPDATE notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
 WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
 """)
 
