@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning
+from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning, among
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.parts import Parts
 from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history
@@ -159,7 +159,7 @@ def _hold_while_tripped(trip: tuple[date, int, int] | None) -> None:
 def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
     """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
-    blocked = blocked[~blocked["recipient_id"].isin(planned["recipient_id"])]
+    blocked = blocked[~among(blocked["recipient_id"], planned["recipient_id"])]
     first = blocked.assign(urgency=blocked["tier"].cat.codes).sort_values("urgency", kind="stable")
     rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
     return rows.assign(notice_id=None)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, Select, func, select, text, update
 
 from token_pipelines.ledger.copying import copy_in, random_uuids
@@ -157,10 +158,10 @@ class Planning:
         )
         lines = lines[lines["notice_tier"].isin(list(tiers))]
         waiting = self._waiting(since)
-        waiting = waiting[waiting["recipient_id"].isin(lines["recipient_id"])]
-        kept = _unchanged(waiting, lines)
-        withdrawn = waiting.loc[~waiting["notice_id"].isin(kept["notice_id"]), "notice_id"].unique().tolist()
-        new = lines[~lines["recipient_id"].isin(kept["recipient_id"])] if len(kept) else lines
+        waiting = waiting[among(waiting["recipient_id"], lines["recipient_id"])]
+        kept = _unchanged(waiting, lines[among(lines["recipient_id"], waiting["recipient_id"])])
+        withdrawn = waiting.loc[~among(waiting["notice_id"], kept["notice_id"]), "notice_id"].unique().tolist()
+        new = lines[~among(lines["recipient_id"], kept["recipient_id"])]
         return Plan(new=_numbered(new), withdrawn=withdrawn, kept=kept)
 
     def _waiting(self, since: datetime) -> pd.DataFrame:
@@ -198,7 +199,7 @@ class Planning:
         fresh = lines.loc[leads, ["notice_id", "recipient_id", "notice_tier"]]
         if promised < len(lines):
             empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
-            fresh = fresh[~fresh["notice_id"].isin(empty)]
+            fresh = fresh[~fresh["notice_id"].isin(list(empty))]
         return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
 
     def close_tiers_other_than(self, configured: Sequence[str], since: datetime) -> int:
@@ -245,6 +246,14 @@ def _series(values: Sequence[object], dtype: str) -> pd.Series:
     if dtype == INSTANT:
         return pd.to_datetime(column, utc=True).astype(INSTANT)
     return pd.Series(list(values), dtype=dtype)
+
+
+def among(column: pd.Series, values: pd.Series) -> np.ndarray:
+    """Which of a column's strings are among these: `Series.isin` for long columns, of which pandas makes lists."""
+    kind = pa.large_string()
+    found = pc.is_in(pa.array(column, kind), pa.array(values, kind))
+    inside: np.ndarray = found.to_numpy(zero_copy_only=False)
+    return inside
 
 
 def _numbered(lines: pd.DataFrame) -> pd.DataFrame:
