@@ -37,6 +37,7 @@ SETTINGS: Final = {
     "checkpoint_timeout": "1h",
     "maintenance_work_mem": "256MB",
     "autovacuum": "off",
+    "track_activity_query_size": "32kB",
 }
 
 
