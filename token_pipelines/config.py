@@ -51,6 +51,7 @@ class Source(_Section):
     statement_timeout: Timeout = timedelta(minutes=10)
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
+    max_lag: Duration | None = None
 
 
 class Ledger(_Section):
