@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 from token_pipelines.errors import ConfigError
 
 POSTGRES: Final = "postgresql"
+SQLITE: Final = "sqlite"
 
 PSYCOPG: Final = "postgresql+psycopg"
 """The driver of source and ledger: psycopg 3 keeps values out of its errors."""
@@ -33,6 +34,32 @@ _CURES: Final = (
     ("too many clients", "has no connection left", "raise max_connections, or lower smtp.connections"),
     ("permission denied", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),
     ("read-only transaction", "is a replica or read-only", "point the URL at the primary"),
+    ("command denied", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),
+    ("access denied; you need", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),
+    ("access denied", "refused the login", "check the user, the password and the host from which it may connect"),
+    ("unknown database", "has no such database", "check the name after the last / of the URL, or create the database"),
+    ("unknown mysql server host", "has a host name that is not known", "check the host in the URL"),
+    ("can't connect to", "cannot be reached", "check that it runs and that this machine may connect"),
+    ("too many connections", "has no connection left", "raise max_connections, or lower smtp.connections"),
+    ("unable to open database file", "cannot be opened", "check the path in the URL and the file's permissions"),
+    ("not a database", "is no SQLite file, or encrypted", "check the path in the URL"),
+    ("database is locked", "waited too long for a lock", "run again when what writes to it has finished"),
+    ("lock wait timeout", "waited too long for a lock", "run again when the migration on it has finished"),
+    (
+        "statement execution time exceeded",
+        "took too long",
+        "raise source.statement_timeout, or add the index in docs/sources",
+    ),
+    (
+        "max_statement_time exceeded",
+        "took too long",
+        "raise source.statement_timeout, or add the index in docs/sources",
+    ),
+    (
+        "conflict with recovery",
+        "is a replica that broke off the read",
+        "run again, or raise max_standby_streaming_delay there",
+    ),
     ("statement timeout", "took too long", "raise source.statement_timeout, or add the index in docs/sources"),
     ("lock timeout", "waited too long for a lock", "run again when the migration on it has finished"),
     ("could not connect", "cannot be reached", "check that it runs and that this machine may connect"),
@@ -45,6 +72,27 @@ _CURES: Final = (
 """Part of a message in lower case, what it means, what to do. The first that fits is taken."""
 
 _LOST: Final = ("was lost while we spoke to it", "run again; nothing is sent twice")
+
+
+_MAY_PASS: Final = (
+    "conflict with recovery",
+    "terminating connection",
+    "server closed the connection",
+    "connection reset",
+    "broken pipe",
+    "could not receive data",
+    "eof detected",
+    "lost connection to",
+    "server has gone away",
+    "connection was killed",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery",
+    "not yet accepting connections",
+    "could not serialize access",
+)
+"""Part of a message in lower case that tells of a replica's conflict or a lost connection. ADBC gives no SQLSTATE for
+what happens while rows are fetched, so the text must do."""
 
 
 def parse(url: str, key: str) -> URL:
@@ -82,8 +130,16 @@ def explain(error: BaseException, url: URL, key: str) -> str:
     return f"The database of {key} ({place(url)}) {meaning}; {cure.format(variable=variable)}."
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether reading again on a new connection may go well."""
+    text = str(error).lower()
+    return any(part in text for part in _MAY_PASS)
+
+
 def place(url: URL) -> str:
     """Where a database is, for people: user, host, port and name, never the password."""
+    if url.get_backend_name() == SQLITE:
+        return url.database or ""
     host = url.host or url.query.get("host") or "localhost"
     user = f"{url.username}@" if url.username else ""
     port = f":{url.port}" if url.port else ""

@@ -34,7 +34,15 @@ class SourceContractError(ConfigError):
 
 
 class SourceError(TokenPipelinesError):
-    """The source database cannot be read, or a row in it breaks the contract. Nothing is sent."""
+    """The source database cannot be read, or a row in it breaks the contract. Nothing is sent.
+
+    ``may_pass`` is true of what a new connection may end: a replica's conflict, a lost connection.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        """The sentence, and whether to read again before giving up."""
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class LedgerError(TokenPipelinesError):

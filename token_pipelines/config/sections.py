@@ -33,6 +33,7 @@ class Source(Section):
     statement_timeout: Timeout = timedelta(minutes=10)
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
+    max_lag: Duration | None = None
 
 
 class Ledger(Section):

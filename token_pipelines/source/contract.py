@@ -1,20 +1,21 @@
-"""What a query must return: columns, types, no nulls where it matters, one row per (token, recipient), zones.
+"""What a query must return: columns, their types, and no column that looks like a secret.
 
-A violation names the column and a sample row's id, and nothing is sent. Knows Arrow, not databases.
+A violation names the column and the cure, and nothing is sent. Knows Arrow, not databases; rows are rows.py's matter
+to read and tokens.py's to check.
 """
 
-from collections.abc import Collection
+import re
 from dataclasses import dataclass
 from typing import Final
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from token_pipelines.errors import SourceContractError, SourceError
-from token_pipelines.policy import INSTANT, TOKEN_COLUMNS
+from token_pipelines.errors import SourceContractError
+from token_pipelines.policy import TOKEN_COLUMNS
+from token_pipelines.source.dialects import Dialect
 
 REQUIRED: Final = ("token_id", "recipient_id", "created_at", "expires_at", "token_name", "recipient_name", "email")
+IDS: Final = ("token_id", "recipient_id")
 INSTANTS: Final = ("created_at", "expires_at", "last_used_at", "replaced_at", "last_notified_at")
 FLAGS: Final = {"email_verified": True, "revoked": False, "muted": False}
 """Optional booleans, and what counts where the query does not return the column. A null counts as False."""
@@ -22,8 +23,6 @@ FLAGS: Final = {"email_verified": True, "revoked": False, "muted": False}
 NOT_NULL: Final = ("token_id", "recipient_id", "created_at", "expires_at")
 TEXTS: Final = ("token_name", "recipient_name", "email", "locale", "timezone")
 OPTIONAL: Final = ("last_used_at", "scopes", *FLAGS, "replaced_at", "last_notified_at", "locale", "timezone")
-
-HAS_ADDRESS: Final = "(email IS NOT NULL AND trim(email) <> '') AS has_address"
 
 FACT_COLUMNS: Final = (
     "token_name",
@@ -36,145 +35,132 @@ FACT_COLUMNS: Final = (
 )
 """What resolving adds to policy.TOKEN_COLUMNS: text or None, an instant or NaT, a tuple of scopes."""
 
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SECRET: Final = re.compile(
+    r"(^|_)(secret|passwords?|passwd|passphrase|digest|salt|plaintext|encrypted|hashed)(_|$)"
+    r"|(^|_)(token|hash|jwt|bearer)$|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?$"
+)
+"""Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
+public_key or secret-less counters; who is wronged renames the column in the SELECT."""
+
 
 @dataclass(frozen=True)
 class Contract:
     """A query's columns, found to be what the contract asks for."""
 
-    present: frozenset[str]
+    schema: pa.Schema
     zone: str | None
+    dialect: Dialect
 
     @classmethod
-    def check(cls, schema: pa.Schema, zone: str | None) -> "Contract":
-        """Check column names and types.
+    def check(cls, schema: pa.Schema, zone: str | None, dialect: Dialect) -> "Contract":
+        """Check column names and types; a type that only rows can show (null) is checked with them.
 
         Raises:
             SourceContractError: naming the column and the cure.
         """
+        known = {*REQUIRED, *OPTIONAL}
         for name in REQUIRED:
             if name not in schema.names:
                 msg = (
                     f"The source query does not return {name}; add it to the SELECT (docs/sources tells what it means)."
                 )
                 raise SourceContractError(msg)
-            if schema.names.count(name) > 1:
+        for name in schema.names:
+            if name in known and schema.names.count(name) > 1:
                 msg = f"The source query returns {name} twice; keep one."
                 raise SourceContractError(msg)
-        for name in INSTANTS:
-            if name in schema.names:
-                _check_instant(name, schema.field(name).type, zone)
-        for name in FLAGS:
-            if name in schema.names and not pa.types.is_boolean(schema.field(name).type):
+            if name not in known and _SECRET.search(_CAMEL.sub("_", name).lower()):
                 msg = (
-                    f"The source query's {name} is {schema.field(name).type}, not a boolean; compare or cast it in SQL."
+                    f"The source query returns {name}, which looks like a secret or its hash; leave it out of the "
+                    "SELECT, or rename it there if it is none."
                 )
                 raise SourceContractError(msg)
-        for name in TEXTS:
-            if name in schema.names and not _is_text(schema.field(name).type):
-                msg = f"The source query's {name} is {schema.field(name).type}, not text; cast it to text in SQL."
+        contract = cls(schema=schema, zone=zone, dialect=dialect)
+        contract.check_types(schema)
+        return contract
+
+    def check_types(self, schema: pa.Schema) -> None:
+        """Check the types of the contract's columns among these.
+
+        Raises:
+            SourceContractError: naming the column and the cure.
+        """
+        for field in schema:
+            fault = self._fault(field.name, field.type)
+            if fault is not None:
+                msg = f"The source query's {field.name} {fault}."
                 raise SourceContractError(msg)
-        return cls(present=frozenset(schema.names), zone=zone)
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The names of the query's columns."""
+        return frozenset(self.schema.names)
 
     @property
     def snapshot_columns(self) -> list[str]:
         """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address."""
         optional = [name for name in TOKEN_COLUMNS if name in OPTIONAL and name in self.present]
-        return [_as_text("token_id"), _as_text("recipient_id"), "created_at", "expires_at", HAS_ADDRESS, *optional]
+        ids = [self.dialect.id_as_text.format(name=name) for name in IDS]
+        return [*ids, "created_at", "expires_at", self.dialect.has_address, *optional]
 
     @property
     def resolve_columns(self) -> list[str]:
         """SQL expressions of resolving: what a snapshot reads, and what the email says."""
         return [*self.snapshot_columns, *(name for name in FACT_COLUMNS if name in self.present)]
 
-    def tokens(self, batch: pa.Table) -> pd.DataFrame:
-        """A batch of rows as a frame of policy.TOKEN_COLUMNS.
+    def _fault(self, name: str, kind: pa.DataType) -> str | None:
+        """What is wrong with this column, and its cure."""
+        fault: str | None = None
+        if pa.types.is_null(kind):
+            pass
+        elif name in INSTANTS:
+            fault = self._instant_fault(name, kind)
+        elif name in IDS and not self.dialect.has_booleans:  # Postgres gives every id as text
+            fault = self._id_fault(name, kind)
+        elif name in FLAGS and not self._may_be_flag(kind):
+            fault = f"is {kind}, not a boolean; compare or cast it in SQL"
+        elif name in TEXTS and not _is_text(kind):
+            fault = f"is {kind}, not text; cast it to text in SQL"
+        elif name == "scopes" and not (pa.types.is_list(kind) or _is_text(kind)):
+            fault = f"is {kind}; return an array of text, or text with blanks or commas"
+        return fault
 
-        Raises:
-            SourceError: for a null that must not be, or a recipient_id that is an address.
-        """
-        for name in NOT_NULL:
-            if batch[name].null_count:
-                where = pc.is_null(batch[name])
-                other = "recipient_id" if name == "token_id" else "token_id"
-                sample = batch.filter(where)[other][0].as_py()
-                msg = f"The source query returns a null {name} ({other} {sample}); exclude or fill such rows in SQL."
-                raise SourceError(msg)
-        with_at = batch.filter(pc.match_substring(batch["recipient_id"], "@"))
-        if with_at.num_rows:
-            msg = (
-                f"The source query's recipient_id holds an @ (token_id {with_at['token_id'][0].as_py()}): "
-                "an address must not be stored; return the person's opaque id instead."
+    def _instant_fault(self, name: str, kind: pa.DataType) -> str | None:
+        if pa.types.is_date(kind):
+            example = self.dialect.from_date.format(name=name)
+            return f"is a DATE; say in SQL at which instant of that day it is meant, for example {example}"
+        if _is_number(kind):
+            example = self.dialect.from_epoch.format(name=name)
+            return f"is {kind}, a number and not an instant; if it counts seconds since 1970, write {example}"
+        if _is_text(kind) and self.dialect.text_instants:
+            return None
+        if not pa.types.is_timestamp(kind):
+            return (
+                f"is {kind}, not an instant; convert it in SQL, for example {self.dialect.from_text.format(name=name)}"
             )
-            raise SourceError(msg)
-        frame = {name: self._column(batch, name) for name in TOKEN_COLUMNS}
-        return pd.DataFrame(frame)
+        if kind.tz is None and self.zone is None:
+            return "has no time zone; set source.timezone to the zone it is kept in"
+        return None
 
-    def _column(self, batch: pa.Table, name: str) -> pd.Series:
-        column: pd.Series
-        if name not in batch.column_names:
-            fill = FLAGS.get(name, pd.NaT)
-            return pd.Series([fill] * batch.num_rows, dtype=TOKEN_COLUMNS[name])
-        values = batch[name]
-        if name in INSTANTS:
-            column = self._instants(values).to_pandas().astype(INSTANT)
-        elif pa.types.is_boolean(values.type):
-            column = values.fill_null(False).to_pandas()  # noqa: FBT003 -- Arrow's value to fill with
-        else:
-            column = values.cast(pa.string()).to_pandas().astype("str")
-        return column
+    def _id_fault(self, name: str, kind: pa.DataType) -> str | None:
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return f"is binary, which is no text; write {self.dialect.binary_as_text.format(name=name)}"
+        if pa.types.is_integer(kind) or pa.types.is_decimal(kind) or _is_text(kind):
+            return None
+        return f"is {kind}, which has no one way to be written; cast it to text in SQL"
 
-    def _instants(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """UTC, in microseconds. A naive value is taken in the source's zone: the earlier of a folded hour's two."""
-        if column.type.tz is None:
-            column = pc.assume_timezone(column, self.zone, ambiguous="earliest", nonexistent="latest")
-        return column.cast(pa.timestamp("us", tz="UTC"))
-
-    def facts(self, batch: pa.Table) -> pd.DataFrame:
-        """A resolved batch: policy.TOKEN_COLUMNS and FACT_COLUMNS, objects where they are optional."""
-        frame = self.tokens(batch)
-        for name in FACT_COLUMNS:
-            if name not in batch.column_names:
-                values: list[object] = [None] * batch.num_rows
-            elif name == "last_used_at":
-                values = [value.as_py() for value in self._instants(batch[name])]
-            elif name == "scopes":
-                values = [_scopes(value) for value in batch[name].to_pylist()]
-            else:
-                values = batch[name].to_pylist()
-            frame[name] = pd.Series(values, index=frame.index, dtype="object")
-        return frame
+    def _may_be_flag(self, kind: pa.DataType) -> bool:
+        return bool(pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and not self.dialect.has_booleans))
 
 
-def _check_instant(name: str, kind: pa.DataType, zone: str | None) -> None:
-    if pa.types.is_date(kind):
-        msg = (
-            f"The source query's {name} is a DATE; say in SQL at which instant of that day it is meant, "
-            f"for example ({name}::timestamp AT TIME ZONE 'UTC')."
-        )
-        raise SourceContractError(msg)
-    if not pa.types.is_timestamp(kind):
-        msg = (
-            f"The source query's {name} is {kind}, not an instant; convert it in SQL, for example with to_timestamp()."
-        )
-        raise SourceContractError(msg)
-    if kind.tz is None and zone is None:
-        msg = f"The source query's {name} has no time zone; set source.timezone to the zone it is kept in."
-        raise SourceContractError(msg)
+def _is_number(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return getattr(kind, "type_name", None) == "numeric"  # as ADBC gives it
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
-        return _is_text(kind.storage_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
-
-
-def _as_text(name: str) -> str:
-    return f"CAST({name} AS text) AS {name}"
-
-
-def _scopes(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
-    return tuple(str(scope) for scope in value if scope) if isinstance(value, Collection) else (str(value),)
+        return not _is_number(kind) and _is_text(kind.storage_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,30 +1,56 @@
 """The operator's SELECT: found, checked for what cannot be wrapped, and wrapped for reading all or a few tokens."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from psycopg import sql
-from sqlalchemy import text
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from typing import Any, Final
 
 from token_pipelines.errors import ConfigError, SourceContractError
-from token_pipelines.policy import Window
+from token_pipelines.source.dialects import POSTGRES, Dialect
 
 PRESETS: Final = Path(__file__).parent / "presets"
 
-_COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_LIMIT: Final = re.compile(r"\b(limit\s+[\w:(]|fetch\s+(first|next)\b)", re.IGNORECASE)
-_BIND: Final = re.compile(r"(?<![:\w]):(expires_after|expires_before)\b")
+AFTER: Final = "expires_after"
+BEFORE: Final = "expires_before"
+TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- no password
+"""The names of the values in a statement; the last one is ours, and only where a few tokens are read."""
+
+_NOT_CODE: Final = r"""
+    (?P<comment>--[^\n]*|/\*.*?\*/)
+    |(?P<quoted>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+"""
+_NOT_MYSQL_CODE: Final = r"""
+    (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?\*/)
+    |(?P<quoted>'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`[^`]*`)
+"""
+_WORDS: Final = {
+    False: re.compile(_NOT_CODE, re.DOTALL | re.VERBOSE),
+    True: re.compile(_NOT_MYSQL_CODE, re.DOTALL | re.VERBOSE),
+}
+"""Comments and quoted text, by whether the dialect is MySQL's, where a backslash escapes a quote."""
+
+_LIMIT: Final = re.compile(r"\b(limit\s+[\w:(]|fetch\s+(first|next)\b|select\s+top\s*[\d(])", re.IGNORECASE)
+_BIND: Final = re.compile(r"(?<![:\w\\]):([\w$]+)(?![:\w$])")
+"""As SQLAlchemy finds them."""
+
+_MARKER: Final = re.compile(r"/\*\s*token_ids\s*:\s*(.+?)\s*\*/", re.DOTALL)
 
 
-def load(name: str, folder: Path) -> str:
+@dataclass(frozen=True)
+class Statement:
+    """SQL with ``:name`` for each of its values, as SQLAlchemy's ``text`` reads it."""
+
+    text: str
+    values: Mapping[str, Any]
+
+
+def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
     """The text of a preset, or of the .sql file at a path relative to ``folder``, ready to be wrapped.
 
     Raises:
         ConfigError: if there is no such preset or file.
-        SourceContractError: if the query lacks the binds, or limits its rows.
+        SourceContractError: if the query lacks the binds, asks for others, or limits its rows.
     """
     if name.endswith(".sql"):
         path = folder / name
@@ -39,47 +65,52 @@ def load(name: str, folder: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"source.query: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
-    _check(query, path)
-    return query
+    _check(query, path, dialect)
+    return _escape_false_binds(query, dialect)
 
 
-def _check(query: str, path: Path) -> None:
-    bare = _COMMENT.sub(" ", query)
-    missing = {"expires_after", "expires_before"} - {found[1] for found in _BIND.finditer(bare)}
+def _check(query: str, path: Path, dialect: Dialect) -> None:
+    bare = _WORDS[dialect.backslashes].sub(lambda found: " " if found["comment"] else "''", query)
+    asked = {found[1] for found in _BIND.finditer(bare)}
+    missing = {AFTER, BEFORE} - asked
     if missing:
-        cure = "filter with expires_at >= :expires_after AND expires_at < :expires_before"
+        cure = f"filter with expires_at >= :{AFTER} AND expires_at < :{BEFORE}"
         msg = f"{path} does not use :{min(missing)}; {cure}."
+        raise SourceContractError(msg)
+    unknown = asked - {AFTER, BEFORE}
+    if unknown:
+        msg = f"{path} asks for :{min(unknown)}; the only binds are :{AFTER} and :{BEFORE} (write \\: for a colon)."
         raise SourceContractError(msg)
     if _LIMIT.search(bare):
         msg = f"{path} limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST."
         raise SourceContractError(msg)
 
 
-def bind(query: str, window: Window) -> str:
-    """The query with the window's instants written into it; binds of a driver's own run slower here.
+def wrap(
+    query: str, columns: Sequence[str], bounds: Mapping[str, Any], token_ids: Sequence[str | int] | None = None
+) -> Statement:
+    """A SELECT of ``columns`` (SQL expressions) from the query; of these tokens only, where ids are given.
 
-    Raises:
-        SourceContractError: if the query asks for a bind that we do not know.
+    Where the query holds a comment ``/* token_ids: expression */``, the ids are also asked for there.
     """
-    values = {
-        "expires_after": sql.Literal(window.expires_after).as_string(),
-        "expires_before": sql.Literal(window.expires_before).as_string(),
-    }
-    compiled = text(query).compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
-    unknown = set(compiled.params) - set(values)
-    if unknown:
-        msg = f"The source query asks for :{min(unknown)}; the only binds are :expires_after and :expires_before."
-        raise SourceContractError(msg)
-    return str(compiled) % values
+    values = dict(bounds)
+    if token_ids is not None:
+        query = _MARKER.sub(lambda marker: f"AND ({marker[1]}) IN :{TOKEN_IDS}", query)
+        values[TOKEN_IDS] = list(token_ids)
+    wrapped = _select(query, columns)
+    return Statement(f"{wrapped} WHERE token_id IN :{TOKEN_IDS}" if token_ids is not None else wrapped, values)
 
 
-def wrap(bound: str, columns: Sequence[str], token_ids: Collection[str] | None = None) -> str:
-    """A SELECT of ``columns`` (SQL expressions) from a bound query; of these tokens only, where ids are given.
+def wrap_nothing(query: str, columns: Sequence[str], bounds: Mapping[str, Any]) -> Statement:
+    """The same SELECT without any row: for what its columns are."""
+    return Statement(f"{_select(query, columns)} WHERE 1 = 0", bounds)
 
-    Ids are written as untyped literals, which Postgres reads in the column's own type: an index is used.
-    """
-    wrapped = f"SELECT {', '.join(columns)} FROM (\n{bound}\n) AS source"  # noqa: S608 -- the operator's own query
-    if token_ids is None:
-        return wrapped
-    listed = ", ".join(sql.Literal(token_id).as_string() for token_id in token_ids)
-    return f"{wrapped} WHERE token_id IN ({listed})"
+
+def _select(query: str, columns: Sequence[str]) -> str:
+    """Without AS before the alias, which Oracle refuses; on lines of its own, since a query may end in a comment."""
+    return f"SELECT {', '.join(columns)} FROM (\n{query}\n) source"  # noqa: S608 -- the operator's own query
+
+
+def _escape_false_binds(query: str, dialect: Dialect) -> str:
+    """A ``:name`` in a comment or in quotes is no bind."""
+    return _WORDS[dialect.backslashes].sub(lambda words: _BIND.sub(r"\\:\1", words[0]), query)

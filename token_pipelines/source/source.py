@@ -1,143 +1,156 @@
 """The operator's token database: a snapshot of what expires, and a few tokens read again by id.
 
-One statement a read, read-only, in UTC, with timeouts. Postgres, through ADBC.
+One statement a read. A read that a replica's conflict or a lost connection breaks is begun again from its start.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
-import adbc_driver_manager
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from adbc_driver_postgresql import dbapi
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import POSTGRES, explain, parse_postgres
-from token_pipelines.errors import SourceContractError, SourceError
+from token_pipelines.database import POSTGRES, parse
+from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
-from token_pipelines.source import query
+from token_pipelines.source import query, tokens
+from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
+from token_pipelines.source.deadline import Deadline
+from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.postgres import PostgresReader
+from token_pipelines.source.reader import Reader
+from token_pipelines.source.rows import RowsReader
+from token_pipelines.source.spool import Spool
 
 KEY: Final = "source.url"
-APPLICATION_NAME: Final = "token-pipelines source"
-CONNECT_TIMEOUT_S: Final = 10
 
-ANY_EXPIRY: Final = Window(
-    expires_after=datetime(1970, 1, 1, tzinfo=UTC), expires_before=datetime(9000, 1, 1, tzinfo=UTC)
-)
-"""The window of resolving: wide, so that a renewed token comes back with its new expiry and is named renewed."""
+PAUSES_S: Final = (1.0, 5.0, 20.0)
+"""Before a broken read is begun again; then it is given up. A replica that catches up needs some seconds."""
 
-_POSTGRES_SAYS: Final = re.compile(r"ERROR:\s*(.+)")
-_SYNTAX_CLASS: Final = "42"
-"""SQLSTATEs that begin so blame the statement, and name identifiers only."""
+LONGEST_LAG: Final = timedelta(days=36_525)
+"""A lag beyond it means that the replica cannot say."""
+
+Read = TypeVar("Read")
 
 
 class Source:
     """Reads tokens through the operator's query. Opens a connection for each read."""
 
-    def __init__(self, config: SourceConfig, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take the query of ``config``; paths in it are relative to ``folder``."""
-        self.url = parse_postgres(config.url.get_secret_value(), KEY, POSTGRES)
+    def __init__(
+        self,
+        config: SourceConfig,
+        folder: Path,
+        *,
+        reader: Reader | None = None,
+        pauses: Sequence[float] = PAUSES_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take the query of ``config``; paths in it are relative to ``folder``.
+
+        Raises:
+            ConfigError: if the URL, its driver or the query is wrong.
+        """
+        self.reader = reader or open_reader(config, folder)
         self._config = config
-        self._query = query.load(config.query, folder)
-        self._monotonic = monotonic
+        self._query = query.load(config.query, folder, self.reader.dialect)
+        self._pauses = pauses
+        self._sleep = sleep
 
     def snapshot(self, window: Window) -> Iterator[pd.DataFrame]:
         """Every token whose expiry lies in the window, in frames of policy.TOKEN_COLUMNS, no address among them.
+
+        The first frame comes when the whole read is over and found to be in order.
 
         Raises:
             SourceContractError: if the query's columns are not what the contract asks for.
             SourceError: if the database cannot be read, or a row breaks the contract.
         """
-        seen = []
-        statement = query.wrap(query.bind(self._query, window), self.contract.snapshot_columns)
-        deadline = self._monotonic() + self._config.deadline.total_seconds()
-        for batch in self._read(statement):
-            tokens = self.contract.tokens(batch)
-            seen.append(pd.util.hash_pandas_object(tokens[["token_id", "recipient_id"]], index=False).to_numpy())
-            yield tokens
-            if self._monotonic() > deadline:
-                msg = "Reading the source took longer than source.deadline; raise it, or narrow the query."
-                raise SourceError(msg)
-        hashes = np.concatenate(seen) if seen else np.empty(0)
-        if len(np.unique(hashes)) < len(hashes):
-            self._name_a_duplicate(window)
+        deadline = Deadline(self._config.deadline)
+        with Spool() as spool:
+            self._patiently(lambda: self._fill(spool, window, deadline), deadline)
+            for table in spool.tables():
+                yield tokens.to_frame(table)
 
     def resolve(self, token_ids: Collection[str]) -> pd.DataFrame:
         """These tokens as they are now: policy.TOKEN_COLUMNS and contract.FACT_COLUMNS. What is gone is missing."""
-        statement = query.wrap(query.bind(self._query, ANY_EXPIRY), self.contract.resolve_columns, token_ids)
-        batches = list(self._read(statement))
-        facts = [self.contract.facts(batch) for batch in batches] or [self.contract.facts(self._no_rows())]
-        resolved = pd.concat(facts, ignore_index=True)
-        return resolved[resolved["token_id"].isin(list(token_ids))]
+        if not token_ids:
+            return tokens.no_facts()
+        deadline = Deadline(self._config.deadline)
+        facts = self._patiently(lambda: self._facts(token_ids, deadline), deadline)
+        # Read again as text: MariaDB also gives ABC where abc is asked for.
+        return facts[facts["token_id"].isin(list(token_ids))]
 
     @cached_property
     def contract(self) -> Contract:
         """The query's columns, checked once."""
-        return Contract.check(self._schema(["*"]), self._config.timezone)
+        unknown = Bounds.of(ANY_EXPIRY, self.dialect, pa.null(), self._config.timezone)
+        schema = self.reader.schema(query.wrap_nothing(self._query, ["*"], unknown.values))
+        return Contract.check(schema, self._config.timezone, self.dialect)
 
-    def _no_rows(self) -> pa.Table:
-        return self._schema(self.contract.resolve_columns).empty_table()
+    @property
+    def dialect(self) -> Dialect:
+        """How the database writes what we ask."""
+        return self.reader.dialect
 
-    def _schema(self, columns: Sequence[str]) -> pa.Schema:
-        with self._cursor() as cursor:
-            cursor.execute(f"{query.wrap(query.bind(self._query, ANY_EXPIRY), columns)} LIMIT 0")
-            return cursor.fetch_record_batch().schema
+    def _bounds(self, window: Window) -> Bounds:
+        kind = self.contract.schema.field("expires_at").type
+        return Bounds.of(window, self.dialect, kind, self._config.timezone)
 
-    def _read(self, statement: str) -> Iterator[pa.Table]:
-        with self._cursor() as cursor:
-            cursor.execute(statement)
-            for batch in cursor.fetch_record_batch():
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
+    def _fill(self, spool: Spool, window: Window, deadline: Deadline) -> None:
+        spool.clear()
+        self._refuse_lag()
+        bounds = self._bounds(window)
+        statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
+        for rows in self.reader.read(statement, deadline):
+            spool.add(tokens.check(rows, self.contract, bounds))
+        spool.finish()
 
-    def _name_a_duplicate(self, window: Window) -> None:
-        wrapped = query.wrap(query.bind(self._query, window), ["min(CAST(token_id AS text)) AS token_id"])
-        again = f"{wrapped} GROUP BY token_id, recipient_id HAVING count(*) > 1 LIMIT 1"
-        sample = next((batch["token_id"][0].as_py() for batch in self._read(again)), "unknown")
-        msg = (
-            f"The source query returns a token and recipient more than once (token_id {sample}); "
-            "a join multiplies its rows: aggregate, or join on a unique column."
-        )
-        raise SourceError(msg)
+    def _facts(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
+        self._refuse_lag()
+        bounds = self._bounds(ANY_EXPIRY)
+        kind = self.contract.schema.field("token_id").type
+        literals = self.dialect.literals(token_ids, kind)
+        statement = query.wrap(self._query, self.contract.resolve_columns, bounds.values, literals)
+        rows = [tokens.facts(rows, self.contract, bounds) for rows in self.reader.read(statement, deadline)]
+        return pd.concat(rows, ignore_index=True) if rows else tokens.no_facts()
 
-    @contextmanager
-    def _cursor(self) -> Iterator[Any]:
-        try:
-            with closing(dbapi.connect(self._uri())) as connection, closing(connection.cursor()) as cursor:
-                yield cursor
-        except (adbc_driver_manager.Error, OSError) as error:
-            raise self._explained(error) from None
+    def _refuse_lag(self) -> None:
+        limit = self._config.max_lag
+        lag = None if limit is None else self.reader.lag()
+        if limit is not None and lag is not None and lag > limit:
+            behind = (
+                "does not say how far it is behind" if lag > LONGEST_LAG else f"is {lag.total_seconds():.0f}s behind"
+            )
+            msg = (
+                f"Replica lag over the limit: the database of {KEY} {behind}, and source.max_lag is "
+                f"{limit.total_seconds():.0f}s; wait until it has caught up, read the primary, or raise the limit."
+            )
+            raise SourceError(msg)
 
-    def _uri(self) -> str:
-        limits = {
-            "TimeZone": "UTC",
-            "default_transaction_read_only": "on",
-            "statement_timeout": int(self._config.statement_timeout.total_seconds() * 1000),
-            "lock_timeout": int(self._config.lock_timeout.total_seconds() * 1000),
-        }
-        options = " ".join(f"-c {name}={value}" for name, value in limits.items())
-        url = self.url.update_query_dict(
-            {
-                "application_name": APPLICATION_NAME,
-                "connect_timeout": str(CONNECT_TIMEOUT_S),
-                "options": f"{self.url.query.get('options', '')} {options}".strip(),
-            }
-        )
-        # libpq reads a + in a query string as a plus sign.
-        return url.render_as_string(hide_password=False).replace("+", "%20")
+    def _patiently(self, read: Callable[[], Read], deadline: Deadline) -> Read:
+        """Begin a read again, after a pause, when what broke it may pass."""
+        for pause in self._pauses:
+            try:
+                return read()
+            except SourceError as error:
+                if not error.may_pass or pause >= deadline.left:
+                    raise
+            self._sleep(pause)
+        return read()
 
-    def _explained(self, error: Exception) -> SourceError | SourceContractError:
-        sqlstate = getattr(error, "sqlstate", None) or ""
-        said = _POSTGRES_SAYS.search(str(error))
-        if sqlstate.startswith(_SYNTAX_CLASS) and said and "permission denied" not in said[1]:
-            msg = f"The source query is not accepted by the database: {said[1].strip()}; mend source.query."
-            return SourceContractError(msg)
-        return SourceError(explain(error, self.url, KEY))
+
+def open_reader(config: SourceConfig, folder: Path) -> Reader:
+    """The reader for the database of ``config``. Opens nothing yet.
+
+    Raises:
+        ConfigError: if the URL is none, or its driver is not installed.
+    """
+    url = parse(config.url.get_secret_value(), KEY)
+    if url.get_backend_name() == POSTGRES:
+        return PostgresReader(url.set(drivername=POSTGRES), KEY, config)
+    return RowsReader(url, KEY, config, folder)

@@ -1,0 +1,113 @@
+"""Instants as databases give them, made UTC: with a zone, without one, as text; and those that are none at all.
+
+Knows Arrow, not databases. A naive value is taken in the source's zone: the earlier of a folded hour's two, and the
+first after a skipped one.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from token_pipelines.errors import SourceError
+from token_pipelines.source import faults
+from token_pipelines.source.dialects import Dialect
+
+UTC: Final = pa.timestamp("us", tz="UTC")
+
+POSTGRES_EPOCH: Final = 946_684_800_000_000
+"""Postgres counts from 2000; ADBC adds this many µs, and infinity wraps round to the past."""
+
+INFINITIES: Final = (2**63 - 1 + POSTGRES_EPOCH - 2**64, -(2**63) + POSTGRES_EPOCH)
+"""What infinity and -infinity of Postgres have become, in µs since 1970."""
+
+ZERO_DATE: Final = -(2**60)
+"""What 0000-00-00 of MySQL is made, in µs since 1970: long before every date."""
+
+FIRST: Final = -62_135_596_800_000_000  # 0001-01-01
+LAST: Final = 253_402_300_799_999_999  # the last of 9999
+"""Dates that Python knows, in µs since 1970."""
+
+FORM: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
+ZONE: Final = r"(Z|[+-]\d\d(:?\d\d)?)$"
+"""An instant as text, and the end of one that carries its zone. A date alone ends in digits too: FORM goes first."""
+
+CURE_OF_TEXT: Final = "write instants like 2026-01-31 09:00:00 or 2026-01-31T09:00:00Z"
+
+
+def to_utc(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.ChunkedArray:
+    """The column in microseconds UTC.
+
+    Raises:
+        SourceError: naming a row whose value is no instant.
+    """
+    column = rows[name]
+    if pa.types.is_null(column.type):
+        return column.cast(UTC)
+    if _is_text(column.type):
+        return _from_text(rows, name, zone, dialect)
+    if column.type.unit != "us":
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
+    _refuse_extremes(rows, name, column, dialect)
+    if column.type.tz is None:
+        column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
+    return column.cast(UTC)
+
+
+def _refuse_extremes(rows: pa.Table, name: str, column: pa.ChunkedArray, dialect: Dialect) -> None:
+    extremes = pc.min_max(column.cast(pa.int64())).as_py()
+    if extremes["min"] is None or (extremes["min"] >= FIRST and extremes["max"] <= LAST):
+        return
+    micros = column.cast(pa.int64())
+    cure = f"write {dialect.without_extremes.format(name=name)}, or exclude such rows in SQL"
+    what = {
+        "an infinite": pc.is_in(micros, pa.array(INFINITIES)),
+        "a zero date as": pc.equal(micros, ZERO_DATE),
+        "an instant before the year 1 or after 9999 as": pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST)),
+    }
+    for words, where in what.items():
+        faults.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with
+
+
+def _from_text(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.ChunkedArray:
+    text = rows[name].cast(pa.string())
+    dates = pc.fill_null(pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d$"), False)  # noqa: FBT003 -- as above
+    midnight = f"say in SQL at which instant of that day it is meant, for example {dialect.from_date.format(name=name)}"
+    faults.refuse(rows, dates, f"The source query's {name} is a date without a time {{row}}", midnight)
+    odd = pc.fill_null(pc.invert(pc.match_substring_regex(text, FORM)), False)  # noqa: FBT003 -- as above
+    faults.refuse(rows, odd, f"The source query's {name} is text that is no instant {{row}}", CURE_OF_TEXT)
+    zoned = pc.fill_null(pc.match_substring_regex(text, ZONE), False)  # noqa: FBT003 -- as above
+    if zone is None:
+        cure = "end it in Z where it is UTC, or set source.timezone to the zone it is kept in"
+        without = pc.and_(pc.invert(zoned), pc.is_valid(text))
+        faults.refuse(rows, without, f"The source query's {name} has no time zone {{row}}", cure)
+    # More digits than microseconds have are cut: Arrow would refuse them.
+    text = pc.replace_substring_regex(text, r"(\.\d{6})\d+", r"\1")
+    null = pa.scalar(None, pa.string())
+    aware = _parsed(rows, name, pc.if_else(zoned, text, null), UTC)
+    if pc.all(zoned).as_py() or zone is None:
+        return aware
+    local = _parsed(rows, name, pc.if_else(zoned, null, text), pa.timestamp("us"))
+    local = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(UTC)
+    return pc.coalesce(aware, local)
+
+
+def _parsed(rows: pa.Table, name: str, text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return text.cast(kind)
+    except pa.ArrowInvalid:  # such as the 30th of February; the message quotes it
+        odd = pa.chunked_array([[value is not None and not _parses(value, kind) for value in text.to_pylist()]])
+        fault = f"The source query's {name} is text that is no instant {faults.sample(rows, odd)}; {CURE_OF_TEXT}."
+        raise SourceError(fault) from None
+
+
+def _parses(value: str, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, pa.string()).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

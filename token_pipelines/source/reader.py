@@ -1,0 +1,33 @@
+"""What a reader of the operator's database does, whatever the database. Implemented in postgres.py and rows.py."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Protocol
+
+import pyarrow as pa
+
+from token_pipelines.source.deadline import Deadline
+from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.query import Statement
+
+
+class Reader(Protocol):
+    """Reads statements, each on a connection of its own: read-only, in UTC, with the timeouts of the config.
+
+    Instants come as Arrow timestamps: with a zone where the database knows it, else without one.
+    Every method raises SourceContractError where the database refuses the query, else SourceError; ``may_pass`` is
+    true of what a new connection may end: a replica's conflict, a lost connection.
+    """
+
+    @property
+    def dialect(self) -> Dialect:
+        """How this database writes what we ask."""
+
+    def schema(self, statement: Statement) -> pa.Schema:
+        """The columns of a statement that returns no rows; null for a type that only rows can show."""
+
+    def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
+        """The rows, in tables that are small beside memory. Interrupts the statement when the time is over."""
+
+    def lag(self) -> timedelta | None:
+        """How far a replica is behind its primary; None for a database that is no replica."""

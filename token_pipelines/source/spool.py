@@ -1,0 +1,113 @@
+"""A whole read, kept on disk until it is over: the connection is let go early, and a broken read leaves no trace.
+
+An anonymous temporary file of tokens, in Arrow's format. It holds ids, times and flags; never an address.
+"""
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from token_pipelines.errors import SourceError
+from token_pipelines.source import faults
+from token_pipelines.source.tokens import TOKENS
+
+FRAME_ROWS: Final = 100_000
+"""Rows of a frame that is handed on: some 20 MB with what the policy adds."""
+
+
+class Spool:
+    """Tokens written once and read once."""
+
+    def __init__(self) -> None:
+        """An empty spool."""
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by __exit__
+        self.clear()
+
+    def __enter__(self) -> Self:
+        """Nothing more."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Forget everything."""
+        self._file.close()
+
+    def clear(self) -> None:
+        """Forget what a broken read has left."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._hashes: list[np.ndarray] = []
+        self._writer: Any = None
+
+    def add(self, tokens: pa.Table) -> None:
+        """Keep a batch of columns TOKENS."""
+        keys = tokens.select(["token_id", "recipient_id"]).to_pandas()
+        self._hashes.append(pd.util.hash_pandas_object(keys, index=False).to_numpy())
+        with _room():
+            if self._writer is None:
+                self._writer = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), TOKENS)
+            self._writer.write_table(tokens, max_chunksize=FRAME_ROWS)
+
+    def finish(self) -> None:
+        """Check the whole read.
+
+        Raises:
+            SourceError: if a token and recipient came more than once.
+        """
+        with _room():
+            if self._writer is not None:
+                self._writer.close()
+            self._file.flush()
+        self._refuse_duplicates()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """What was kept, in tables of some FRAME_ROWS."""
+        if self._writer is None:
+            return
+        self._file.seek(0)
+        waiting: list[pa.RecordBatch] = []
+        for batch in pa.ipc.open_stream(pa.PythonFile(self._file, mode="r")):
+            if waiting and sum(each.num_rows for each in waiting) + batch.num_rows > FRAME_ROWS:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
+            waiting.append(batch)
+        if waiting:
+            yield pa.Table.from_batches(waiting)
+
+    def _refuse_duplicates(self) -> None:
+        """By 64-bit hashes; where two are the same, by the ids themselves."""
+        hashes = np.sort(np.concatenate(self._hashes)) if self._hashes else np.empty(0, np.uint64)
+        twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        if not len(twice):
+            return
+        suspects = []
+        for tokens in self.tables():
+            keys = tokens.select(["token_id", "recipient_id"])
+            found = pd.util.hash_pandas_object(keys.to_pandas(), index=False).isin(twice)
+            suspects.append(keys.filter(pa.array(found)))
+        rows = pa.concat_tables(suspects)
+        again = pa.chunked_array([rows.to_pandas().duplicated(keep=False)])
+        fault = "The source query returns a token and recipient more than once {row}"
+        faults.refuse(rows, again, fault, "a join multiplies its rows: aggregate, or join on a unique column")
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        msg = (
+            f"The temporary folder {tempfile.gettempdir()} is full, where a snapshot is kept while it is read; "
+            "free its disk, or set TMPDIR to a folder with more room."
+        )
+        raise SourceError(msg) from None
