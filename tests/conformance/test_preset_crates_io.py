@@ -1,7 +1,7 @@
 """When the preset ``crates_io`` calls a token replaced: the truth table.
 
-A row says what the old and the newer token have beside what is needed. The expiries of those that live lie as far in the
-future, and of those that are dead as far in the past, as the database's own clock will not reach.
+A row says what the old and the newer token have beside what is needed. What lives expires further in the future than the
+database's own clock will reach, and what is dead did so in the past.
 """
 
 from datetime import UTC, datetime, timedelta
