@@ -11,6 +11,7 @@ import click
 
 from token_pipelines.cli_bounces import bounces, suppress
 from token_pipelines.cli_forecast import forecast
+from token_pipelines.cli_source import source
 from token_pipelines.config import load
 from token_pipelines.errors import ConfigError, TokenPipelinesError
 from token_pipelines.model import rfc3339
@@ -151,6 +152,7 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
 
 cli.add_command(bounces)
 cli.add_command(forecast)
+cli.add_command(source)
 cli.add_command(suppress)
 
 

@@ -1,44 +1,12 @@
 """The command ``forecast`` as a user calls it: one JSON object, or a table with a bar for each day."""
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import Command, Said
-from pipeline import DAY, Registry, write_config
-
-from token_pipelines.cli import main
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
-def configured(
-    tmp_path: Path, registry_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Command]:
-    """Configure a pipeline with these sections, and give its command line."""
-
-    def configure(**sections: Any) -> Command:  # noqa: ANN401 -- YAML
-        config = write_config(tmp_path, registry_url, 1, **sections)
-
-        def run(name: str, *arguments: str) -> Said:
-            monkeypatch.setattr(sys, "argv", ["token-pipelines", name, "--config", str(config), *arguments])
-            with pytest.raises(SystemExit) as ended:
-                main()
-            captured = capsys.readouterr()
-            assert isinstance(ended.value.code, int)
-            return Said(status=ended.value.code, out=captured.out, err=captured.err)
-
-        return run
-
-    return configure
+from commands import Command
+from pipeline import DAY, Registry
 
 
 def three_people(registry: Registry) -> list[datetime]:

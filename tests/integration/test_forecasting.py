@@ -30,11 +30,6 @@ WHERE api_tokens.expired_at >= :expires_after AND api_tokens.expired_at < :expir
 EXPIRED_ONLY = [{"name": "dead", "after": "0d", "within": "2d"}, {"name": "gone", "after": "3d", "within": "5d"}]
 
 
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
 def fill(registry: Registry, seed: int, *, people: int = 12, tokens: int = 90) -> None:
     rng = random.Random(seed)  # noqa: S311 -- a story, the same every time
     users = [
