@@ -51,6 +51,8 @@ class Source(_Section):
     statement_timeout: Timeout = timedelta(minutes=10)
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
+    on_sent: str | None = None
+    on_sent_url: SecretStr | None = None
 
 
 class Ledger(_Section):
@@ -326,13 +328,13 @@ def _refuse_secrets(path: Path, data: dict[str, Any]) -> None:
             variable = f"{ENV_PREFIX}{section}__{key}".upper()
             msg = f"{path}: {section}.{key} does not belong in the file; set {variable} in the environment."
             raise ConfigError(msg)
-    for section in ("source", "ledger"):
+    for section, key in (("source", "url"), ("source", "on_sent_url"), ("ledger", "url")):
         table = data.get(section)
-        url = table.get("url") if isinstance(table, dict) else None
+        url = table.get(key) if isinstance(table, dict) else None
         if isinstance(url, str) and _has_password(url):
             msg = (
-                f"{path}: {section}.url holds a password, which does not belong in the file; "
-                f"set {ENV_PREFIX}{section.upper()}__URL in the environment."
+                f"{path}: {section}.{key} holds a password, which does not belong in the file; "
+                f"set {ENV_PREFIX}{section.upper()}__{key.upper()} in the environment."
             )
             raise ConfigError(msg)
 

@@ -56,6 +56,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             checks.build_volume_check(),
             checks.build_bounces_check(),
             *(checks.build_delivery_check(tier) for tier in tiers),
+            *(checks.build_write_back_check(tier) for tier in tiers if config.source.on_sent is not None),
         ],
         jobs=[job],
         schedules=[schedule],

@@ -27,6 +27,7 @@ from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, secrets, suppressions
+from token_pipelines.ledger.written_back import WrittenBack
 from token_pipelines.model import Mode
 from token_pipelines.policy import Window
 
@@ -63,6 +64,7 @@ class Ledger:
         weakref.finalize(self, self._engine.dispose)
         self.bounces = Bounces(self._engine)
         self.suppressions = Suppressions(self._engine)
+        self.written_back = WrittenBack(self._engine)
 
     @property
     def engine(self) -> Engine:
