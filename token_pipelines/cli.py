@@ -10,6 +10,8 @@ from typing import Any, Final
 import click
 
 from token_pipelines.cli_bounces import bounces, suppress
+from token_pipelines.cli_forecast import forecast
+from token_pipelines.cli_source import source
 from token_pipelines.errors import ConfigError, TokenPipelinesError
 from token_pipelines.model import rfc3339
 from token_pipelines.options import CONFIG_OPTION, FILE_OPTION, chosen_config, opened_config
@@ -148,6 +150,8 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
 
 
 cli.add_command(bounces)
+cli.add_command(forecast)
+cli.add_command(source)
 cli.add_command(suppress)
 
 

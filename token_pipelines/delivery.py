@@ -15,6 +15,7 @@ from typing import Final
 
 from token_pipelines.errors import RelayError, TokenPipelinesError, whereabouts
 from token_pipelines.ledger.sending import Record, Sending
+from token_pipelines.ledger.written_back import SentNotice
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.senders import senders
 from token_pipelines.mail.transport import Connection
@@ -23,6 +24,7 @@ from token_pipelines.parts import Parts
 from token_pipelines.planning import leftovers_since
 from token_pipelines.resolving import Letter, resolve
 from token_pipelines.tally import Tally, TierReport
+from token_pipelines.writing_back import WritingBack
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def send_tier(
     with parts.ledger.sending(run_id=run_id, mode=delivery.mode, durable=durable, has_ended=has_ended) as sending:
         waiting = _waiting(parts, sending, tier)
         tally = Tally(report, size=len(waiting), on_progress=on_progress)
-        crew = _Crew(parts, sending, tally)
+        writing_back = WritingBack(parts, report)
+        crew = _Crew(parts, sending, tally, writing_back)
         try:
             crew.send_all(waiting)
             for pause in delivery.retry_pauses:
@@ -70,6 +73,7 @@ def send_tier(
             _settle_refusals(parts, sending, tally)
             sending.give_back()
             tally.close(waiting=set(_waiting(parts, sending, tier)))
+        writing_back.catch_up()
     if crew.trouble is not None:
         raise crew.trouble
 
@@ -94,10 +98,11 @@ def _settle_refusals(parts: Parts, sending: Sending, tally: Tally) -> None:
 class _Crew:
     """The threads of one tier's run, one a connection. The first one in trouble stops all."""
 
-    def __init__(self, parts: Parts, sending: Sending, tally: Tally) -> None:
+    def __init__(self, parts: Parts, sending: Sending, tally: Tally, writing_back: WritingBack) -> None:
         self.parts = parts
         self.sending = sending
         self.tally = tally
+        self.writing_back = writing_back
         self.stopped = threading.Event()
         self.trouble: TokenPipelinesError | None = None
 
@@ -161,10 +166,12 @@ class _Sender:
         self._sending = crew.sending
         self._connection: Connection | None = None
         self._unrecorded: Record | None = None
+        self._sent: list[SentNotice] = []
 
     def send_batch(self, notice_ids: list[str]) -> None:
         """Claim a batch, read its tokens again, and deliver notice by notice."""
         delivery = self._parts.config.delivery
+        self._sent = []
         claimed = self._sending.claim(
             notice_ids, resend=delivery.on_unknown == "resend", max_attempts=delivery.max_attempts
         )
@@ -178,6 +185,7 @@ class _Sender:
                     self._deliver(letter, email)
         finally:
             self._write_down()
+            self._crew.writing_back.after(self._sent)
 
     def _write(self, letter: Letter) -> _Email | None:
         """The email, if there is anything to say; without an envelope when it could not be written."""
@@ -244,6 +252,9 @@ class _Sender:
             address_hash=letter.address_hash,
         )
         self._unrecorded = record
+        if outcome.state is State.SENT:
+            token_ids = tuple(token.token_id for token in letter.tokens)
+            self._sent.append(SentNotice(notice_id=record.notice_id, token_ids=token_ids, sent_at=record.at))
         self._crew.tally.keep(record)
 
     def _write_down(self) -> None:

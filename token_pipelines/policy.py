@@ -124,7 +124,7 @@ class Policy:
             (Reason.MUTED, tokens["muted"].to_numpy()),
             (Reason.NO_ADDRESS, ~tokens["has_address"].to_numpy()),
             (Reason.UNVERIFIED_ADDRESS, ~tokens["email_verified"].to_numpy()),
-            (Reason.NOT_IN_ROLLOUT, ~self._in_rollout(tokens["recipient_id"])),
+            (Reason.NOT_IN_ROLLOUT, ~self.in_rollout(tokens["recipient_id"])),
         ]
         codes = np.select([where for _, where in conditions], np.arange(len(conditions)), default=-1)
         return tokens.assign(
@@ -176,7 +176,8 @@ class Policy:
                 too_short |= open_ & ~lives_long
         return index, threshold, too_short & (index < 0)
 
-    def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
+    def in_rollout(self, recipients: pd.Series) -> np.ndarray:
+        """Per recipient id: whether the rollout is open to them."""
         inside = np.ones(len(recipients), dtype=bool)
         if self.only_recipients:
             inside &= recipients.isin(list(self.only_recipients)).to_numpy()

@@ -19,6 +19,7 @@ from token_pipelines.config.faults import Layer, sentence
 from token_pipelines.errors import ConfigError
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
+_URL_KEYS = (("source", "url"), ("source", "on_sent_url"), ("ledger", "url"))
 _PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST_NAME = 31
@@ -155,12 +156,12 @@ def _refuse_secrets(path: Path, place: tuple[str, ...], data: dict[str, Any]) ->
                 f"set {variable(*place, section, key)} in the environment."
             )
             raise ConfigError(msg)
-    for section in ("source", "ledger"):
+    for section, key in _URL_KEYS:
         table = data.get(section)
-        url = table.get("url") if isinstance(table, dict) else None
+        url = table.get(key) if isinstance(table, dict) else None
         if isinstance(url, str) and _PASSWORD_IN_URL.search(url) is not None:
             msg = (
-                f"{path}: {prefix}{section}.url holds a password, which does not belong in the file; "
-                f"set {variable(*place, section, 'url')} in the environment."
+                f"{path}: {prefix}{section}.{key} holds a password, which does not belong in the file; "
+                f"set {variable(*place, section, key)} in the environment."
             )
             raise ConfigError(msg)

@@ -34,6 +34,8 @@ class Source(Section):
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
     max_lag: Duration | None = None
+    on_sent: str | None = None
+    on_sent_url: SecretStr | None = None
 
 
 class Ledger(Section):

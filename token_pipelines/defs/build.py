@@ -59,6 +59,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             checks.build_volume_check(names),
             checks.build_bounces_check(names),
             *(checks.build_delivery_check(names, tier) for tier in tiers),
+            *(checks.build_write_back_check(names, tier) for tier in tiers if config.source.on_sent is not None),
         ],
         jobs=[job],
         schedules=[schedule],

@@ -9,7 +9,13 @@ import dagster as dg
 from token_pipelines.defs.assets import PARTITION_TAG, is_approved
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.numbers import RECIPIENTS_DUE
+from token_pipelines.defs.numbers import (
+    NOT_WRITTEN_BACK,
+    RECIPIENTS_DUE,
+    WRITE_BACK_FAULT,
+    explain_write_back,
+    read_text,
+)
 from token_pipelines.model import Tier
 from token_pipelines.planning import trip_fuse
 
@@ -74,6 +80,27 @@ def build_delivery_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
         )
 
     return everyone_was_told
+
+
+def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
+    """Show that source.on_sent failed, which leaves the tier green: everybody was told."""
+
+    @dg.asset_check(
+        asset=names.notices(tier.name),
+        name="source_was_told",
+        description="source.on_sent was run for every notice that was sent, in this run and before.",
+    )
+    def source_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        metadata = _metadata_of_the_day(context, names.notices(tier.name))
+        missed = _number(metadata, NOT_WRITTEN_BACK)
+        return dg.AssetCheckResult(
+            passed=not missed,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={NOT_WRITTEN_BACK: missed},
+            description=explain_write_back(missed, read_text(metadata, WRITE_BACK_FAULT)) if missed else None,
+        )
+
+    return source_was_told
 
 
 def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:

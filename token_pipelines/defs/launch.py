@@ -42,10 +42,12 @@ class TierNumbers:
 
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(numbers.OUTCOMES, 0))
     skipped: dict[str, int] = field(default_factory=dict)
+    not_written_back: int | None = None
 
     def as_object(self) -> dict[str, object]:
         """As in ``run --json``."""
-        return {**self.outcomes, "skipped": self.skipped}
+        known = {} if self.not_written_back is None else {numbers.NOT_WRITTEN_BACK: self.not_written_back}
+        return {**self.outcomes, "skipped": self.skipped, **known}
 
 
 @dataclass
@@ -66,6 +68,7 @@ class DayReport:
     failures: list[str] = field(default_factory=list)
     worst_exit_status: int = 0
     interrupted: bool = False
+    write_back_fault: str = ""
 
     @property
     def exit_status(self) -> int:
@@ -190,6 +193,9 @@ def _read_events(report: DayReport, events: Sequence[dg.DagsterEvent]) -> None:
         if evaluation == "volume_is_plausible" and not getattr(data, "passed", True):
             report.fuse["tripped"] = True
             report.failures.append(getattr(data, "description", None) or "")
+    missed = max(tier.not_written_back or 0 for tier in report.tiers.values())
+    if missed:
+        report.failures.append(numbers.explain_write_back(missed, report.write_back_fault))
 
 
 def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
@@ -221,3 +227,6 @@ def _read_numbers(report: DayReport, key: dg.AssetKey, metadata: Mapping[str, An
         tier = report.tiers[key.path[-1]]
         tier.outcomes = {outcome: int(metadata[outcome].value) for outcome in numbers.OUTCOMES}
         tier.skipped = numbers.read_numbers(metadata, numbers.SKIPPED_PREFIX)
+        if numbers.NOT_WRITTEN_BACK in metadata:
+            tier.not_written_back = int(metadata[numbers.NOT_WRITTEN_BACK].value)
+        report.write_back_fault = numbers.read_text(metadata, numbers.WRITE_BACK_FAULT) or report.write_back_fault

@@ -29,6 +29,7 @@ from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, schema_of, secrets, suppressions
+from token_pipelines.ledger.written_back import WrittenBack
 from token_pipelines.model import TOLD, Mode
 from token_pipelines.policy import Window
 
@@ -80,6 +81,7 @@ class Ledger:
         weakref.finalize(self, self._engine.dispose)
         self.bounces = Bounces(self._engine)
         self.suppressions = Suppressions(self._engine)
+        self.written_back = WrittenBack(self._engine)
 
     @classmethod
     def of(cls, config: Config) -> Self:

@@ -108,6 +108,12 @@ notice_tokens = Table(
     Index("notice_tokens_by_expiry", "expires_at"),
 )
 
+written_back = Table(
+    "written_back",
+    metadata,
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), primary_key=True),
+)
+
 attempts = Table(
     "attempts",
     metadata,
