@@ -56,7 +56,7 @@ def test_check_shows_rows_as_they_are_understood(configured: Configured, registr
     """One of each kind, what is due among them; instants in UTC, addresses and names masked."""
     tokens = people(registry, now)
     found = check(configured())
-    assert found["columns"]["missing"].keys() == {"muted", "replaced_at", "locale", "timezone"}
+    assert found["columns"]["missing"].keys() == {"muted", "locale", "timezone"}
     assert found["outcomes"] == {
         "due": 2,
         "unverified_address": 1,
