@@ -193,5 +193,5 @@ def write_config(
             else:
                 config[section] = values
     path = folder / "token_pipelines.yaml"
-    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return path
