@@ -15,7 +15,7 @@ import pandas as pd
 
 from token_pipelines.model import to_micros
 from token_pipelines.parts import Parts
-from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history
+from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history, urgency
 
 ONE_DAY: Final = timedelta(days=1)
 
@@ -80,10 +80,8 @@ def _reachable(parts: Parts, window: Window) -> pd.DataFrame:
 
 
 def _most_urgent(due: pd.DataFrame) -> pd.Series:
-    """Each recipient's notice as planning would group it: the tier of the token with the smallest lead."""
-    lead = due["expires_at"] - due["threshold"]
-    order = due.assign(lead=lead, code=due["tier"].cat.codes).sort_values(["lead", "code"])
-    tiers: pd.Series = order.drop_duplicates("recipient_id")["tier"]
+    """The tier of each recipient's notice: of their tokens' tiers the most urgent, as planning groups them."""
+    tiers: pd.Series = due.assign(urgency=urgency(due)).sort_values("urgency").drop_duplicates("recipient_id")["tier"]
     return tiers
 
 

@@ -59,7 +59,7 @@ class WritingBack:
         try:
             for minute in _by_minute(notices):
                 token_ids = sorted({token_id for notice in minute for token_id in notice.token_ids})
-                self._write_back.run(token_ids, max(notice.sent_at for notice in minute))
+                self._write_back.run(self._parts.source.literals(token_ids), max(notice.sent_at for notice in minute))
                 self._parts.ledger.written_back.keep([notice.notice_id for notice in minute])
         except TokenPipelinesError as error:
             self._fail(str(error))

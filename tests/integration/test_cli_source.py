@@ -10,6 +10,7 @@ import pytest
 from commands import Command
 from pipeline import DAY, YEAR, Registry
 
+from token_pipelines import source_check
 from token_pipelines.source_check import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
@@ -156,6 +157,36 @@ def test_check_finds_a_query_that_answers_otherwise_by_id(
     found = check(configured(source={"query": "tokens.sql"}), status=1)
     [fault] = found["faults"]
     assert fault.startswith("Asked again by id, as just before sending, the source query does not return the same")
+
+
+def test_check_says_when_the_filter_does_not_reach_the_tables(
+    configured: Configured, tmp_path: Path, registry: Registry, now: datetime
+) -> None:
+    """A window over all rows keeps it out; over each token's own it does not, and a mark lets it in."""
+    people(registry, now)
+    query = QUERY.format(more="{more}", name="last_used_at")
+
+    def advice(more: str, mark: str = "") -> list[str]:
+        (tmp_path / "tokens.sql").write_text(query.format(more=more) + mark, encoding="utf-8")
+        found: list[str] = check(configured(source={"query": "tokens.sql"}))["advice"]
+        return found
+
+    over_all = "max(last_used_at) OVER (PARTITION BY user_id)"
+    [sentence] = advice(over_all)
+    assert sentence.startswith("The database would read everything to find a few tokens by id")
+    assert advice("max(last_used_at) OVER (PARTITION BY id)") == []
+    assert advice("last_used_at") == []
+    assert advice(over_all, mark="/* token_ids: api_tokens.id */") == []
+
+
+def test_check_says_when_reading_by_id_is_slow(
+    configured: Configured, registry: Registry, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people(registry, now)
+    monkeypatch.setattr(source_check, "SLOW_S", 0)
+    [sentence] = check(configured())["advice"]
+    assert "tokens by id took" in sentence
+    assert "index the column behind token_id, or mark its place in the query" in sentence
 
 
 def test_check_names_a_column_that_is_not_used(

@@ -27,6 +27,14 @@ WHERE api_tokens.expired_at >= :expires_after AND api_tokens.expired_at < :expir
 """
 """A token belongs to two people, and what an older job did counts for some of them only."""
 
+SHARES = [
+    {"name": "week", "before": "7d"},
+    {"name": "tenth", "remaining": "10%", "at_most": "30d"},
+    {"name": "third", "remaining": "33%", "at_most": "20d"},
+    {"name": "expired", "after": "0d", "within": "3d"},
+]
+"""Of two tokens of one person, the one with the smaller lead names the notice, whichever tier that is."""
+
 EXPIRED_ONLY = [{"name": "dead", "after": "0d", "within": "2d"}, {"name": "gone", "after": "3d", "within": "5d"}]
 
 
@@ -70,8 +78,9 @@ def sent(day: Day) -> dict[str, int]:
         (1, {"delivery": {"rollout_percent": 80}}),
         (3, {"source": {"query": "teams.sql"}, "schedule": {"at": "02:30", "timezone": "America/New_York"}}),
         (5, {"tiers": EXPIRED_ONLY}),
+        (7, {"tiers": SHARES}),
     ],
-    ids=["the-registry", "teams-in-another-zone", "after-the-expiry-only"],
+    ids=["the-registry", "teams-in-another-zone", "after-the-expiry-only", "shares-of-a-lifetime"],
 )  # fmt: skip
 def test_forecast_equals_what_each_day_sends(
     registry: Registry, registry_url: str, tmp_path: Path, seed: int, sections: dict[str, Any]

@@ -1,5 +1,6 @@
 """Postgres, read through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
 
+import json
 import re
 import threading
 import weakref
@@ -69,6 +70,14 @@ class PostgresReader:
             for batch in cursor.fetch_record_batch():
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
+
+    def plan(self, statement: Statement) -> dict[str, Any]:
+        """How the database would run it: the first node of EXPLAIN (FORMAT JSON). Runs nothing."""
+        with self._cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})  # EXPLAIN cannot be copied out
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {_written(statement)}")
+            found: dict[str, Any] = json.loads(cursor.fetchone()[0])[0]["Plan"]
+            return found
 
     def lag(self) -> timedelta | None:
         """See Reader."""

@@ -22,6 +22,7 @@ from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.plans import filter_reaches_tables
 from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.rows import RowsReader
@@ -97,6 +98,10 @@ class Source:
         """How the database writes what we ask."""
         return self.reader.dialect
 
+    def literals(self, token_ids: Collection[str]) -> list[str | int]:
+        """Canonical ids as the database compares them with its own, in their type."""
+        return self.dialect.literals(token_ids, self.contract.schema.field("token_id").type)
+
     def _bounds(self, window: Window) -> Bounds:
         kind = self.contract.schema.field("expires_at").type
         return Bounds.of(window, self.dialect, kind, self._config.timezone)
@@ -110,13 +115,21 @@ class Source:
             spool.add(tokens.check(rows, self.contract, bounds))
         spool.finish()
 
+    def filter_reaches_tables(self, token_ids: Collection[str]) -> bool | None:
+        """Whether reading a few tokens by id reads only these, or first everything; None where it cannot be known."""
+        if not isinstance(self.reader, PostgresReader):
+            return None
+        return filter_reaches_tables(self.reader.plan(self._by_id(token_ids)), token_ids)
+
+    def _by_id(self, token_ids: Collection[str]) -> query.Statement:
+        bounds = self._bounds(ANY_EXPIRY)
+        return query.wrap(self._query, self.contract.resolve_columns, bounds.values, self.literals(token_ids))
+
     def _facts(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
         self._refuse_lag()
         bounds = self._bounds(ANY_EXPIRY)
-        kind = self.contract.schema.field("token_id").type
-        literals = self.dialect.literals(token_ids, kind)
-        statement = query.wrap(self._query, self.contract.resolve_columns, bounds.values, literals)
-        rows = [tokens.facts(rows, self.contract, bounds) for rows in self.reader.read(statement, deadline)]
+        read = self.reader.read(self._by_id(token_ids), deadline)
+        rows = [tokens.facts(rows, self.contract, bounds) for rows in read]
         return pd.concat(rows, ignore_index=True) if rows else tokens.no_facts()
 
     def _refuse_lag(self) -> None:

@@ -54,8 +54,8 @@ class WriteBack:
         self.fault = ""
         """What it failed with when it was last run; kept by whoever runs it, who says it once."""
 
-    def run(self, token_ids: Collection[str], sent_at: datetime) -> None:
-        """Run the statement for these tokens, in one transaction.
+    def run(self, token_ids: Collection[str | int], sent_at: datetime) -> None:
+        """Run the statement for these tokens, ids as `Source.literals` gives them, in one transaction.
 
         Raises:
             SourceError: if the database cannot be reached or refuses; nothing was changed then.
