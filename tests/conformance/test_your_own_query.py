@@ -46,9 +46,11 @@ def test_postgres_key_of_a_team_tells_every_member(database_url: str, tmp_path: 
         connection.execute(
             "INSERT INTO people VALUES (1, 'Ada', 'de'), (2, 'Eve', NULL);"
             "INSERT INTO addresses VALUES (1, 'ada@example.org', true);"
-            "INSERT INTO members VALUES (7, 1), (7, 2);"
-            f"INSERT INTO deploy_keys VALUES ('{successor}', 7, 'new', '', '2026-11-01Z', NULL, NULL, NULL),"
-            f" ('{key}', 7, 'deploy', 'secret', '2026-01-01Z', '2026-11-27', NULL, '{successor}')".encode()
+            "INSERT INTO members VALUES (7, 1), (7, 2)"
+        )
+        connection.cursor().executemany(
+            "INSERT INTO deploy_keys VALUES (%s, 7, 'deploy', 'secret', %s, %s, NULL, %s)",
+            [(successor, "2026-11-01Z", None, None), (key, "2026-01-01Z", "2026-11-27", successor)],
         )
 
     found, source = read(database_url, "postgres", tmp_path)
@@ -90,11 +92,14 @@ def test_mysql_sanctum(request: pytest.FixtureRequest, tmp_path: Path) -> None:
                 "INSERT INTO users VALUES (1, 'Ada', 'ada@example.org', '2025-01-01', 'secret'),"
                 " (2, 'Eve', 'eve@example.org', NULL, 'secret')"
             )
-            for number, owner, kind in ((5, 1, "User"), (6, 2, "User"), (7, 1, "Team")):
-                values = f"{number}, 'App\\\\Models\\\\{kind}', {owner}, 'ci', 'secret {number}', '[\"read\", \"write\"]', NULL"
-                connection.exec_driver_sql(
-                    f"INSERT INTO personal_access_tokens VALUES ({values}, '2026-11-27 23:00', '2026-01-01')"
-                )
+            connection.exec_driver_sql(
+                "INSERT INTO personal_access_tokens"
+                " VALUES (%s, %s, %s, 'ci', %s, %s, NULL, '2026-11-27 23:00', '2026-01-01')",
+                [
+                    (number, f"App\\Models\\{kind}", owner, f"secret {number}", '["read", "write"]')
+                    for number, kind, owner in ((5, "User", 1), (6, "User", 2), (7, "Team", 1))
+                ],
+            )
 
         found, source = read(url.render_as_string(hide_password=False), "mysql", tmp_path)
 
