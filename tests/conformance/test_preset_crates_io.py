@@ -1,7 +1,7 @@
 """When the preset ``crates_io`` calls a token replaced: the truth table.
 
-A row says what the old and the newer token have beside what is needed. What lives expires further in the future than the
-database's own clock will reach, and what is dead did so in the past.
+A row says what the old and the newer token have beside what is needed. What lives expires further in the future than
+the database's own clock will reach, and what is dead did so in the past.
 """
 
 from datetime import UTC, datetime, timedelta

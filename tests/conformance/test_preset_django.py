@@ -45,7 +45,7 @@ def add_user(django: Database, name: str = "ada", **columns: Any) -> int:  # noq
 
 def add_token(django: Database, user_id: int, **columns: Any) -> str:  # noqa: ANN401 -- columns of the table
     """Add a token, and give the id by which the preset names it."""
-    row = {"user_id": user_id, "created": BORN, "expiry": NOW + 2 * DAY}
+    row: dict[str, Any] = {"user_id": user_id, "created": BORN, "expiry": NOW + 2 * DAY}
     row |= {"digest": f"secret-{next(SECRETS)}", "token_key": "secret"} | columns
     django.add("knox_authtoken", **row)
     born = (pd.Timestamp(row["created"]) - pd.Timestamp(0, tz="UTC")) // MOMENT
@@ -114,7 +114,7 @@ def test_user_without_an_address_is_named_so(django: Database) -> None:
     ("columns", "name"),
     [({"last_name": ""}, "Ada"), ({"first_name": "", "last_name": ""}, "ada"), ({}, "Ada Lovelace")],
 )
-def test_user_is_called_by_their_name_or_their_login(django: Database, columns: dict[str, object], name: str) -> None:
+def test_user_is_called_by_their_name_or_their_login(django: Database, columns: dict[str, Any], name: str) -> None:
     token = add_token(django, add_user(django, **columns))
     assert django.resolve(token)["recipient_name"] == name
 

@@ -52,7 +52,7 @@ def add_application(doorkeeper: Database, name: str = "Tusky") -> int:
 
 
 def add_token(doorkeeper: Database, user_id: int, application_id: int | None = None, **columns: Any) -> int:  # noqa: ANN401 -- columns of the table
-    row = {
+    row: dict[str, Any] = {
         "resource_owner_id": user_id,
         "application_id": application_id,
         "token": f"secret-{next(SECRETS)}",
@@ -122,7 +122,7 @@ def test_expiry_is_creation_and_seconds(
 )
 def test_only_what_lives_longer_than_a_day_and_belongs_to_a_person_is_read(
     doorkeeper: Database,
-    columns: dict[str, object],
+    columns: dict[str, Any],
     read: bool,  # noqa: FBT001 -- a table
 ) -> None:
     add_token(doorkeeper, add_user(doorkeeper), **{"application_id": add_application(doorkeeper)} | columns)
@@ -138,7 +138,7 @@ def test_revoked_token_is_named_so(doorkeeper: Database) -> None:
     ("columns", "flags"), [({"confirmed_at": None}, [False, True]), ({"email": ""}, [True, False])]
 )
 def test_user_without_a_confirmed_address_is_named_so(
-    doorkeeper: Database, columns: dict[str, object], flags: list[bool]
+    doorkeeper: Database, columns: dict[str, Any], flags: list[bool]
 ) -> None:
     add_token(doorkeeper, add_user(doorkeeper, **columns))
     assert doorkeeper.snapshot()[["email_verified", "has_address"]].to_numpy().tolist() == [flags]
@@ -149,8 +149,8 @@ def test_disabled_user_is_left_out(doorkeeper: Database) -> None:
     assert doorkeeper.snapshot_ids() == set()
 
 
-OLD = {"created_at": LONG_AGO, "expires_in": FOR_AGES}
-NEWER = {"created_at": LONG_AGO + DAY, "expires_in": FOR_AGES}
+OLD: dict[str, Any] = {"created_at": LONG_AGO, "expires_in": FOR_AGES}
+NEWER: dict[str, Any] = {"created_at": LONG_AGO + DAY, "expires_in": FOR_AGES}
 
 
 @pytest.mark.parametrize(

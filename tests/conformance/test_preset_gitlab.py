@@ -122,7 +122,7 @@ def test_impersonation_is_left_out(gitlab: Database) -> None:
         ({"state": None}, False),
     ],
 )
-def test_only_active_people_are_read(gitlab: Database, columns: dict[str, object], read: bool) -> None:  # noqa: FBT001 -- a table
+def test_only_active_people_are_read(gitlab: Database, columns: dict[str, Any], read: bool) -> None:  # noqa: FBT001 -- a table
     add_token(gitlab, add_user(gitlab, **columns))
     assert len(gitlab.snapshot_ids()) == int(read)
 
@@ -136,7 +136,7 @@ def test_only_active_people_are_read(gitlab: Database, columns: dict[str, object
         ({"notification_email": " ", "email": ""}, ""),
     ],
 )
-def test_notification_address_comes_before_the_other(gitlab: Database, columns: dict[str, object], email: str) -> None:
+def test_notification_address_comes_before_the_other(gitlab: Database, columns: dict[str, Any], email: str) -> None:
     token = add_token(gitlab, add_user(gitlab, **columns))
     assert gitlab.resolve(token)["email"] == email
     assert bool(gitlab.snapshot()["has_address"].item()) is bool(email)

@@ -62,7 +62,7 @@ class RowsReader:
         """See Reader."""
         with self._connection() as connection:
             result = connection.execute(*_bound(statement))
-            return self._table(result, []).schema
+            return to_table(*self._columns(result), []).schema
 
     def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
         """See Reader."""
@@ -70,8 +70,9 @@ class RowsReader:
             interrupt = sessions.interrupter(connection, self._engine, self.dialect)
             with deadline.watch(interrupt), self._statement_timeout().watch(interrupt):
                 result = connection.execution_options(stream_results=True).execute(*_bound(statement))
+                names, types = self._columns(result)  # now: with the last row the cursor is gone
                 for rows in result.partitions(PARTITION):
-                    yield self._table(result, rows)
+                    yield to_table(names, types, rows)
 
     def lag(self) -> timedelta | None:
         """See Reader."""
@@ -84,8 +85,8 @@ class RowsReader:
         seconds = next((status[name] for name in _BEHIND if name in status), None)
         return timedelta.max if seconds is None else timedelta(seconds=int(seconds))
 
-    def _table(self, result: CursorResult[Any], rows: Any) -> pa.Table:  # noqa: ANN401 -- a sequence of Row
-        return to_table(list(result.keys()), type_codes(result.cursor, self.dialect), rows)
+    def _columns(self, result: CursorResult[Any]) -> tuple[list[str], list[pa.DataType | None]]:
+        return list(result.keys()), type_codes(result.cursor, self.dialect)
 
     def _statement_timeout(self) -> Deadline:
         """For databases that have none of their own."""
