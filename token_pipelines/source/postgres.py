@@ -1,7 +1,7 @@
 """Postgres, read through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -57,7 +57,7 @@ class PostgresReader:
             cursor.execute(_written(statement))
             return cursor.fetch_record_batch().schema
 
-    def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
+    def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._cursor() as cursor, deadline.watch(cursor.adbc_cancel):
             cursor.execute(_written(statement))
