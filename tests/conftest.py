@@ -4,12 +4,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Generator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import psycopg
 import pytest
+from databases import Database, OpenDatabase
 from hypothesis import settings
+from mariadbd import MariaDB, find_program
 from psycopg import sql
+from sqlalchemy import URL, make_url
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
@@ -72,6 +77,40 @@ def _database(server: EmbeddedPostgres, kind: str, template: str | None) -> Iter
     yield server.url(name)
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """Start the session's MariaDB, where there is one."""
+    if find_program("mariadbd") is None or find_program("mariadb-install-db") is None:
+        pytest.skip("needs MariaDB (mariadbd, mariadb-install-db)")
+    with TemporaryDirectory(prefix="tp-maria-") as folder:
+        Path(folder).chmod(0o755)
+        with MariaDB(Path(folder)) as server:
+            yield server
+
+
+@pytest.fixture
+def open_database(request: pytest.FixtureRequest, tmp_path: Path) -> OpenDatabase:
+    """Make a fresh database of a kind: postgres, mariadb, sqlite."""
+
+    def open_it(kind: str) -> Database:
+        if kind == "postgres":
+            url = make_url(request.getfixturevalue("database_url")).set(drivername="postgresql+psycopg")
+        elif kind == "mariadb":
+            url = request.getfixturevalue("mariadb_database")
+        else:
+            url = make_url(f"sqlite:///{tmp_path / 'tokens.db'}")
+        return Database(url, tmp_path)
+
+    return open_it
+
+
+@pytest.fixture
+def mariadb_database(mariadb_server: MariaDB) -> Iterator[URL]:
+    """Give the URL of a fresh, empty database."""
+    with mariadb_server.database() as url:
+        yield url
 
 
 @pytest.hookimpl(wrapper=True)

@@ -36,13 +36,15 @@ class SourceContractError(ConfigError):
 class SourceError(TokenPipelinesError):
     """The source database cannot be read, or a row in it breaks the contract. Nothing is sent.
 
-    ``may_pass`` is true of what a new connection may end: a replica's conflict, a lost connection.
+    ``may_pass`` is true of what a new connection may end: a replica's conflict, a lost connection. ``unreachable`` is
+    true where there is no connection: that may pass too when there was one a moment ago.
     """
 
-    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+    def __init__(self, message: str, *, may_pass: bool = False, unreachable: bool = False) -> None:
         """The sentence, and whether to read again before giving up."""
         super().__init__(message)
         self.may_pass = may_pass
+        self.unreachable = unreachable
 
 
 class LedgerError(TokenPipelinesError):

@@ -99,15 +99,19 @@ class Contract:
 
     @property
     def snapshot_columns(self) -> list[str]:
-        """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address."""
-        optional = [name for name in TOKEN_COLUMNS if name in OPTIONAL and name in self.present]
+        """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address.
+
+        ``last_used_at`` is said in the email only, but its faults are to be told before anything is planned.
+        """
+        optional = [name for name in (*TOKEN_COLUMNS, "last_used_at") if name in OPTIONAL and name in self.present]
         ids = [self.dialect.id_as_text.format(name=name) for name in IDS]
         return [*ids, "created_at", "expires_at", self.dialect.has_address, *optional]
 
     @property
     def resolve_columns(self) -> list[str]:
         """SQL expressions of resolving: what a snapshot reads, and what the email says."""
-        return [*self.snapshot_columns, *(name for name in FACT_COLUMNS if name in self.present)]
+        read = self.snapshot_columns
+        return [*read, *(name for name in FACT_COLUMNS if name in self.present and name not in read)]
 
     def _fault(self, name: str, kind: pa.DataType) -> str | None:
         """What is wrong with this column, and its cure."""

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -63,7 +63,7 @@ class PostgresReader:
             cursor.execute(_written(statement))
             return cursor.fetch_record_batch().schema
 
-    def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
+    def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._cursor() as cursor, deadline.watch(cursor.adbc_cancel):
             cursor.execute(_written(statement))

@@ -1,6 +1,6 @@
 """What a reader of the operator's database does, whatever the database. Implemented in postgres.py and rows.py."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import timedelta
 from typing import Protocol
 
@@ -26,8 +26,8 @@ class Reader(Protocol):
     def schema(self, statement: Statement) -> pa.Schema:
         """The columns of a statement that returns no rows; null for a type that only rows can show."""
 
-    def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
-        """The rows, in tables that are small beside memory. Interrupts the statement when the time is over."""
+    def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
+        """The rows, in small tables; to be closed. The statement is interrupted when the time is over."""
 
     def lag(self) -> timedelta | None:
         """How far a replica is behind its primary; None for a database that is no replica."""

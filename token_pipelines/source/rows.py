@@ -1,7 +1,7 @@
 """Every database but Postgres, read through SQLAlchemy Core: rows in partitions, streamed where the driver can."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,9 @@ from token_pipelines.source.query import TOKEN_IDS, Statement
 
 PARTITION: Final = 20_000
 """Rows; some 15 MB as Python's objects."""
+
+MARGIN: Final = timedelta(seconds=2)
+"""How much longer than a database's own timeout we wait before we interrupt."""
 
 _SQLITE_BLAMES: Final = re.compile(r"no such (column|table|function)|syntax error|ambiguous column|wrong number of arg")
 _MYSQL_BLAMES: Final = {1051, 1052, 1054, 1055, 1060, 1064, 1109, 1140, 1146, 1222, 1248, 1305, 1582, 1630}
@@ -64,7 +67,7 @@ class RowsReader:
             result = connection.execute(*_bound(statement))
             return to_table(*self._columns(result), []).schema
 
-    def read(self, statement: Statement, deadline: Deadline) -> Iterator[pa.Table]:
+    def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._connection() as connection:
             interrupt = sessions.interrupter(connection, self._engine, self.dialect)
@@ -89,9 +92,9 @@ class RowsReader:
         return list(result.keys()), type_codes(result.cursor, self.dialect)
 
     def _statement_timeout(self) -> Deadline:
-        """For databases that have none of their own."""
+        """For databases that have none of their own; a little later than that of those that have."""
         cure = "raise source.statement_timeout, or add the index in docs/sources"
-        return Deadline(self._config.statement_timeout, f"The database of {self._key} took too long; {cure}.")
+        return Deadline(self._config.statement_timeout + MARGIN, f"The database of {self._key} took too long; {cure}.")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ One statement a read. A read that a replica's conflict or a lost connection brea
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -111,8 +112,10 @@ class Source:
         self._refuse_lag()
         bounds = self._bounds(window)
         statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
-        for rows in self.reader.read(statement, deadline):
-            spool.add(tokens.check(rows, self.contract, bounds))
+        # Closed at once when a row is at fault: else the error's traceback would keep the connection open.
+        with closing(self.reader.read(statement, deadline)) as batches:
+            for rows in batches:
+                spool.add(tokens.check(rows, self.contract, bounds))
         spool.finish()
 
     def filter_reaches_tables(self, token_ids: Collection[str]) -> bool | None:
@@ -128,9 +131,9 @@ class Source:
     def _facts(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
         self._refuse_lag()
         bounds = self._bounds(ANY_EXPIRY)
-        read = self.reader.read(self._by_id(token_ids), deadline)
-        rows = [tokens.facts(rows, self.contract, bounds) for rows in read]
-        return pd.concat(rows, ignore_index=True) if rows else tokens.no_facts()
+        with closing(self.reader.read(self._by_id(token_ids), deadline)) as batches:
+            found = [tokens.facts(rows, self.contract, bounds) for rows in batches]
+        return pd.concat(found, ignore_index=True) if found else tokens.no_facts()
 
     def _refuse_lag(self) -> None:
         limit = self._config.max_lag

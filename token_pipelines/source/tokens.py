@@ -66,6 +66,8 @@ def _inside(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
     _refuse_nulls(rows)
     _refuse_addresses(rows)
     expires_at = instants.to_utc(rows, "expires_at", contract.zone, contract.dialect)
+    if "last_used_at" in rows.column_names:  # no part of a token: only looked at
+        instants.to_utc(rows, "last_used_at", contract.zone, contract.dialect)
     rows = rows.set_column(rows.schema.get_field_index("expires_at"), "expires_at", expires_at)
     return bounds.inside(rows, expires_at)
 
@@ -90,11 +92,11 @@ def _flag(rows: pa.Table, name: str) -> pa.ChunkedArray:
     """A null counts as false. MariaDB, MySQL and SQLite have numbers for booleans."""
     values = rows[name]
     if not pa.types.is_boolean(values.type) and not pa.types.is_null(values.type):
-        odd = pc.fill_null(pc.invert(pc.is_in(values, pa.array([0, 1], values.type))), False)  # noqa: FBT003 -- Arrow's value to fill with
+        odd = pc.invert(pc.is_in(values, pa.array([0, 1, None], values.type)))
         faults.refuse(
             rows, odd, f"The source query's {name} is a number other than 0 and 1 {{row}}", "compare it in SQL"
         )
-    return pc.fill_null(values.cast(pa.bool_()), False)  # noqa: FBT003 -- as above
+    return pc.fill_null(values.cast(pa.bool_()), False)  # noqa: FBT003 -- Arrow's value to fill with
 
 
 def _refuse_nulls(rows: pa.Table) -> None:
