@@ -87,7 +87,7 @@ def make(postgres: EmbeddedPostgres, registry: Registry) -> str:
         for statements in (UNINDEXED, USERS, TOKENS, INDEXED):
             written = statements
             for name, value in values.items():
-                written = written.replace(f"{{{name}}}", str(value))  # type: ignore[assignment]
+                written = written.replace(f"{{{name}}}", str(value))
             connection.execute(written)
     settle(url)
     print(f"a registry of {registry.tokens:,} tokens, made in {time.perf_counter() - began:.0f} s")

@@ -39,7 +39,7 @@ class Examination:
     def recipients_due(self) -> int:
         """How many people have something due: as many notices as the day has, at most."""
         hashes = np.sort(np.concatenate(self._recipients)) if self._recipients else np.empty(0)
-        return np.count_nonzero(np.diff(hashes)) + bool(len(hashes))
+        return int(np.count_nonzero(np.diff(hashes))) + bool(len(hashes))
 
     def add(self, decided: pd.DataFrame) -> None:
         """Count a frame that the policy has decided."""

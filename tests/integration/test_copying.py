@@ -3,12 +3,13 @@
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, column, create_engine, select, table, text
+from sqlalchemy import Connection, Select, column, create_engine, select, table, text
 
 from token_pipelines.ledger import copying
 from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
@@ -16,7 +17,9 @@ from token_pipelines.policy import INSTANT
 
 COLUMNS = {"name": "str", "at": INSTANT, "flag": "bool"}
 SCHEMA = pa.schema([("name", pa.large_string()), ("at", pa.timestamp("us", tz="UTC")), ("flag", pa.bool_())])
-LINES = select(column("name"), column("at"), column("flag")).select_from(table("lines")).order_by(column("number"))
+LINES: Select[*tuple[Any, ...]] = (
+    select(column("name"), column("at"), column("flag")).select_from(table("lines")).order_by(column("number"))
+)
 
 # NUL is the one character that Postgres cannot keep, and a lone surrogate is none.
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)

@@ -1,7 +1,7 @@
 """Bulk work by COPY: columns into a table, and a query's rows out, as text that Arrow makes and reads.
 
-Row by row, Python would take longer than Postgres, and a million rows of Python's take half a gigabyte. Knows nothing of
-notices; runs in the caller's transaction.
+Row by row, Python would take longer than Postgres, and a million rows of Python's take half a gigabyte. Knows nothing
+of notices; runs in the caller's transaction.
 """
 
 import io
