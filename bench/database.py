@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,10 +25,8 @@ from token_pipelines.parts import Parts, assemble
 NOW: Final = datetime(2026, 11, 23, 9, tzinfo=UTC)
 """The instant of every run that is measured: the day's run looks ahead until the next day's 11:00."""
 
-REACH: Final = NOW + timedelta(hours=26)
-
 SCALE: Final = float(os.environ.get("BENCH_SCALE", "1"))
-"""All sizes are multiplied with it: ``BENCH_SCALE=0.02 make bench ARGS=snapshot`` for a quick look, which is not kept."""
+"""Multiplies all sizes. ``BENCH_SCALE=0.02 make bench ARGS=snapshot`` is a quick look, which is not kept."""
 
 SETTINGS: Final = {
     "wal_level": "minimal",

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 import psycopg
 
-from bench.database import NOW, REACH, copy_database, drop_database, parts_of, scaled, server, settle, write_config
+from bench.database import NOW, copy_database, drop_database, parts_of, scaled, server, settle, write_config
 from token_pipelines.demo.postgres import EmbeddedPostgres
-from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.planning import plan
-from token_pipelines.policy import INSTANT, no_history
+from token_pipelines.policy import INSTANT
 
 TARGETS: Final = {"plan.rows_per_s_ratio_to_insert_select": (">=", 0.4)}
 

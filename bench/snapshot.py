@@ -21,6 +21,7 @@ from bench.servers import MissingProgram, repository
 TARGETS: Final = {"snapshot.ratio_to_copy": ("<=", 2.0), "snapshot.peak_mb_over_imports": ("<=", 200)}
 
 ROUNDS: Final = 5
+WATCHED_READS: Final = 5
 WATCH_PAUSE_S: Final = 0.01
 RUNNING: Final[LiteralString] = """
 SELECT query FROM pg_stat_activity
@@ -77,11 +78,15 @@ def watched_read(config: Path, file: Path, url: str) -> str:
     watching = threading.Thread(target=watch, name="watch")
     watching.start()
     try:
-        while not found:
-            read_day(config, file)
+        for _ in range(WATCHED_READS):
+            if not found:
+                read_day(config, file)
     finally:
         over.set()
         watching.join()
+    if not found:
+        msg = "Postgres was not seen to run the snapshot's statement"
+        raise RuntimeError(msg)
     return found[0][: found[0].rindex(")", 0, found[0].rindex("TO STDOUT")) + 1]
 
 

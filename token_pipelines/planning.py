@@ -66,7 +66,9 @@ def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd
     mode = parts.config.delivery.mode
     told, told_before = parts.ledger.told(window, mode), parts.ledger.told_before(mode)
     for tokens in parts.source.snapshot(window):
-        decided = parts.policy.decide(tokens, told, now=now, reach=reach, told_before=told_before)
+        # Of these tokens only: the policy joins what it is given, and a full ledger would be joined to every frame.
+        known = told[among(told["token_id"], tokens["token_id"])]
+        decided = parts.policy.decide(tokens, known, now=now, reach=reach, told_before=told_before)
         examination.add(decided)
         yield decided
 

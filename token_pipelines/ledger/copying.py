@@ -1,10 +1,12 @@
-"""Bulk writing: columns into a table by COPY, made by Arrow. Row by row, Python would take longer than Postgres.
+"""Bulk work by COPY: columns into a table, and a query's rows out, as text that Arrow makes and reads.
 
-Knows nothing of notices; runs in the caller's transaction.
+Row by row, Python would take longer than Postgres, and a million rows of Python's take half a gigabyte. Knows nothing
+of notices; runs in the caller's transaction.
 """
 
 import io
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,12 +14,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg import sql
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, text
+
+from token_pipelines.policy import INSTANT
 
 ROWS_A_PIECE: Final = 65_536
 """Rows turned into text at a time: a few megabytes, whatever the whole is."""
 
+BYTES_A_PIECE: Final = 4 << 20
+"""Text that is gathered before Arrow reads it."""
+
 _TEXT: Final = pyarrow.csv.WriteOptions(include_header=False, batch_size=ROWS_A_PIECE, quoting_style="needed")
+
+_QUOTED: Final = pyarrow.csv.ParseOptions(newlines_in_values=True)
+_SESSION: Final = text("SELECT set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true)")
+"""How Postgres must write instants for Arrow to read them, until the transaction ends."""
+
+_KINDS: Final = {"str": pa.large_string(), "bool": pa.bool_(), INSTANT: pa.timestamp("us", tz="UTC")}
 
 _UUID_BYTES: Final = 16
 _UUID_LENGTH: Final = 36
@@ -48,6 +61,44 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     naive = column.cast(pa.timestamp(column.type.unit))
     return pc.binary_join_element_wise(naive.cast(pa.string()), "Z", "")
+
+
+def copy_out(connection: Connection, query: Select[*tuple[Any, ...]], columns: Mapping[str, str]) -> pa.Table:
+    """A query's rows, whose columns are named and typed so: ``str``, ``bool`` or policy.INSTANT."""
+    connection.execute(_SESSION)
+    compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    kinds = {name: _KINDS[dtype] for name, dtype in columns.items()}
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params) as copy:
+        return pa.concat_tables([pa.schema(kinds).empty_table(), *(_read(piece, kinds) for piece in _pieces(copy))])
+
+
+def _pieces(rows: Iterable[memoryview]) -> Iterator[bytes]:
+    """The same, some megabytes at a time. Postgres sends row by row, so that no piece ends within one."""
+    gathered: list[memoryview] = []
+    size = 0
+    for row in rows:
+        gathered.append(row)
+        size += len(row)
+        if size >= BYTES_A_PIECE:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _read(piece: bytes, kinds: dict[str, pa.DataType]) -> pa.Table:
+    """COPY's text as a table: an empty string is quoted, NULL is nothing at all, a boolean is t or f."""
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=kinds,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        true_values=["t"],
+        false_values=["f"],
+    )
+    named = pyarrow.csv.ReadOptions(column_names=list(kinds))
+    return pyarrow.csv.read_csv(pa.BufferReader(piece), named, _QUOTED, convert)
 
 
 def random_uuids(count: int) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Connection, Select, func, select, text, update
 
-from token_pipelines.ledger.copying import copy_in, random_uuids
+from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
 from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
@@ -122,8 +122,8 @@ class Planning:
             .where(notices.c.mode == self._mode, notices.c.state == State.FAILED, ~notice_tokens.c.released)
             .where(notice_tokens.c.token_id == func.any(list(token_ids)))
         )
-        columns = dict.fromkeys(["notice_id", "token_id", "recipient_id"], "str") | {"address_hash": "object"}
-        return self._frame(query, columns)
+        found = self._connection.execute(query).all()
+        return pd.DataFrame(found, columns=["notice_id", "token_id", "recipient_id", "address_hash"])
 
     def release(self, notice_ids: Collection[str]) -> None:
         """Free what was refused at an address that has changed since: it is due again."""
@@ -235,18 +235,8 @@ class Planning:
         )
 
     def _frame(self, query: Select[*tuple[Any, ...]], columns: dict[str, str]) -> pd.DataFrame:
-        rows = self._connection.execute(query).all()
-        values = zip(*rows, strict=True) if rows else [()] * len(columns)
-        return pd.DataFrame(
-            {name: _series(column, dtype) for (name, dtype), column in zip(columns.items(), values, strict=True)}
-        )
-
-
-def _series(values: Sequence[object], dtype: str) -> pd.Series:
-    column: pd.Series = pd.Series(list(values), dtype="object")
-    if dtype == INSTANT:
-        return pd.to_datetime(column, utc=True).astype(INSTANT)
-    return pd.Series(list(values), dtype=dtype)
+        frame: pd.DataFrame = copy_out(self._connection, query, columns).to_pandas()
+        return frame
 
 
 def among(column: pd.Series, values: pd.Series) -> np.ndarray:
