@@ -140,7 +140,9 @@ class Policy:
         alive = expires > now
         index = np.full(len(tokens), -1, dtype=np.int64)
         threshold = np.full(len(tokens), NEVER, dtype=np.int64)
-        too_short = np.zeros(len(tokens), dtype=bool)
+        reached = np.zeros(
+            len(tokens), dtype=bool
+        )  # a tier that has begun, whether or not the life is long enough for it
         lives_long = np.full(len(tokens), all(tier.says_expired for tier in self.tiers))
 
         fixed = [i for i, tier in enumerate(self.tiers) if tier.before is not None]
@@ -154,7 +156,7 @@ class Policy:
             long_enough = lifetime > lead
             index = np.where(begun & long_enough, np.array(fixed)[first], index)
             threshold = np.where(begun & long_enough, expires - lead, threshold)
-            too_short |= begun & ~long_enough
+            reached |= begun
             lives_long |= lifetime > befores[0]
         for i, tier in enumerate(self.tiers):
             if tier.remaining is not None:
@@ -165,7 +167,7 @@ class Policy:
                 later = begun & long_enough & ((begins > threshold) | ((begins == threshold) & (i < index)))
                 np.copyto(index, i, where=later)
                 np.copyto(threshold, begins, where=later)
-                too_short |= begun & ~long_enough
+                reached |= begun
                 lives_long |= long_enough
         for i, tier in reversed(list(enumerate(self.tiers))):  # the latest threshold has the last word
             if tier.after is not None:
@@ -173,8 +175,8 @@ class Policy:
                 open_ = ~alive & (begins <= now) & (now <= expires + (tier.span + self.grace) // MICROSECOND)
                 index = np.where(open_ & lives_long, i, index)
                 threshold = np.where(open_ & lives_long, begins, threshold)
-                too_short |= open_ & ~lives_long
-        return index, threshold, too_short & (index < 0)
+                reached |= open_
+        return index, threshold, reached & (index < 0)
 
     def in_rollout(self, recipients: pd.Series) -> np.ndarray:
         """Per recipient id: whether the rollout is open to them."""

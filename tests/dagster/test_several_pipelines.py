@@ -246,6 +246,16 @@ def test_command_asks_for_the_pipeline(command: Command, configure: Configure, a
     assert said.err == f"token_pipelines.yaml holds no pipeline deploy_kyes; {cure}"
 
 
+def test_demo_leaves_several_pipelines_alone(command: Command, configure: Configure) -> None:
+    configure()
+    said = command("demo", "--once")
+    assert said.status == 2
+    assert said.err == (
+        "token_pipelines.yaml holds several pipelines, of which the demo knows nothing; "
+        "name another file with --config.\n"
+    )
+
+
 def test_suppression_and_mark_are_of_the_pipeline_named(command: Command, configure: Configure) -> None:
     configure()
     assert command("suppress", "add", "ada@example.org", "--pipeline", "user_tokens").status == 0

@@ -197,6 +197,15 @@ def _schemas() -> Sequence[str]:
     return ["token_pipelines", "token_pipelines_a", "token_pipelines_b", "token_pipelines_user_tokens"]
 
 
+def test_product_opens_a_ledger_by_its_config_alone() -> None:
+    """A ledger that is opened by its URL is a single pipeline's, whatever the config says."""
+    product = Path(ledger_module.__file__).parents[1]
+    found = [
+        path.name for path in product.rglob("*.py") if re.search(r"(?<!class )\bLedger\(", path.read_text("utf-8"))
+    ]
+    assert found == []
+
+
 def test_no_statement_of_the_ledger_names_a_schema() -> None:
     """The search_path holds the pipeline's own schema and no other: a statement that names one reaches past it."""
     tables = "|".join([*metadata.tables, "alembic_version"])

@@ -80,6 +80,12 @@ def test_one_is_loaded_by_its_name(write: Write) -> None:
     assert load(path, "deploy_keys").model_dump() == load_all(path)["deploy_keys"].model_dump()
 
 
+def test_name_and_place_survive_a_copy(write: Write) -> None:
+    config = load(write(), "deploy_keys")
+    copy = config.model_copy(update={"smtp": config.smtp})
+    assert (copy.name, copy.path, copy.option) == ("deploy_keys", config.path, " --pipeline deploy_keys")
+
+
 def test_single_pipeline_has_no_name() -> None:
     path = shipped.path("token_pipelines.yaml")
     assert load(path).name is None

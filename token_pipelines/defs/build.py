@@ -44,7 +44,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     schedule = dg.build_schedule_from_partitioned_job(
         job,
         name=names.prefixed("daily"),
-        description="Starts each day's run. A day that it misses is asked for by the sensor backfill_missed_days.",
+        description="Starts each day's run. A day that it misses is asked for by the sensor "
+        f"{names.prefixed(missed_days.SENSOR)}.",
         hour_of_day=config.schedule.at.hour,
         minute_of_hour=config.schedule.at.minute,
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -16,6 +16,7 @@ from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.names import Names
 from token_pipelines.parts import Parts
 
+SENSOR: Final = "backfill_missed_days"
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
 
 MAX_ATTEMPTS: Final = 5
@@ -41,7 +42,7 @@ def build_sensor(
     names = Names(parts.config.name)
 
     @dg.sensor(
-        name=names.prefixed("backfill_missed_days"),
+        name=names.prefixed(SENSOR),
         job_name=job_name,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
