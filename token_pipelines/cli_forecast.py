@@ -45,9 +45,9 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
             coming = forecasting.forecast(parts, days=days)
         finally:
             parts.ledger.close()
-        limit = config.delivery.max_notices
+        limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
-        click.echo(json.dumps({"version": VERSION, "days": [_as_object(day) for day in coming]}))
+        click.echo(json.dumps({"version": VERSION, **named, "days": [_as_object(day) for day in coming]}))
     else:
         _show(coming, limit)
     return 0

@@ -38,8 +38,9 @@ def check(path: Path, *, as_json: bool) -> int:
             checked = check_source(parts)
         finally:
             parts.ledger.close()
+        named = {"pipeline": config.name} if config.name else {}
     if as_json:
-        click.echo(json.dumps(_as_object(checked)))
+        click.echo(json.dumps({"version": VERSION, **named, **_as_object(checked)}))
     else:
         _show(checked)
     return 1 if checked.faults else 0
@@ -47,7 +48,6 @@ def check(path: Path, *, as_json: bool) -> int:
 
 def _as_object(checked: "SourceCheck") -> dict[str, object]:
     return {
-        "version": VERSION,
         "now": rfc3339(checked.now),
         "expires_after": rfc3339(checked.window.expires_after),
         "expires_before": rfc3339(checked.window.expires_before),

@@ -180,6 +180,34 @@ def test_statement_for_another_database(tmp_path: Path) -> None:
     assert not (tmp_path / "missing.db").exists()
 
 
+def test_source_that_is_no_postgres_is_told_too(registry_url: str, tmp_path: Path) -> None:
+    """The ledger keeps ids as text; the statement gets them as the source has them."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE tokens (id integer PRIMARY KEY, dies text, warned_at text)")
+        connection.execute("INSERT INTO tokens VALUES (4711, '2026-11-22T09:00:00Z', NULL), (4712, '2027-11-22', NULL)")
+    (tmp_path / "tokens.sql").write_text(SQLITE, encoding="utf-8")
+    source = {
+        "url": "sqlite:///app.db",
+        "query": "tokens.sql",
+        "on_sent": "UPDATE tokens SET warned_at = :sent_at WHERE id IN :token_ids",
+    }
+    with Smtpd() as relay:
+        day = Pipeline(tmp_path, registry_url, relay.port, source=source).run(NOW)
+    assert (day.numbers, set(not_written_back(day).values())) == ({"sent": 1}, {0})
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT id, warned_at FROM tokens").fetchall() == [
+            (4711, "2026-11-20 09:00:00.000000"),
+            (4712, None),
+        ]
+
+
+SQLITE = """
+SELECT id AS token_id, 7 AS recipient_id, '2026-01-01T00:00:00Z' AS created_at, dies AS expires_at,
+    'ci' AS token_name, 'Ada' AS recipient_name, 'ada@example.org' AS email
+FROM tokens WHERE dies >= :expires_after AND dies < :expires_before
+"""
+
+
 @pytest.mark.parametrize(
     ("on_sent", "error", "sentence"),
     [

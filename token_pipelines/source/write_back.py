@@ -32,6 +32,9 @@ FILE: Final = ".sql"
 _QUOTES_VALUES: Final = ("22", "23", "P0")
 """Classes of SQLSTATE whose messages may repeat a value: of data, of constraints, of a trigger's own words."""
 
+_MYSQL_NAMES: Final = {1054, 1142, 1143, 1146, 1205, 1290, 1792}
+"""Errors of MariaDB and MySQL that name columns, tables, rights and locks, and no value."""
+
 _SQLITE: Final = "sqlite"
 _MYSQL: Final = ("mysql", "mariadb")
 
@@ -176,4 +179,4 @@ def _said(cause: BaseException) -> str:
     if isinstance(cause, sqlite3.OperationalError):  # of names and locks; values are another class's matter
         return str(cause)
     code = cause.args[0] if cause.args and isinstance(cause.args[0], int) else ""
-    return f"{name} {code}".strip()
+    return str(cause.args[1]) if code in _MYSQL_NAMES else f"{name} {code}".strip()
