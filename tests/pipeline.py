@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -32,6 +33,7 @@ from token_pipelines.tally import TierReport
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
 DAY: Final = timedelta(days=1)
 YEAR: Final = timedelta(days=365)
+_NUMBERS: Final = count(1)
 
 
 class Registry:
@@ -59,11 +61,26 @@ class Registry:
         return int(user_id)
 
     def token(
-        self, user_id: int, *, expires_at: datetime | None, name: str = "ci", lifetime: timedelta = YEAR, **more: object
+        self,
+        user_id: int,
+        *,
+        expires_at: datetime | None,
+        name: str | None = None,
+        lifetime: timedelta = YEAR,
+        **more: object,
     ) -> str:
-        """Add a token and give its id as the ledger writes it. ``more`` are columns."""
+        """Add a token and give its id as the ledger writes it. ``more`` are columns.
+
+        Unless it is said, no two have the same name: the younger one would replace the older.
+        """
         created_at = expires_at - lifetime if expires_at else NOW - YEAR
-        row = {"user_id": user_id, "name": name, "created_at": created_at, "expired_at": expires_at, **more}
+        row = {
+            "user_id": user_id,
+            "name": name or f"ci {next(_NUMBERS)}",
+            "created_at": created_at,
+            "expired_at": expires_at,
+            **more,
+        }
         columns, places = ", ".join(row), ", ".join(["%s"] * len(row))
         insert = f"INSERT INTO api_tokens ({columns}) VALUES ({places}) RETURNING id"  # noqa: S608 -- a test's own names
         [(token_id,)] = self.execute(insert, *row.values())

@@ -532,7 +532,7 @@ def test_resolve_says_what_the_email_needs(registry: Registry, source: OpenSourc
     scopes: dict[str, Any] = {"crate_scopes": ["serde"], "endpoint_scopes": ["yank", "publish-new"]}
     used = NOW - DAY
     one = registry.token(ada, expires_at=NOW + DAY, name="ci <b>", last_used_at=used, **scopes)
-    two = registry.token(registry.user("eve"), expires_at=NOW + 999 * DAY)
+    two = registry.token(registry.user("eve"), expires_at=NOW + 999 * DAY, name="ci")
     registry.token(ada, expires_at=NOW + DAY)
     found = source().resolve([one, two, "999"]).sort_values("token_id", ignore_index=True)
     assert list(found.columns) == [*TOKEN_COLUMNS, *FACT_COLUMNS]
