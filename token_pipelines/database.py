@@ -21,6 +21,8 @@ PSYCOPG2: Final = "postgresql+psycopg2"
 
 DEMO: Final = "demo"
 
+_UNREACHABLE: Final = "cannot be reached"
+
 _CURES: Final = (
     ("password authentication failed", "refused the login", "check the user and the password"),
     ("no password supplied", "asks for a password", "set the whole URL in the environment ({variable})"),
@@ -39,7 +41,7 @@ _CURES: Final = (
     ("access denied", "refused the login", "check the user, the password and the host from which it may connect"),
     ("unknown database", "has no such database", "check the name after the last / of the URL, or create the database"),
     ("unknown mysql server host", "has a host name that is not known", "check the host in the URL"),
-    ("can't connect to", "cannot be reached", "check that it runs and that this machine may connect"),
+    ("can't connect to", _UNREACHABLE, "check that it runs and that this machine may connect"),
     ("too many connections", "has no connection left", "raise max_connections, or lower smtp.connections"),
     ("unable to open database file", "cannot be opened", "check the path in the URL and the file's permissions"),
     ("not a database", "is no SQLite file, or encrypted", "check the path in the URL"),
@@ -62,10 +64,10 @@ _CURES: Final = (
     ),
     ("statement timeout", "took too long", "raise source.statement_timeout, or add the index in docs/sources"),
     ("lock timeout", "waited too long for a lock", "run again when the migration on it has finished"),
-    ("could not connect", "cannot be reached", "check that it runs and that this machine may connect"),
-    ("connection refused", "cannot be reached", "check that it runs and that this machine may connect"),
-    ("connection failed", "cannot be reached", "check that it runs and that this machine may connect"),
-    ("no such file or directory", "cannot be reached", "check that it runs and that this machine may connect"),
+    ("could not connect", _UNREACHABLE, "check that it runs and that this machine may connect"),
+    ("connection refused", _UNREACHABLE, "check that it runs and that this machine may connect"),
+    ("connection failed", _UNREACHABLE, "check that it runs and that this machine may connect"),
+    ("no such file or directory", _UNREACHABLE, "check that it runs and that this machine may connect"),
     ("timeout expired", "did not answer in time", "check the host, the port and the firewall"),
     ("timed out", "did not answer in time", "check the host, the port and the firewall"),
 )
@@ -134,6 +136,12 @@ def may_pass(error: BaseException) -> bool:
     """Whether reading again on a new connection may go well."""
     text = str(error).lower()
     return any(part in text for part in _MAY_PASS)
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether there is nobody at the other end."""
+    text = str(error).lower()
+    return any(part in text for part, meaning, _ in _CURES if meaning == _UNREACHABLE)
 
 
 def place(url: URL) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 WINDOW = Window(expires_after=NOW, expires_before=NOW + timedelta(days=30))
 TOKENS: Final = 200
 PATIENCE_S: Final = 30
+PAUSES_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 SETTINGS = {"wal_level": "replica", "max_wal_senders": "4", "autovacuum": "off", "shared_buffers": "32MB"}
 IMPATIENT = {"hot_standby_feedback": "off", "max_standby_streaming_delay": "100ms", "wal_retrieve_retry_interval": "1s"}
@@ -138,11 +140,16 @@ class Reading:
         return finish
 
 
-def read(pair: Pair, folder: Path, pauses: tuple[float, ...] = (1.0, 2.0), **settings: object) -> Reading:
+def read(pair: Pair, folder: Path, pauses: tuple[float, ...] = PAUSES_S, **settings: object) -> Reading:
     (folder / "tokens.sql").write_text(QUERY, encoding="utf-8")
     config = SourceConfig.model_validate({"url": pair.standby.url(), "query": "tokens.sql"} | settings)
     slept: list[float] = []
-    return Reading(Source(config, folder, pauses=pauses, sleep=slept.append), slept)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(seconds)
+
+    return Reading(Source(config, folder, pauses=pauses, sleep=sleep), slept)
 
 
 def test_read_that_conflicts_with_vacuum_is_begun_again(tokens: Pair, tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_read_that_conflicts_with_vacuum_is_begun_again(tokens: Pair, tmp_path: 
     tokens.on_primary("UPDATE pace SET seconds = 0", "DELETE FROM tokens WHERE dead", "VACUUM tokens")
     found = finish()
     assert found["token_id"].astype(int).tolist() == list(range(1, TOKENS, 2))
-    assert reading.pauses == [1.0]
+    assert reading.pauses == [PAUSES_S[0]]
 
 
 def test_read_that_an_alter_table_breaks_is_begun_again(tokens: Pair, tmp_path: Path) -> None:
@@ -162,7 +169,7 @@ def test_read_that_an_alter_table_breaks_is_begun_again(tokens: Pair, tmp_path: 
     tokens.on_primary("UPDATE pace SET seconds = 0", "ALTER TABLE tokens ADD COLUMN note text DEFAULT 'new'")
     found = finish()
     assert found["token_id"].astype(int).tolist() == list(range(1, TOKENS + 1))
-    assert reading.pauses == [1.0]
+    assert reading.pauses == [PAUSES_S[0]]
 
 
 def test_read_on_a_standby_that_restarts_is_begun_again(tokens: Pair, tmp_path: Path) -> None:
@@ -173,7 +180,8 @@ def test_read_on_a_standby_that_restarts_is_begun_again(tokens: Pair, tmp_path: 
     tokens.catch_up()
     tokens.standby.restart()
     assert len(finish()) == TOKENS
-    assert reading.pauses in ([1.0], [1.0, 2.0])
+    assert reading.pauses == list(PAUSES_S[: len(reading.pauses)])
+    assert reading.pauses
 
 
 def test_read_that_is_broken_again_and_again_is_given_up(tokens: Pair, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain, may_pass
+from token_pipelines.database import explain, may_pass, unreachable
 from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import POSTGRES, Dialect
@@ -133,11 +133,12 @@ class PostgresReader:
 
     def _explained(self, error: Exception) -> SourceError | SourceContractError:
         sqlstate = getattr(error, "sqlstate", None) or ""
-        said = _POSTGRES_SAYS.search(str(error))
-        if sqlstate.startswith(_SYNTAX_CLASS) and said and "permission denied" not in said[1]:
-            msg = f"The source query is not accepted by the database: {said[1].strip()}; mend source.query."
+        blame = _POSTGRES_SAYS.search(str(error))
+        if sqlstate.startswith(_SYNTAX_CLASS) and blame and "permission denied" not in blame[1]:
+            msg = f"The source query is not accepted by the database: {blame[1].strip()}; mend source.query."
             return SourceContractError(msg)
-        return SourceError(explain(error, self._url, self._key), may_pass=may_pass(error))
+        said = explain(error, self._url, self._key)
+        return SourceError(said, may_pass=may_pass(error), unreachable=unreachable(error))
 
 
 class _Lasting:

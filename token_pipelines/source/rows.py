@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, CursorResult, NullPool, TextClause, bind
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain, may_pass
+from token_pipelines.database import explain, may_pass, unreachable
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sessions
 from token_pipelines.source.columns import to_table, type_codes
@@ -113,11 +113,12 @@ class RowsReader:
 
     def _explained(self, error: SQLAlchemyError) -> SourceError | SourceContractError:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        said = _blame(cause, self.dialect)
-        if said is not None:
-            msg = f"The source query is not accepted by the database: {said}; mend source.query."
+        blame = _blame(cause, self.dialect)
+        if blame is not None:
+            msg = f"The source query is not accepted by the database: {blame}; mend source.query."
             return SourceContractError(msg)
-        return SourceError(explain(cause, self._url, self._key), may_pass=may_pass(cause))
+        said = explain(cause, self._url, self._key)
+        return SourceError(said, may_pass=may_pass(cause), unreachable=unreachable(cause))
 
 
 def _blame(cause: BaseException, dialect: Dialect) -> str | None:

@@ -150,11 +150,14 @@ class Source:
 
     def _patiently(self, read: Callable[[], Read], deadline: Deadline) -> Read:
         """Begin a read again, after a pause, when what broke it may pass."""
+        broken = False
         for pause in self._pauses:
             try:
                 return read()
             except SourceError as error:
-                if not error.may_pass or pause >= deadline.left:
+                broken = broken or error.may_pass
+                again = error.may_pass or (broken and error.unreachable)
+                if not again or pause >= deadline.left:
                     raise
             self._sleep(pause)
         return read()
