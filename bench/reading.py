@@ -32,7 +32,7 @@ def read_day(config: Path, file: Path) -> tuple[float, Examination]:
 
 
 def _memory_mb(name: str) -> float:
-    """Of this process: VmRSS is what it holds, VmHWM the most that it held. ru_maxrss knows the parent too."""
+    """Of this process: VmRSS is what it holds, VmHWM the most that it held. ru_maxrss knows the parent's too."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="ascii").splitlines())
     return int(lines[name].split()[0]) / KB_PER_MB
 

@@ -17,9 +17,7 @@ from token_pipelines.policy import INSTANT
 
 COLUMNS = {"name": "str", "at": INSTANT, "flag": "bool"}
 SCHEMA = pa.schema([("name", pa.large_string()), ("at", pa.timestamp("us", tz="UTC")), ("flag", pa.bool_())])
-LINES: Select[*tuple[Any, ...]] = (
-    select(column("name"), column("at"), column("flag")).select_from(table("lines")).order_by(column("number"))
-)
+LINES: Select[*tuple[Any, ...]] = select(*map(column, COLUMNS)).select_from(table("lines")).order_by(column("number"))
 
 # NUL is the one character that Postgres cannot keep, and a lone surrogate is none.
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
