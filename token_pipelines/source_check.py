@@ -56,7 +56,7 @@ WITHOUT: Final = {
 """What the absence of an optional column means."""
 
 WHY: Final = {
-    Reason.LIFETIME_TOO_SHORT: "it lives no longer than the tier's lead",
+    Reason.LIFETIME_TOO_SHORT: "it lives too short a time for the tier",
     Reason.OUTSIDE_TIERS: "no tier has begun, or the last one is over",
     Reason.REVOKED: "the query says that it is revoked",
     Reason.REPLACED: "its replaced_at is past",
