@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pipeline import DAY, NOW, Day, Pipeline, Registry
 from pydantic import SecretStr
+from sqlalchemy import URL, NullPool, create_engine, text
 
 from token_pipelines.config import Source
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
@@ -206,6 +207,24 @@ SELECT id AS token_id, 7 AS recipient_id, '2026-01-01T00:00:00Z' AS created_at, 
     'ci' AS token_name, 'Ada' AS recipient_name, 'ada@example.org' AS email
 FROM tokens WHERE dies >= :expires_after AND dies < :expires_before
 """
+
+
+def test_statement_for_mariadb(mariadb_database: URL, tmp_path: Path) -> None:
+    """The session is in UTC, whatever kind of column the instant goes to; a refusal names columns, and no value."""
+    engine = create_engine(mariadb_database.set(drivername="mariadb+pymysql"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE tokens (id bigint PRIMARY KEY, at datetime(6), stamp timestamp(6) NULL)"))
+        connection.execute(text("INSERT INTO tokens (id) VALUES (1), (2), (3)"))
+    url = mariadb_database.set(drivername="mysql").render_as_string(hide_password=False)
+    on_sent = "UPDATE tokens SET at = :sent_at, stamp = :sent_at WHERE id IN :token_ids"
+    write_back(url, tmp_path, on_sent).run([1, 3], NOW)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET time_zone = '+00:00'")
+        rows = connection.execute(text("SELECT * FROM tokens")).all()
+    there = NOW.replace(tzinfo=None)
+    assert [tuple(row) for row in rows] == [(1, there, there), (2, None, None), (3, there, there)]
+    with pytest.raises(SourceError, match=r"Unknown column 'nowhere' in .*; mend the statement"):
+        write_back(url, tmp_path, on_sent.replace("stamp =", "nowhere =")).run([1], NOW)
 
 
 @pytest.mark.parametrize(
