@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import adbc_driver_manager
 import pyarrow as pa
-from adbc_driver_postgresql import dbapi
+from adbc_driver_postgresql import StatementOptions, dbapi
 from psycopg import sql
 from sqlalchemy import URL, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -64,6 +64,13 @@ class PostgresReader:
             for batch in cursor.fetch_record_batch():
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
+
+    def plan(self, statement: Statement) -> list[str]:
+        """See Reader."""
+        with self._cursor() as cursor:
+            cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # which knows no EXPLAIN
+            cursor.execute(f"EXPLAIN {_written(statement)}")
+            return [line for (line,) in cursor.fetchall()]
 
     def lag(self) -> timedelta | None:
         """See Reader."""

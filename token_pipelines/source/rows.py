@@ -77,6 +77,12 @@ class RowsReader:
                 for rows in result.partitions(PARTITION):
                     yield to_table(names, types, rows)
 
+    def plan(self, statement: Statement) -> list[str]:
+        """See Reader."""
+        clause, values = _bound(Statement(f"{self.dialect.explain} {statement.text}", statement.values))
+        with self._connection() as connection:
+            return [" ".join(map(str, row)) for row in connection.execute(clause, values)]
+
     def lag(self) -> timedelta | None:
         """See Reader."""
         if self.dialect is not MYSQL:
