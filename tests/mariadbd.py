@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from sqlalchemy import URL, NullPool, create_engine
 from sqlalchemy.exc import OperationalError
@@ -94,10 +94,3 @@ class MariaDB:
         except OperationalError:
             return False
         return True
-
-
-def rows_of(url: URL, statement: str) -> list[Any]:
-    """The rows of a statement."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.connect() as connection:
-        return list(connection.exec_driver_sql(statement))

@@ -27,12 +27,9 @@ _MYSQL_TYPES: Final = {
 is UTC; a DATETIME (12) is what somebody wrote down. Text and binary share their numbers: only values tell."""
 
 
-def type_codes(cursor: Any, dialect: Dialect) -> list[pa.DataType | None]:  # noqa: ANN401 -- a cursor of any driver
+def types_of(cursor: Any, dialect: Dialect) -> list[pa.DataType | None]:  # noqa: ANN401 -- a cursor of any driver
     """What the driver says of each column; None where it says nothing that we understand."""
-    description = cursor.description if cursor is not None else None
-    if dialect is not MYSQL or description is None:
-        return [None] * len(description or ())
-    return [_MYSQL_TYPES.get(column[1]) for column in description]
+    return [_MYSQL_TYPES.get(column[1]) if dialect is MYSQL else None for column in cursor.description]
 
 
 def to_table(names: Sequence[str], types: Sequence[pa.DataType | None], rows: Sequence[Sequence[Any]]) -> pa.Table:

@@ -29,6 +29,7 @@ class Dialect:
     has_booleans: bool = False
     text_instants: bool = False
     backslashes: bool = False
+    explain: str = "EXPLAIN"
     id_as_text: str = "{name}"
     has_address: str = _HAS_ADDRESS
 
@@ -69,6 +70,7 @@ SQLITE: Final = Dialect(
     from_text="(datetime({name}) || 'Z')",
     without_extremes="CASE WHEN {name} BETWEEN '0001' AND '9999-13' THEN {name} END",
     text_instants=True,
+    explain="EXPLAIN QUERY PLAN",
 )
 PLAIN: Final = Dialect(
     name="this database",

@@ -37,6 +37,11 @@ _BIND: Final = re.compile(r"(?<![:\w\\]):([\w$]+)(?![:\w$])")
 _MARKER: Final = re.compile(r"/\*\s*token_ids\s*:\s*(.+?)\s*\*/", re.DOTALL)
 
 
+def has_marker(query: str) -> bool:
+    """Whether the query says itself where the ids belong."""
+    return _MARKER.search(query) is not None
+
+
 @dataclass(frozen=True)
 class Statement:
     """SQL with ``:name`` for each of its values, as SQLAlchemy's ``text`` reads it."""

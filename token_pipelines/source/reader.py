@@ -29,5 +29,8 @@ class Reader(Protocol):
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """The rows, in small tables; to be closed. The statement is interrupted when the time is over."""
 
+    def plan(self, statement: Statement) -> list[str]:
+        """How the database would carry it out, in its own words, a line each; nothing is read."""
+
     def lag(self) -> timedelta | None:
         """How far a replica is behind its primary; None for a database that is no replica."""

@@ -15,7 +15,7 @@ from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import explain, may_pass, unreachable
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sessions
-from token_pipelines.source.columns import to_table, type_codes
+from token_pipelines.source.columns import to_table, types_of
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import MYSQL, SQLITE, Dialect, dialect_of
 from token_pipelines.source.query import TOKEN_IDS, Statement
@@ -50,8 +50,8 @@ class RowsReader:
         self._key = key
         self._config = config
         target = sessions.url_with_driver(url, folder)
-        arguments = sessions.arguments(target, self.dialect, config)
         try:
+            arguments = sessions.arguments(target, self.dialect, config)
             self._engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
         except (ModuleNotFoundError, NoSuchModuleError):
             extra = "token-pipelines[mysql]" if self.dialect is MYSQL else "the package that SQLAlchemy names for it"
@@ -73,9 +73,15 @@ class RowsReader:
             interrupt = sessions.interrupter(connection, self._engine, self.dialect)
             with deadline.watch(interrupt), self._statement_timeout().watch(interrupt):
                 result = connection.execution_options(stream_results=True).execute(*_bound(statement))
-                names, types = self._columns(result)  # now: with the last row the cursor is gone
+                names, types = self._columns(result)  # before the rows: at their end the cursor is gone
                 for rows in result.partitions(PARTITION):
                     yield to_table(names, types, rows)
+
+    def plan(self, statement: Statement) -> list[str]:
+        """See Reader."""
+        clause, values = _bound(Statement(f"{self.dialect.explain} {statement.text}", statement.values))
+        with self._connection() as connection:
+            return [" ".join(map(str, row)) for row in connection.execute(clause, values)]
 
     def lag(self) -> timedelta | None:
         """See Reader."""
@@ -89,7 +95,7 @@ class RowsReader:
         return timedelta.max if seconds is None else timedelta(seconds=int(seconds))
 
     def _columns(self, result: CursorResult[Any]) -> tuple[list[str], list[pa.DataType | None]]:
-        return list(result.keys()), type_codes(result.cursor, self.dialect)
+        return list(result.keys()), types_of(result.cursor, self.dialect)
 
     def _statement_timeout(self) -> Deadline:
         """For databases that have none of their own; a little later than that of those that have."""

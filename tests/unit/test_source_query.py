@@ -1,0 +1,89 @@
+"""The text of a query: which colons are binds, which LIMIT is one, where the ids belong."""
+
+# ruff: noqa: S608 -- a test's own queries, which nothing runs
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import text
+
+from token_pipelines.errors import SourceContractError
+from token_pipelines.source import query
+from token_pipelines.source.dialects import MYSQL, POSTGRES, SQLITE, Dialect
+
+BETWEEN = "WHERE ends >= :expires_after AND ends < :expires_before"
+
+
+def load(folder: Path, written: str, dialect: Dialect = POSTGRES) -> str:
+    (folder / "tokens.sql").write_text(written, encoding="utf-8")
+    return query.load("tokens.sql", folder, dialect)
+
+
+def binds(written: str) -> set[str]:
+    """What SQLAlchemy takes for a bind."""
+    return set(text(written).compile().params)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "'10:30 :noon'",
+        "'it''s :noon'",
+        '"a :column"',
+        "E'it\\'s :noon'",
+        "$$ :noon $$",
+        "$tag$ :noon $tag$",
+        "x /* :noon */",
+        "x -- :noon\n",
+        "x::text",
+        r"'\:noon'",
+        r"x LIKE '!\' ESCAPE '\' AND ':noon' = y",
+    ],
+)
+def test_colon_in_quotes_or_comments_is_no_bind(tmp_path: Path, odd: str) -> None:
+    assert binds(load(tmp_path, f"SELECT {odd} AS x FROM t {BETWEEN}")) == {"expires_after", "expires_before"}
+
+
+@pytest.mark.parametrize("odd", [r"'it\'s :noon'", r'"it\"s :noon"', "`a :column`", "x # :noon\n"])
+def test_colon_in_quotes_or_comments_of_mysql_is_no_bind(tmp_path: Path, odd: str) -> None:
+    written = load(tmp_path, f"SELECT {odd} AS x FROM t {BETWEEN}", MYSQL)
+    assert binds(written) == {"expires_after", "expires_before"}
+
+
+@pytest.mark.parametrize("limit", ["LIMIT 10", "FETCH FIRST 10 ROWS ONLY", "limit :expires_after"])
+def test_limit_is_refused(tmp_path: Path, limit: str) -> None:
+    with pytest.raises(SourceContractError, match="limits its rows"):
+        load(tmp_path, f"SELECT x FROM t {BETWEEN} {limit}")
+
+
+def test_top_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceContractError, match="limits its rows"):
+        load(tmp_path, f"SELECT TOP 10 x FROM t {BETWEEN}")
+
+
+def test_limit_in_quotes_or_comments_is_none(tmp_path: Path) -> None:
+    assert load(tmp_path, f"SELECT 'limit 10' AS x -- LIMIT 10\nFROM t {BETWEEN} ;") is not None
+
+
+def test_ids_are_asked_for_outside_and_where_the_query_says(tmp_path: Path) -> None:
+    written = load(tmp_path, f"SELECT x FROM t {BETWEEN} /* token_ids: coalesce(t.id, t.old) */")
+    few = query.wrap(written, ["token_id"], {"expires_after": 1, "expires_before": 2}, ["5"])
+    assert few.text == (
+        f"SELECT token_id FROM (\nSELECT x FROM t {BETWEEN} AND (coalesce(t.id, t.old)) IN :token_ids\n) source"
+        " WHERE token_id IN :token_ids"
+    )
+    assert few.values == {"expires_after": 1, "expires_before": 2, "token_ids": ["5"]}
+
+
+def test_marker_is_a_comment_in_a_snapshot(tmp_path: Path) -> None:
+    written = load(tmp_path, f"SELECT x FROM t {BETWEEN} /* token_ids: t.id */")
+    assert query.wrap(written, ["token_id"], {}).text == f"SELECT token_id FROM (\n{written}\n) source"
+
+
+def test_ids_are_written_as_the_database_compares_them() -> None:
+    ids = ["5", "007", "x", "-1", "123456789012345678901"]
+    assert POSTGRES.literals(ids, pa.int64()) == ids
+    assert MYSQL.literals(ids, pa.int64()) == [5, -1]
+    assert MYSQL.literals(ids, pa.null()) == ids
+    assert SQLITE.literals(ids, pa.null()) == [*ids, 5, -1]
