@@ -47,7 +47,7 @@ def people(registry: Registry, now: datetime) -> dict[str, str]:
         "due": registry.token(ada, expires_at=tomorrow, name="deploy@example.org"),
         "unverified": registry.token(bob, expires_at=tomorrow),
         "nobody": registry.token(carol, expires_at=tomorrow),
-        "unusable": registry.token(dave, expires_at=tomorrow + HOUR),
+        "unusable": registry.token(dave, expires_at=tomorrow + HOUR, name="laptop"),
         "revoked": registry.token(ada, expires_at=tomorrow, revoked=True),
         "short": registry.token(ada, expires_at=tomorrow, lifetime=DAY),
     }
@@ -93,7 +93,7 @@ def test_check_prints_for_a_person(configured: Configured, registry: Registry, n
     assert lines[1] == "Without muted: nobody counts as muted"
     assert lines[-7:] == [
         f"token {tokens['unusable']}, recipient 4",
-        "  name       ci",
+        "  name       laptop",
         "  recipient  d…, …",
         f"  created    {(now + 21 * HOUR - YEAR):%Y-%m-%dT%H:%M:%SZ}",
         f"  expires    {(now + 21 * HOUR):%Y-%m-%dT%H:%M:%SZ}, in 20 hours; it lives 365 days",
