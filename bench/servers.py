@@ -78,14 +78,18 @@ def delayed(port: int, *, round_trip: float) -> Iterator[int]:
     """A port that leads to another one, with so many seconds of delay for a round trip."""
     line: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
+    passing: list[asyncio.Task[None]] = []
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.append(asyncio.create_task(_pass_on(reader, writer, port, round_trip / 2)))
+
     async def serve() -> None:
-        server = await asyncio.start_server(
-            lambda reader, writer: _pass_on(reader, writer, port, round_trip / 2), "127.0.0.1", 0
-        )
+        server = await asyncio.start_server(begin, "127.0.0.1", 0)
         ended = asyncio.Event()
         line.set_result((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), ended))
-        await ended.wait()  # what is still under way ends with the loop
+        await ended.wait()
         server.close()
+        await asyncio.gather(*passing, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="delay", daemon=True)
     thread.start()

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pandas as pd
 import psycopg
@@ -32,6 +33,7 @@ from token_pipelines.tally import TierReport
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
 DAY: Final = timedelta(days=1)
 YEAR: Final = timedelta(days=365)
+_NUMBERS: Final = count(1)
 
 
 class Registry:
@@ -59,11 +61,26 @@ class Registry:
         return int(user_id)
 
     def token(
-        self, user_id: int, *, expires_at: datetime | None, name: str = "ci", lifetime: timedelta = YEAR, **more: object
+        self,
+        user_id: int,
+        *,
+        expires_at: datetime | None,
+        name: str | None = None,
+        lifetime: timedelta = YEAR,
+        **more: object,
     ) -> str:
-        """Add a token and give its id as the ledger writes it. ``more`` are columns."""
+        """Add a token and give its id as the ledger writes it. ``more`` are columns.
+
+        Unless it is said, no two have the same name: the younger one would replace the older.
+        """
         created_at = expires_at - lifetime if expires_at else NOW - YEAR
-        row = {"user_id": user_id, "name": name, "created_at": created_at, "expired_at": expires_at, **more}
+        row = {
+            "user_id": user_id,
+            "name": name or f"ci {next(_NUMBERS)}",
+            "created_at": created_at,
+            "expired_at": expires_at,
+            **more,
+        }
         columns, places = ", ".join(row), ", ".join(["%s"] * len(row))
         insert = f"INSERT INTO api_tokens ({columns}) VALUES ({places}) RETURNING id"  # noqa: S608 -- a test's own names
         [(token_id,)] = self.execute(insert, *row.values())
@@ -108,19 +125,28 @@ class Day:
 class Pipeline:
     """A config in a folder of its own, and its parts. Each run opens its connections and closes them all."""
 
+    name: str | None = None
+    _runs = 0
+    _now = NOW
+    _parts: Parts | None = None
+
     def __init__(
         self, folder: Path, url: str, port: int, *, ledger_url: str | None = None, **sections: dict[str, Any]
     ) -> None:
         """``sections`` change keys of the config's sections; ``port`` is the relay's on loopback."""
         self.path = write_config(folder, url, port, ledger_url=ledger_url, **sections)
-        self._runs = 0
-        self._now = NOW
-        self._parts: Parts | None = None
+
+    @classmethod
+    def named(cls, path: Path, name: str) -> Self:
+        """One of the several pipelines of a config that is written already."""
+        one = cls.__new__(cls)
+        one.path, one.name = path, name
+        return one
 
     @property
     def config(self) -> Config:
         """The config, read anew."""
-        return load(self.path)
+        return load(self.path, self.name)
 
     def parts(self, now: datetime) -> Parts:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
@@ -156,7 +182,7 @@ class Pipeline:
 
     def history(self, **by: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- what Ledger.history takes
         """What the ledger says."""
-        with closing(Ledger(self.config.ledger.url.get_secret_value())) as ledger:
+        with closing(Ledger.of(self.config)) as ledger:
             ledger.migrate()
             return list(ledger.history(**by))
 
@@ -184,5 +210,5 @@ def write_config(
             else:
                 config[section] = values
     path = folder / "token_pipelines.yaml"
-    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return path

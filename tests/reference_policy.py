@@ -6,6 +6,7 @@ Slow and obvious on purpose. A property test holds `token_pipelines.policy` to i
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import floor
 
 from token_pipelines.model import Reason, Tier
 
@@ -73,15 +74,23 @@ def decide(
 
 def threshold(tier: Tier, token: Token) -> datetime:
     """The instant at which a tier begins for a token."""
+    if tier.after is not None:
+        return token.expires_at + tier.after
+    return token.expires_at - _lead(tier, token)
+
+
+def _lead(tier: Tier, token: Token) -> timedelta:
     if tier.before is not None:
-        return token.expires_at - tier.before
-    assert tier.after is not None
-    return token.expires_at + tier.after
+        return tier.before
+    assert tier.remaining is not None
+    assert tier.at_most is not None
+    microseconds = (token.expires_at - token.created_at) // timedelta(microseconds=1)
+    return min(timedelta(microseconds=floor(microseconds * tier.remaining)), tier.at_most)
 
 
 def _has_begun(tier: Tier, token: Token, *, grace: timedelta, now: datetime, reach: datetime) -> bool:
     begins = threshold(tier, token)
-    if tier.before is not None:
+    if tier.after is None:
         return begins < reach and token.expires_at > now
     assert tier.within is not None
     return begins <= now <= begins + tier.within + grace
@@ -89,10 +98,12 @@ def _has_begun(tier: Tier, token: Token, *, grace: timedelta, now: datetime, rea
 
 def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
     """A token issued for 5 days gets no 7-day notice, and one that lives for an hour is not mourned."""
-    lifetime = token.expires_at - token.created_at
     if tier.before is not None:
-        return lifetime > tier.before
-    return all(lifetime > shortest for shortest in sorted(t.before for t in tiers if t.before is not None)[:1])
+        return token.expires_at - token.created_at > tier.before
+    if tier.remaining is not None:
+        return _lead(tier, token) >= timedelta(days=1)
+    others = [other for other in tiers if other.after is None]
+    return not others or any(_lives_long_enough(other, token, tiers) for other in others)
 
 
 def _why_not(  # noqa: C901, PLR0911 -- one line a reason, in their order

@@ -10,10 +10,11 @@ from typing import Any, Final
 import click
 
 from token_pipelines.cli_bounces import bounces, suppress
-from token_pipelines.config import load
+from token_pipelines.cli_forecast import forecast
+from token_pipelines.cli_source import source
 from token_pipelines.errors import ConfigError, TokenPipelinesError
 from token_pipelines.model import rfc3339
-from token_pipelines.options import CONFIG_OPTION, opened_config
+from token_pipelines.options import CONFIG_OPTION, FILE_OPTION, chosen_config, opened_config
 
 UI_PORT: Final = 3000
 INTERRUPTED: Final = 130
@@ -87,7 +88,7 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
     from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415
 
     with opened_config(path) as config:
-        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger = Ledger.of(config)
         ledger.migrate()
         entries = ledger.history(day=day, token_id=token_id, recipient_id=recipient_id)
         if as_json:
@@ -108,7 +109,7 @@ def mark_notified(path: Path, before: datetime) -> int:
     from token_pipelines.parts import system_clock  # noqa: PLC0415
 
     with opened_config(path) as config:
-        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger = Ledger.of(config)
         ledger.migrate()
         ledger.mark_notified(before, mode=config.delivery.mode, at=system_clock())
         ledger.close()
@@ -117,7 +118,7 @@ def mark_notified(path: Path, before: datetime) -> int:
 
 
 @cli.command()
-@CONFIG_OPTION
+@FILE_OPTION
 @click.option("--once", is_flag=True, help="Exit after the runs.")
 @click.option("--port", default=UI_PORT, show_default=True, help="Where to serve the Dagster UI, on loopback.")
 def demo(path: Path, *, once: bool, port: int) -> int:
@@ -139,7 +140,7 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
         from token_pipelines.preview import sending  # noqa: PLC0415 -- pandas takes longer still
 
         sending.check(address)
-    config, now = load(path), datetime.now(UTC)
+    config, now = chosen_config(path), datetime.now(UTC)
     index, count = gallery.write(config, folder or config.folder / gallery.FOLDER, now=now)
     click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
     if address is not None:
@@ -149,6 +150,8 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
 
 
 cli.add_command(bounces)
+cli.add_command(forecast)
+cli.add_command(source)
 cli.add_command(suppress)
 
 

@@ -50,7 +50,7 @@ def _ledger(path: Path) -> Iterator["Ledger"]:
     from token_pipelines.ledger.ledger import Ledger  # noqa: PLC0415 -- as above
 
     with opened_config(path) as config:
-        ledger = Ledger(config.ledger.url.get_secret_value())
+        ledger = Ledger.of(config)
         ledger.migrate()
         try:
             yield ledger

@@ -35,7 +35,6 @@ _CURES: Final = (
     ("failed to resolve host", "has a host name that is not known", "check the host in the URL"),
     ("too many clients", "has no connection left", "raise max_connections, or lower smtp.connections"),
     ("permission denied", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),
-    ('relation "token_pipelines', "lacks the ledger's tables", "run `token-pipelines run` once: it makes them"),
     ("read-only transaction", "is a replica or read-only", "point the URL at the primary"),
     ("command denied", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),
     ("access denied; you need", "refused the access", "grant it: docs/failures.md lists the rights that are needed"),

@@ -1,4 +1,4 @@
-"""What workspace.yaml points at: the definitions of the pipeline whose config is TOKEN_PIPELINES_CONFIG."""
+"""What workspace.yaml points at: the definitions of the pipelines whose config is TOKEN_PIPELINES_CONFIG."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Final
 
 import dagster as dg
 
-from token_pipelines.config import DEFAULT_PATH, load
-from token_pipelines.defs.build import build_defs
+from token_pipelines.config import DEFAULT_PATH, load_all
+from token_pipelines.defs.build import build_all_defs, build_defs
 
 CONFIG_VARIABLE: Final = "TOKEN_PIPELINES_CONFIG"
 
-__all__ = ["CONFIG_VARIABLE", "build_defs", "defs"]
+__all__ = ["CONFIG_VARIABLE", "build_all_defs", "build_defs", "defs"]
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the config that the environment names, by default token_pipelines.yaml, and build its definitions."""
-    return build_defs(load(Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_PATH))))
+    return build_all_defs(load_all(Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_PATH))).values())

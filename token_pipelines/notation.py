@@ -1,10 +1,11 @@
-"""How single values are written in the config: durations, rates, dates, times, zones, text on one line.
+"""How single values are written in the config: durations, rates, shares, dates, times, zones, text on one line.
 
 Each is a type for a field of ``config.py``; what is refused says how to write it.
 """
 
 import re
 from datetime import date, time, timedelta
+from fractions import Fraction
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,6 +17,7 @@ _DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
+_SHARE = re.compile(r"(\d{1,2}(?:\.\d{1,2})?)\s*%")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -49,6 +51,14 @@ def _rate(value: object) -> object:
         msg = f"{value!r} is not a rate; write it like 50/s or 600/m, or null for no limit"
         raise ValueError(msg)
     return float(match[1]) / _SECONDS[match[2]]
+
+
+def _share(value: object) -> object:
+    match = _SHARE.fullmatch(str(value).strip())
+    if match is None or not Fraction(match[1]):  # a bare 0.1 could be a tenth or a tenth of a percent
+        msg = f"{value!r} is not a share of a lifetime; write it like 10% or 12.5%, more than 0% and less than 100%"
+        raise ValueError(msg)
+    return Fraction(match[1]) / 100
 
 
 def _one_line(value: str) -> str:
@@ -93,6 +103,9 @@ Timeout = Annotated[timedelta, BeforeValidator(_timeout), AfterValidator(_some_t
 """As a duration, but longer than nothing; and a bare number can only mean seconds."""
 
 Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[Fraction, BeforeValidator(_share)]
+"""More than nothing and less than the whole, to a hundredth of a percent."""
+
 Date = Annotated[date, BeforeValidator(_date)]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]

@@ -14,6 +14,7 @@ from token_pipelines.mail.rendering import Renderer
 from token_pipelines.mail.transport import Relay
 from token_pipelines.policy import Policy
 from token_pipelines.source.source import Source
+from token_pipelines.source.write_back import WriteBack
 
 Clock = Callable[[], datetime]
 
@@ -48,6 +49,7 @@ class Parts:
     renderer: Renderer
     serialiser: Serialiser
     relay: Relay
+    write_back: WriteBack | None
 
 
 def assemble(config: Config, clock: Clock = system_clock) -> Parts:
@@ -67,10 +69,11 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
             only_recipients=delivery.only_recipients,
         ),
         source=Source(config.source, config.folder),
-        ledger=Ledger(config.ledger.url.get_secret_value(), connections=config.smtp.connections),
+        ledger=Ledger.of(config),
         renderer=Renderer(config.folder / config.email.templates, config.email),
         serialiser=Serialiser(config.email, Signer(config.dkim, config.folder) if config.dkim else None),
         relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
+        write_back=None if config.source.on_sent is None else WriteBack(config.source, config.folder),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from token_pipelines.model import MICROSECOND, Reason, Tier, to_micros
+from token_pipelines.model import MICROSECOND, SHORTEST_NOTICE, Reason, Tier, to_micros
 
 INSTANT: Final = "datetime64[us, UTC]"
 
@@ -72,14 +72,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse tiers out of order: every decision below relies on it."""
-        if any(later.lead <= earlier.lead for earlier, later in pairwise(self.tiers)):
+        if any(later.place <= earlier.place for earlier, later in pairwise(self.tiers)):
             msg = "tiers must be given most urgent first, each with its own lead"
             raise ValueError(msg)
 
     def window(self, *, now: datetime, reach: datetime) -> Window:
         """The expiries that can have reached a tier by ``now``, or will by ``reach``."""
-        befores = [tier.before for tier in self.tiers if tier.before is not None]
-        over = [tier.after + tier.within for tier in self.tiers if tier.after is not None and tier.within is not None]
+        befores = [tier.span for tier in self.tiers if not tier.says_expired]
+        over = [tier.span for tier in self.tiers if tier.says_expired]
         return Window(
             expires_after=now - max(over) - self.grace if over else now,
             expires_before=reach + max(befores) if befores else now + MICROSECOND,
@@ -124,45 +124,62 @@ class Policy:
             (Reason.MUTED, tokens["muted"].to_numpy()),
             (Reason.NO_ADDRESS, ~tokens["has_address"].to_numpy()),
             (Reason.UNVERIFIED_ADDRESS, ~tokens["email_verified"].to_numpy()),
-            (Reason.NOT_IN_ROLLOUT, ~self._in_rollout(tokens["recipient_id"])),
+            (Reason.NOT_IN_ROLLOUT, ~self.in_rollout(tokens["recipient_id"])),
         ]
         codes = np.select([where for _, where in conditions], np.arange(len(conditions)), default=-1)
-        reached = (index >= 0) & ~too_short
         return tokens.assign(
-            tier=pd.Categorical.from_codes(np.where(reached, index, -1), pd.Index([tier.name for tier in self.tiers])),
-            threshold=_instants(np.where(reached, threshold, NEVER), tokens.index),
+            tier=pd.Categorical.from_codes(index, pd.Index([tier.name for tier in self.tiers])),
+            threshold=_instants(threshold, tokens.index),
             reason=pd.Categorical.from_codes(codes, pd.Index([str(reason) for reason, _ in conditions])),
         )
 
     def _reached(self, tokens: pd.DataFrame, now: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per row: the tier's position or -1, its threshold, and whether the token's life is too short for it."""
+        """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any."""
         expires = _micros(tokens["expires_at"])
         lifetime = expires - _micros(tokens["created_at"])
-        positions = [i for i, tier in enumerate(self.tiers) if tier.before is not None]
-        befores = np.array([self.tiers[i].lead // MICROSECOND for i in positions], dtype=np.int64)
+        alive = expires > now
         index = np.full(len(tokens), -1, dtype=np.int64)
         threshold = np.full(len(tokens), NEVER, dtype=np.int64)
-        too_short = np.zeros(len(tokens), dtype=bool)
-        alive = expires > now
-        if len(befores):
+        reached = np.zeros(
+            len(tokens), dtype=bool
+        )  # a tier that has begun, whether or not the life is long enough for it
+        lives_long = np.full(len(tokens), all(tier.says_expired for tier in self.tiers))
+
+        fixed = [i for i, tier in enumerate(self.tiers) if tier.before is not None]
+        if fixed:
+            befores = np.array([self.tiers[i].lead // MICROSECOND for i in fixed], dtype=np.int64)
             # The most urgent tier that has begun by `reach` is the first whose lead is longer than what remains then.
             first = np.searchsorted(befores, expires - reach, side="right")
             begun = alive & (first < len(befores))
-            lead = befores[np.minimum(first, len(befores) - 1)]
-            index = np.where(begun, np.array(positions)[np.minimum(first, len(befores) - 1)], index)
-            threshold = np.where(begun, expires - lead, threshold)
-            too_short = begun & (lifetime <= lead)
+            first = np.minimum(first, len(befores) - 1)
+            lead = befores[first]
+            long_enough = lifetime > lead
+            index = np.where(begun & long_enough, np.array(fixed)[first], index)
+            threshold = np.where(begun & long_enough, expires - lead, threshold)
+            reached |= begun
+            lives_long |= lifetime > befores[0]
+        for i, tier in enumerate(self.tiers):
+            if tier.remaining is not None:
+                lead = _lead_of_share(tier, lifetime)
+                begins = expires - lead
+                begun = alive & (begins < reach)
+                long_enough = lead >= SHORTEST_NOTICE // MICROSECOND
+                later = begun & long_enough & ((begins > threshold) | ((begins == threshold) & (i < index)))
+                np.copyto(index, i, where=later)
+                np.copyto(threshold, begins, where=later)
+                reached |= begun
+                lives_long |= long_enough
         for i, tier in reversed(list(enumerate(self.tiers))):  # the latest threshold has the last word
-            if tier.after is not None and tier.within is not None:
-                starts = expires + tier.after // MICROSECOND
-                open_ = ~alive & (starts <= now) & (now <= starts + (tier.within + self.grace) // MICROSECOND)
-                index = np.where(open_, i, index)
-                threshold = np.where(open_, starts, threshold)
-        if len(befores):
-            too_short |= ~alive & (index >= 0) & (lifetime <= befores[0])
-        return index, threshold, too_short
+            if tier.after is not None:
+                begins = expires + tier.after // MICROSECOND
+                open_ = ~alive & (begins <= now) & (now <= expires + (tier.span + self.grace) // MICROSECOND)
+                index = np.where(open_ & lives_long, i, index)
+                threshold = np.where(open_ & lives_long, begins, threshold)
+                reached |= open_
+        return index, threshold, reached & (index < 0)
 
-    def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
+    def in_rollout(self, recipients: pd.Series) -> np.ndarray:
+        """Per recipient id: whether the rollout is open to them."""
         inside = np.ones(len(recipients), dtype=bool)
         if self.only_recipients:
             inside &= recipients.isin(list(self.only_recipients)).to_numpy()
@@ -174,6 +191,17 @@ class Policy:
                 len(recipients),
             )
         return inside
+
+
+def urgency(decided: pd.DataFrame) -> pd.Series:
+    """Per row that has a tier: a number, int64, that is smaller the more urgent it is. Keeps the index.
+
+    It is the lead, expiry minus threshold, which a share of a lifetime makes each token's own. Equal leads go by the
+    ladder: a tier's position in it is the number's remainder by the count of tiers.
+    """
+    tiers = decided["tier"].cat
+    lead = _micros(decided["expires_at"]) - _micros(decided["threshold"])
+    return pd.Series(lead * len(tiers.categories) + tiers.codes.to_numpy(), index=decided.index)
 
 
 def no_history() -> pd.DataFrame:
@@ -190,6 +218,17 @@ def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.n
     sent_by_us = tokens["token_id"].isin(history.loc[history["sent"], "token_id"]).to_numpy()
     told = np.maximum(_micros(found["told"]), np.where(sent_by_us, NEVER, elsewhere))
     return told, _micros(found["refused"])
+
+
+def _lead_of_share(tier: Tier, lifetime: np.ndarray) -> np.ndarray:
+    """The tier's share of each lifetime, in whole microseconds, rounded down; no more than it may be."""
+    assert tier.remaining is not None  # noqa: S101 -- narrows the type
+    assert tier.at_most is not None  # noqa: S101 -- narrows the type
+    over, under = tier.remaining.as_integer_ratio()
+    wholes = lifetime // under  # in two parts: a lifetime times a numerator may not fit into 64 bits
+    lead: np.ndarray = wholes * over + (lifetime - wholes * under) * over // under
+    np.minimum(lead, tier.at_most // MICROSECOND, out=lead)
+    return lead
 
 
 def _micros(instants: pd.Series) -> np.ndarray:

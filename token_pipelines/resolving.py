@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 import pandas as pd
 
 from token_pipelines.mail.addresses import valid_address
-from token_pipelines.model import MICROSECOND, RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
+from token_pipelines.model import RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
 from token_pipelines.parts import Parts
-from token_pipelines.policy import Window, no_history
+from token_pipelines.policy import no_history
 
 _DROPPING: Final = {Reason.REVOKED, Reason.REPLACED, *RECIPIENT_REASONS}
 
@@ -50,44 +50,40 @@ def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Lett
         last_notified_at=pd.Series(pd.NaT, index=facts.index, dtype=facts["last_notified_at"].dtype)
     )
     decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
-    rows = {(str(row.token_id), str(row.recipient_id)): row for row in decided.itertuples(index=False)}
-    told = _Told.read(parts, notices)
+    # A frame's instants become datetimes one by one, which takes its time: only those that a letter looks at.
+    seen = decided.drop(columns=["last_notified_at", "replaced_at"])
+    rows = {(str(row.token_id), str(row.recipient_id)): row for row in seen.itertuples(index=False)}
+    told = _ToldSince.read(parts, notices)
     letters = [_letter(notice, rows, told, now) for notice in notices]
     return _without_suppressed(parts, letters)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ToldSince:
     """What was told since a notice was planned: by a notice that was more urgent, or elsewhere, says the operator."""
 
-    latest: dict[tuple[str, str, datetime], datetime]
+    outdone: set[tuple[str, str]]
     before: datetime | None
 
     @classmethod
     def read(cls, parts: Parts, notices: Sequence[Notice]) -> Self:
-        mode = parts.config.delivery.mode
-        lines = [token for notice in notices for token in notice.tokens]
-        expiries = [token.expires_at for token in lines]
-        window = Window(expires_after=min(expiries), expires_before=max(expiries) + MICROSECOND)
-        history = parts.ledger.told(window, mode, {token.token_id for token in lines}).dropna(subset="told")
-        keys = zip(history["token_id"], history["recipient_id"], history["expires_at"], strict=True)
-        return cls(dict(zip(keys, history["told"], strict=True)), parts.ledger.told_before(mode))
+        outdone = parts.ledger.outdone([notice.notice_id for notice in notices])
+        return cls(outdone, parts.ledger.told_before(parts.config.delivery.mode))
 
-    def reason(self, token: DueToken, recipient_id: str) -> Reason | None:
+    def reason(self, notice: Notice, token: DueToken) -> Reason | None:
         """Why this token's threshold is not told any more."""
         if self.before is not None and token.threshold < self.before:
             return Reason.ALREADY_NOTIFIED
-        latest = self.latest.get((token.token_id, recipient_id, token.expires_at), token.threshold)
-        return Reason.SUPERSEDED if latest > token.threshold else None
+        return Reason.SUPERSEDED if (notice.notice_id, token.token_id) in self.outdone else None
 
 
-def _letter(notice: Notice, rows: dict[tuple[str, str], Any], told: _Told, now: datetime) -> Letter:
+def _letter(notice: Notice, rows: dict[tuple[str, str], Any], told: _ToldSince, now: datetime) -> Letter:
     kept: list[TokenFacts] = []
     dropped: dict[str, Reason] = {}
     recipient: Recipient | None = None
     for token in notice.tokens:
         row = rows.get((token.token_id, notice.recipient_id))
-        reason = _drop(token, row, now) or told.reason(token, notice.recipient_id)
+        reason = _drop(token, row, now) or told.reason(notice, token)
         if reason is None:
             recipient = recipient or _recipient(row)
             kept.append(_facts(row))

@@ -24,6 +24,9 @@ class TierReport:
     failed: int = 0
     unknown: int = 0
     waiting: int = 0
+    not_written_back: int | None = None
+    """Sent, but `source.on_sent` failed for them, also of earlier runs; None where it is not set."""
+    write_back_fault: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property

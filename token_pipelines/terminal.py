@@ -45,7 +45,8 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 def show_report(report: DayReport) -> None:
     """A day's numbers: a row per tier, then why some were skipped."""
     console = Console()
-    table = Table(title=f"{report.day} ({report.mode}): {report.examined:,} tokens examined, {report.due:,} due")
+    of = f"{report.pipeline}, " if report.pipeline else ""
+    table = Table(title=f"{of}{report.day} ({report.mode}): {report.examined:,} tokens examined, {report.due:,} due")
     table.add_column("Tier")
     for outcome in (*OUTCOMES, "skipped"):
         table.add_column(outcome.capitalize(), justify="right")

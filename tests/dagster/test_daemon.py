@@ -23,12 +23,14 @@ from pipeline import Pipeline, Registry
 from waiting import wait_until
 
 from token_pipelines import shipped
-from token_pipelines.defs.assets import EXPIRING_TOKENS, PARTITION_TAG, notices_key
+from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.missed_days import ATTEMPT_TAG
+from token_pipelines.defs.names import Names
 
 DEFINITIONS = Path(__file__).parents[1] / "workers" / "hurried_definitions.py"
 TIERS = [{"name": "week", "before": "7d"}, {"name": "day", "before": "1d"}]
-KEYS = [EXPIRING_TOKENS, *(notices_key(tier["name"]) for tier in TIERS)]
+NAMES = Names()
+KEYS = [NAMES.expiring_tokens, *(NAMES.notices(tier["name"]) for tier in TIERS)]
 CONNECTIONS = 2
 PATIENCE = 240  # seconds until every day is complete; a machine of its own needs a quarter of it
 START_PATIENCE = 120
@@ -226,7 +228,7 @@ def test_missed_days_complete_and_only_the_failed_tier_is_retried(
     assert house.states() == {"sent": len(people)}
     for selected in asked.values():
         assert selected[0] == set(KEYS)
-        assert all(again == {notices_key("week")} for again in selected[1:])
+        assert all(again == {NAMES.notices("week")} for again in selected[1:])
     assert len(asked[house.days[0]]) > 1
 
 

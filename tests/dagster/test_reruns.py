@@ -11,8 +11,8 @@ from commands import Command
 from dagster import DagsterInstance
 from pipeline import DAY, NOW, Pipeline, Registry
 
-from token_pipelines.defs.assets import EXPIRING_TOKENS, notices_key
 from token_pipelines.defs.build import JOB, build_defs
+from token_pipelines.defs.names import Names
 from token_pipelines.model import rfc3339
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
@@ -70,7 +70,7 @@ class Launcher:
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=self._instance,
             partition_key=str(day),
-            asset_selection=[notices_key(tier) for tier in only] or None,
+            asset_selection=[Names().notices(tier) for tier in only] or None,
             raise_on_error=False,
         )
         definitions.resources["parts"].ledger.close()  # type: ignore[index]
@@ -119,7 +119,7 @@ def test_failed_tier_alone_again_sends_what_is_missing(
     again = launch(TODAY, NOW, only=["week"])
 
     assert again.success
-    assert made(again) == {notices_key("week")}
+    assert made(again) == {Names().notices("week")}
     assert told(server) == ["month", "week"]
 
 
@@ -151,7 +151,7 @@ def test_day_whose_file_is_gone_is_read_again(
     relay.answers = {"week@example.org": DOWN}
     assert not launch(TODAY, NOW).success
     relay.answers = {}
-    [file] = tmp_path.glob(f".token_pipelines/parquet/{EXPIRING_TOKENS.to_user_string()}/{TODAY}.parquet")
+    [file] = tmp_path.glob(f".token_pipelines/parquet/{Names().expiring_tokens.to_user_string()}/{TODAY}.parquet")
     file.unlink()
 
     assert launch(TODAY, NOW, only).success

@@ -17,6 +17,7 @@ SECOND = timedelta(seconds=1)
 GRACE = timedelta(hours=2)
 LEADS = {"expired": timedelta(), "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
 SOON = NOW + DAY
+IDS = [f"00000000-0000-4000-8000-{number:012d}" for number in range(3)]
 
 MakeParts = Callable[..., Parts]
 
@@ -50,7 +51,7 @@ def parts(parts_with: MakeParts) -> Parts:
     return parts_with()
 
 
-def notice(recipient: int, *tokens: tuple[str, str, datetime], notice_id: str = "n1") -> Notice:
+def notice(recipient: int, *tokens: tuple[str, str, datetime], notice_id: str = IDS[0]) -> Notice:
     """A claimed notice; each token with the tier at which it was planned, and its expiry then."""
     return Notice(
         notice_id=notice_id,
@@ -212,15 +213,15 @@ def test_notices_come_back_in_their_order_each_to_its_own_recipient(registry: Re
     bob = registry.user("bob", email="bob@example.org", name="Bob")
     of_ada, of_bob = registry.token(ada, expires_at=SOON), registry.token(bob, expires_at=SOON)
     asked = [
-        notice(bob, (of_bob, "day", SOON), notice_id="n1"),
-        notice(ada, (of_ada, "day", SOON), notice_id="n2"),
-        notice(ada, (of_bob, "day", SOON), notice_id="n3"),
+        notice(bob, (of_bob, "day", SOON), notice_id=IDS[0]),
+        notice(ada, (of_ada, "day", SOON), notice_id=IDS[1]),
+        notice(ada, (of_bob, "day", SOON), notice_id=IDS[2]),
     ]
     found: list[Any] = resolve(parts, asked, NOW)
     assert [(each.notice.notice_id, each.recipient and each.recipient.address) for each in found] == [
-        ("n1", "bob@example.org"),
-        ("n2", "ada@example.org"),
-        ("n3", None),
+        (IDS[0], "bob@example.org"),
+        (IDS[1], "ada@example.org"),
+        (IDS[2], None),
     ]
     assert found[2].reason is Reason.GONE, "a token of somebody else is none of this recipient's"
 

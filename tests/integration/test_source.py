@@ -532,7 +532,7 @@ def test_resolve_says_what_the_email_needs(registry: Registry, source: OpenSourc
     scopes: dict[str, Any] = {"crate_scopes": ["serde"], "endpoint_scopes": ["yank", "publish-new"]}
     used = NOW - DAY
     one = registry.token(ada, expires_at=NOW + DAY, name="ci <b>", last_used_at=used, **scopes)
-    two = registry.token(registry.user("eve"), expires_at=NOW + 999 * DAY)
+    two = registry.token(registry.user("eve"), expires_at=NOW + 999 * DAY, name="ci")
     registry.token(ada, expires_at=NOW + DAY)
     found = source().resolve([one, two, "999"]).sort_values("token_id", ignore_index=True)
     assert list(found.columns) == [*TOKEN_COLUMNS, *FACT_COLUMNS]
@@ -630,10 +630,11 @@ def test_resolve_in_the_columns_own_type(registry: Registry, source: OpenSource,
 
 def test_resolve_uses_the_index_of_the_id(registry: Registry, source: OpenSource) -> None:
     """A batch of 200 must not read the whole table."""
-    registry.user("ada", email="ada@example.org")
-    many = "INSERT INTO api_tokens (user_id, name, expired_at) SELECT 1, 'n', %s FROM generate_series(1, 20000)"
+    registry.execute("INSERT INTO users (gh_id, gh_login) SELECT g, 'user' || g FROM generate_series(1, 4000) AS g")
+    five_each = "SELECT 1 + g / 5, 'n', %s FROM generate_series(0, 19999) AS g"
+    many = f"INSERT INTO api_tokens (user_id, name, expired_at) {five_each}"
     registry.execute(many, NOW + DAY)
-    registry.execute("ANALYZE api_tokens")
+    registry.execute("ANALYZE users, api_tokens")
 
     def scans() -> tuple[int, int]:
         [(whole, by_index)] = registry.execute(

@@ -10,7 +10,7 @@ relay is ours, since SMTP has tests of its own.
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -108,12 +108,13 @@ some = st.integers(0, 11)
 """An index, taken modulo whatever there is to choose from."""
 
 Expiry = tuple[int, timedelta]
+News = tuple[Expiry, timedelta, frozenset[str]]
 
 people = st.sampled_from(PEOPLE)
 expiries = st.tuples(st.sampled_from(LEADS), st.sampled_from(JITTERS))
 lifetimes = st.sampled_from(LIFETIMES)
 owners = st.frozensets(people, min_size=1)
-answers = st.lists(st.sampled_from([Answer.SENT, Answer.SENT, *Answer]), max_size=3)
+answers = st.lists(st.sampled_from([*[Answer.SENT] * 3, *Answer, Answer.LOST_AFTER_ARRIVAL]), max_size=3)
 
 
 places = st.one_of(
@@ -128,6 +129,8 @@ def _deed(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[tu
 
 
 issues = st.tuples(expiries, lifetimes, owners)
+news = st.none() | issues
+"""A token that was issued just before a run, or none: without any, a run has nothing to do."""
 
 # One rule for all of these: a rule for each would leave a story little room for runs.
 CHANGES: Final = st.one_of(
@@ -139,6 +142,7 @@ CHANGES: Final = st.one_of(
     _deed("lose_address", people, st.sampled_from((None, " ", "no address"))),
     _deed("verify_or_undo", people),
     _deed("mute_or_undo", people),
+    _deed("mend_everything"),
     _deed("mend_everything"),
     _deed("mend_everything"),
     _deed("change_tiers", st.sampled_from(LADDERS)),
@@ -186,18 +190,14 @@ class Story(RuleBasedStateMachine):
         self.punctual: Punctual | None = None
 
     @initialize(tokens=st.lists(issues, min_size=1, max_size=TOKENS_AT_MOST))
-    def begin(self, tokens: list[tuple[Expiry, timedelta, frozenset[str]]]) -> None:
+    def begin(self, tokens: list[News]) -> None:
         self.house.clear()
         for recipient_id in PEOPLE:
             self._put(Person(recipient_id=recipient_id, address=f"p{recipient_id}@example.org"))
         for token in tokens:
-            self._issue(*token)
+            self._issue(token)
 
     # ---------------------------------------------------------------- what owners, people and operators do
-
-    @rule(token=issues)
-    def issue(self, token: tuple[Expiry, timedelta, frozenset[str]]) -> None:
-        self._issue(*token)
 
     @precondition(lambda self: self.truth.tokens)
     @rule(index=some, expiry=expiries)
@@ -220,8 +220,11 @@ class Story(RuleBasedStateMachine):
     def _token(self, index: int) -> Token:
         return list(self.truth.tokens.values())[index % len(self.truth.tokens)]
 
-    def _issue(self, expiry: Expiry, lifetime: timedelta, owners: frozenset[str]) -> None:
+    def _issue(self, news: News | None) -> None:
         """A token more; the one that expires first makes room for it."""
+        if news is None:
+            return
+        expiry, lifetime, owners = news
         if len(self.truth.tokens) == TOKENS_AT_MOST:
             self._delete(min(self.truth.tokens.values(), key=lambda token: token.expires_at))
         self.issued += 1
@@ -333,8 +336,11 @@ class Story(RuleBasedStateMachine):
             self._check_whole_run(worker)
         return worker
 
-    @rule(script=answers, days_back=st.sampled_from(DAYS_BACK), approve=st.booleans())
-    def run_day(self, script: list[Answer], days_back: int, approve: bool) -> None:  # noqa: FBT001 -- drawn
+    @rule(news=news, script=answers, days_back=st.sampled_from(DAYS_BACK), approve=st.booleans())
+    def run_day(
+        self, *, script: Sequence[Answer] = (), news: News | None = None, days_back: int = 0, approve: bool = False
+    ) -> None:
+        self._issue(news)
         self.script = list(script)
         self._run_whole(days_back, approve=approve)
 
@@ -359,8 +365,11 @@ class Story(RuleBasedStateMachine):
             worker.job = replace(worker.job, day=day, snapshot=self.snapshots[day])
         worker.run()
 
-    @rule(script=answers, after=st.integers(1, 40), transactions=st.integers(1, 3))
-    def run_while_the_database_is_cut(self, script: list[Answer], after: int, transactions: int) -> None:
+    @rule(news=news, script=answers, after=st.integers(1, 40), transactions=st.integers(1, 3))
+    def run_while_the_database_is_cut(
+        self, news: News | None, script: list[Answer], after: int, transactions: int
+    ) -> None:
+        self._issue(news)
         self.script = list(script)
         worker = self._worker(self._all_tiers())
         worker.cut_after, worker.cut = after, transactions
@@ -370,8 +379,11 @@ class Story(RuleBasedStateMachine):
     # ---------------------------------------------------------------- processes that stand, go on, die
 
     @precondition(lambda self: len(self.workers) < WORKERS_AT_MOST)
-    @rule(tier=some, place=places, script=answers)
-    def start(self, tier: int, place: tuple[str, int], script: list[Answer]) -> None:
+    @rule(news=news, tier=some, place=places, script=answers)
+    def start(
+        self, *, place: tuple[str, int], news: News | None = None, tier: int = 0, script: Sequence[Answer] = ()
+    ) -> None:
+        self._issue(news)
         names = self._all_tiers()
         worker = self._worker((names[tier - 6],) if 0 <= tier - 6 < len(names) else names)
         worker.start()
@@ -380,15 +392,15 @@ class Story(RuleBasedStateMachine):
 
     @precondition(lambda self: self.workers)
     @rule(index=some, place=places, script=answers)
-    def go_on(self, index: int, place: tuple[str, int], script: list[Answer]) -> None:
+    def go_on(self, index: int, place: tuple[str, int], script: Sequence[Answer] = ()) -> None:
         self._go_on(self.workers[index % len(self.workers)], place, script)
 
     @precondition(lambda self: self.workers)
     @rule(index=some, script=answers)
-    def go_on_to_the_end(self, index: int, script: list[Answer]) -> None:
+    def go_on_to_the_end(self, index: int, script: Sequence[Answer] = ()) -> None:
         self._go_on(self.workers[index % len(self.workers)], ("end", 1), script)
 
-    def _go_on(self, worker: Worker, place: tuple[str, int], script: list[Answer]) -> None:
+    def _go_on(self, worker: Worker, place: tuple[str, int], script: Sequence[Answer] = ()) -> None:
         """To the n-th such place, or to the end."""
         name, nth = place
         self.script = list(script)
@@ -397,8 +409,11 @@ class Story(RuleBasedStateMachine):
         if worker.finished:
             self.workers.remove(worker)
 
-    @rule(place=places, script=answers, noticed=noticings)
-    def run_and_die(self, place: tuple[str, int], script: list[Answer], noticed: str) -> None:
+    @rule(news=news, place=places, script=answers, noticed=noticings)
+    def run_and_die(
+        self, *, place: tuple[str, int], noticed: str, news: News | None = None, script: Sequence[Answer] = ()
+    ) -> None:
+        self._issue(news)
         worker = self._worker(self._all_tiers())
         worker.start()
         self.workers.append(worker)
@@ -753,21 +768,21 @@ A_WEEK: Final = ((7, timedelta(0)), 90 * DAY, frozenset({"1"}))
 def test_a_plan_for_a_day_long_past_is_sent(house: House) -> None:
     """A day is a label. Leftovers were once looked for by it, and such a notice waited for ever."""
     story = _story(house)
-    story.run_day(script=[Answer.TROUBLE], days_back=45, approve=False)
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day(script=[Answer.TROUBLE], days_back=45)
+    story.run_day()
     assert _end(story) == [Answer.TROUBLE, Answer.SENT]
 
 
 def test_a_run_that_was_held_for_dead_does_not_free_what_another_has_sent(house: House) -> None:
     """Skipping once freed the tokens without asking whose the notice was by then: told twice."""
     story = _story(house)
-    story.start(tier=0, place=("reading", 1), script=[])
+    story.start(place=("reading", 1))
     story.give_up_a_living(index=0, by_lease=True)
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     story.revoke_or_undo(0)
-    story.go_on_to_the_end(index=0, script=[])
+    story.go_on_to_the_end(index=0)
     story.revoke_or_undo(0)
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     assert _end(story) == [Answer.SENT]
 
 
@@ -775,43 +790,43 @@ def test_a_run_that_was_held_for_dead_does_not_free_what_another_has_sent(house:
 def test_a_run_that_dies_while_it_skips_uses_nothing_up(house: House, transaction: int) -> None:
     """The notice was once skipped in one transaction and its tokens were freed in the next."""
     story = _story(house)
-    story.run_and_die(place=("reading", 1), script=[], noticed="orchestrator")
+    story.run_and_die(place=("reading", 1), noticed="orchestrator")
     story.revoke_or_undo(0)
-    story.start(tier=0, place=("reading", 1), script=[])
-    story.go_on(index=0, place=("transaction", transaction), script=[])
+    story.start(place=("reading", 1))
+    story.go_on(index=0, place=("transaction", transaction))
     story.kill(index=0, noticed="orchestrator")
     story.revoke_or_undo(0)
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     assert _end(story) == [Answer.SENT]
 
 
 def test_what_is_marked_as_told_is_not_sent_although_it_waits(house: House) -> None:
     """A ledger restored from a backup holds notices that waited then and have been sent since."""
     story = _story(house)
-    story.run_day(script=[Answer.TROUBLE], days_back=0, approve=False)
+    story.run_day(script=[Answer.TROUBLE])
     story.time_passes(pause=DAY)
     story.mark_notified(timedelta(0))
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     assert _end(story) == [Answer.TROUBLE]
 
 
 def test_a_notice_in_doubt_is_sent_again_after_its_tier_was_renamed(house: House) -> None:
     """It once belonged to a tier that nobody ran any more."""
     story = _story(house)
-    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL], days_back=0, approve=False)
+    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL])
     story.change_tiers(LADDERS[2])
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     assert _end(story) == [Answer.LOST_BEFORE_ARRIVAL, Answer.SENT]
 
 
 def test_a_notice_in_doubt_is_not_sent_again_after_a_more_urgent_one(house: House) -> None:
     """Not even when the more urgent tier is gone since: resolving once asked the present tiers only."""
     story = _story(house)
-    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL], days_back=0, approve=False)
+    story.run_day(script=[Answer.LOST_BEFORE_ARRIVAL])
     story.time_passes(pause=6 * DAY)
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     story.change_tiers(LADDERS[3])
-    story.run_day(script=[], days_back=0, approve=False)
+    story.run_day()
     assert _end(story) == [Answer.LOST_BEFORE_ARRIVAL, Answer.SENT]
 
 

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from fractions import Fraction
 
 import pytest
 
@@ -27,6 +28,10 @@ def test_span_in_words(span: timedelta, words: str) -> None:
         (
             Tier(name="week", before=timedelta(days=7)),
             "Emails to owners of tokens that expire within 7 days.",
+        ),
+        (
+            Tier(name="soon", remaining=Fraction(1, 8), at_most=timedelta(days=60)),
+            "Emails to owners of tokens that have 12.5 % of their lifetime left, 60 days at most.",
         ),
         (
             Tier(name="expired", after=timedelta(), within=timedelta(days=3)),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from reference_policy import Decision, Known, Token
 
 from token_pipelines.model import Reason, Tier
-from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history
+from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history, urgency
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 GRACE = timedelta(hours=2)
@@ -179,6 +180,106 @@ def test_lifetime_asks_the_tier_reached_and_not_the_first() -> None:
 
 def test_lifetime_does_not_matter_where_no_tier_is_before_the_expiry() -> None:
     assert decide(expiring(NOW, SECOND), policy=Policy(tiers=(EXPIRED,), grace=GRACE)) == due("expired", NOW)
+
+
+# A share of the lifetime
+
+SOON = Tier(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
+ALONE = Policy(tiers=(SOON,), grace=GRACE)
+
+
+@pytest.mark.parametrize(("step", "begun"), [(SECOND, True), (MICROSECOND, True), (timedelta(), False),
+                                             (-MICROSECOND, False), (-SECOND, False)])  # fmt: skip
+def test_share_begins_just_before_reach(step: timedelta, begun: bool) -> None:  # noqa: FBT001
+    token = expiring(REACH + 20 * DAY - step, 200 * DAY)
+    assert decide(token, policy=ALONE) == (due("soon", token.expires_at - 20 * DAY) if begun else OUTSIDE)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "lead"),
+    [
+        (200 * DAY, 20 * DAY),
+        (200 * DAY + 9 * MICROSECOND, 20 * DAY),  # rounded down: the email never comes early
+        (200 * DAY + 10 * MICROSECOND, 20 * DAY + MICROSECOND),
+        (200 * DAY - MICROSECOND, 20 * DAY - MICROSECOND),
+        (600 * DAY - MICROSECOND, 60 * DAY - MICROSECOND),
+        (600 * DAY, 60 * DAY),
+        (600 * DAY + SECOND, 60 * DAY),
+        (36_525 * DAY, 60 * DAY),
+    ],
+)
+def test_share_is_of_the_tokens_own_lifetime_and_no_more_than_at_most(lifetime: timedelta, lead: timedelta) -> None:
+    expires_at = REACH + lead - MICROSECOND
+    assert decide(expiring(expires_at, lifetime), policy=ALONE) == due("soon", expires_at - lead)
+    assert decide(expiring(REACH + lead, lifetime), policy=ALONE) == OUTSIDE
+
+
+@pytest.mark.parametrize(("step", "long_enough"), [(SECOND, True), (10 * MICROSECOND, True), (timedelta(), True),
+                                                   (-MICROSECOND, False), (-SECOND, False)])  # fmt: skip
+def test_share_of_less_than_a_day_is_too_short(step: timedelta, long_enough: bool) -> None:  # noqa: FBT001
+    token = expiring(NOW + DAY, 10 * DAY + step)
+    lead = timedelta(microseconds=(10 * DAY + step) // (10 * MICROSECOND))
+    assert decide(token, policy=ALONE) == (due("soon", token.expires_at - lead) if long_enough else TOO_SHORT)
+
+
+def test_share_of_an_hour_in_ci_is_never_mentioned_nor_mourned() -> None:
+    policy = Policy(tiers=(EXPIRED, SOON), grace=GRACE)
+    hour = timedelta(hours=1)
+    assert decide(expiring(NOW + MICROSECOND, hour), policy=policy) == TOO_SHORT
+    assert decide(expiring(NOW, hour), policy=policy) == TOO_SHORT
+
+
+@pytest.mark.parametrize(("lifetime", "decision"), [(10 * DAY, due("expired", NOW)), (10 * DAY - SECOND, TOO_SHORT)])
+def test_share_alone_decides_who_is_mourned(lifetime: timedelta, decision: Decision) -> None:
+    assert decide(expiring(NOW, lifetime), policy=Policy(tiers=(EXPIRED, SOON), grace=GRACE)) == decision
+
+
+def test_any_tier_before_the_expiry_is_enough_to_be_mourned() -> None:
+    policy = Policy(tiers=(EXPIRED, Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    assert decide(expiring(NOW, 8 * DAY), policy=policy) == due("expired", NOW)
+    assert decide(expiring(NOW, 7 * DAY), policy=policy) == TOO_SHORT
+    month = Policy(tiers=(EXPIRED, Tier(name="month", before=30 * DAY), SOON), grace=GRACE)
+    assert decide(expiring(NOW, 20 * DAY), policy=month) == due("expired", NOW)
+
+
+def test_too_short_for_the_share_leaves_the_other_tiers_their_say() -> None:
+    policy = Policy(tiers=(Tier(name="day", before=DAY), SOON), grace=GRACE)
+    assert decide(expiring(NOW + DAY / 2, 5 * DAY), policy=policy) == due("day", NOW - DAY / 2)
+
+
+def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_round() -> None:
+    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    short, long = expiring(NOW + 2 * DAY, 30 * DAY), expiring(NOW + 2 * DAY, 300 * DAY)
+    assert decide(short, policy=policy) == due("soon", short.expires_at - 3 * DAY)
+    assert decide(long, policy=policy) == due("week", long.expires_at - 7 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "tier"),
+    [
+        ((Tier(name="week", before=7 * DAY), SOON), "week"),
+        ((replace(SOON, at_most=7 * DAY), Tier(name="week", before=7 * DAY)), "soon"),
+        ((SOON, Tier(name="tenth", remaining=Fraction(1, 10), at_most=61 * DAY)), "soon"),
+    ],
+)
+def test_of_equal_thresholds_the_first_of_the_ladder_is_named(tiers: tuple[Tier, ...], tier: str) -> None:
+    token = expiring(NOW + 2 * DAY, 70 * DAY)
+    assert decide(token, policy=Policy(tiers=tiers, grace=GRACE)) == due(tier, token.expires_at - 7 * DAY)
+
+
+def test_urgency_is_the_lead_and_then_the_ladder() -> None:
+    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    tokens = [expiring(NOW + DAY, life) for life in (30 * DAY, 365 * DAY, 70 * DAY)]
+    decided = policy.decide(
+        token_frame([replace(token, token_id=str(i)) for i, token in enumerate(tokens)]),
+        no_history(),
+        now=NOW,
+        reach=REACH,
+    )
+    assert decided["tier"].tolist() == ["soon", "week", "week"]
+    found = urgency(decided)
+    assert found[0] < found[1] == found[2]
+    assert (found % 2).tolist() == [1, 0, 0]
 
 
 # What was told before
@@ -362,6 +463,8 @@ def test_rollout_to_named_recipients_narrows_the_percent() -> None:
         (LADDER, NOW - 3 * DAY - GRACE, REACH + 30 * DAY),
         (LADDER[1:], NOW, REACH + 30 * DAY),
         ((EXPIRED,), NOW - 3 * DAY - GRACE, NOW + MICROSECOND),
+        ((SOON,), NOW, REACH + 60 * DAY),
+        ((EXPIRED, LADDER[1], SOON), NOW - 3 * DAY - GRACE, REACH + 60 * DAY),
         ((Tier(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
     ],
 )
@@ -383,6 +486,7 @@ class World:
     history: tuple[Known, ...]
 
 
+SHARES = st.sampled_from([Fraction(1, 10), Fraction(1, 3000), Fraction(9999, 10_000), Fraction(1, 8)])
 DURATIONS = st.sampled_from([DAY, 2 * DAY, 7 * DAY, 7 * DAY + SECOND, 30 * DAY, 30 * DAY - MICROSECOND])
 JITTER = st.sampled_from([*NEAR, timedelta(hours=1), -timedelta(hours=1), DAY, -DAY, 40 * DAY])
 
@@ -391,9 +495,11 @@ JITTER = st.sampled_from([*NEAR, timedelta(hours=1), -timedelta(hours=1), DAY, -
 def ladders(draw: st.DrawFn) -> tuple[Tier, ...]:
     befores = draw(st.lists(DURATIONS, max_size=4, unique=True))
     afters = draw(st.lists(st.one_of(st.just(timedelta()), DURATIONS), max_size=3, unique=True))
+    shares = draw(st.lists(st.tuples(DURATIONS, SHARES), max_size=3, unique=True))
     tiers = [Tier(name=f"before{i}", before=before) for i, before in enumerate(befores)]
+    tiers += [Tier(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)]
     tiers += [Tier(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
-    return tuple(sorted(tiers, key=lambda tier: tier.lead)) or (EXPIRED,)
+    return tuple(sorted(tiers, key=lambda tier: tier.place)) or (EXPIRED,)
 
 
 def _instant(draw: st.DrawFn, pivots: Sequence[datetime]) -> datetime:
@@ -410,6 +516,11 @@ def worlds(draw: st.DrawFn) -> World:
     for tier in tiers:
         ends += [now + tier.lead, reach + tier.lead, now + tier.lead - (tier.within or timedelta()) - grace]
     lives = [tier.before for tier in tiers if tier.before is not None] or [DAY]
+    for tier in tiers:
+        if tier.remaining is not None:  # where the share is a day, where it is at_most, and between the two
+            over, under = tier.remaining.as_integer_ratio()
+            lives += [DAY * under / over, tier.lead * under / over, tier.lead * under / over / 2]
+            ends += [reach + tier.lead / 2, reach + DAY]
     tokens = []
     for number in range(draw(st.integers(1, 6))):
         expires_at = _instant(draw, ends)

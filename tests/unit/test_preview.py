@@ -8,12 +8,15 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import yaml
 from samples import NOW, all_samples, shipped_config
 
 from token_pipelines import cli, shipped
 from token_pipelines.config import Config, load
 from token_pipelines.errors import ConfigError, TemplateError
+from token_pipelines.mail.rendering import Renderer
 from token_pipelines.preview import gallery
+from token_pipelines.preview.samples import render_all
 
 KINDS = {"one", "five", "many", "mixed", "bare", "hostile", "long", "rtl"}
 
@@ -55,6 +58,32 @@ def test_samples_speak_as_their_tier_would() -> None:
         "week": "Your Example Registry API token expires in 7 days",
         "month": "Your Example Registry API token expires in 30 days",
     }
+
+
+def test_samples_of_a_share_say_the_tokens_own_time_left(load_tiers: Callable[..., Config]) -> None:
+    """They are 90 days old: a tenth of 100 days is left. A hundredth of a lifetime would be less than a day."""
+    config = load_tiers({"name": "soon", "remaining": "10%"}, {"name": "last", "remaining": "0.5%"})
+    samples = render_all(config, Renderer(Path(shipped.path("templates")), config.email), now=NOW)
+    found = [sample for sample in samples if sample.key.endswith("-one-default")]
+    assert {sample.tier: sample.content.subject for sample in found} == {
+        "soon": "Your Example Registry API token expires in 10 days",
+        "last": "Your Example Registry API token expires in 1 day and 5 hours",
+    }
+    assert not any("60 days" in sample.content.text + sample.content.html for sample in found)
+
+
+@pytest.fixture
+def load_tiers(folder: Path) -> Callable[..., Config]:
+    """Load the shipped config with tiers of shares, each of 60 days at most."""
+
+    def loaded(*tiers: dict[str, str]) -> Config:
+        path = folder / "token_pipelines.yaml"
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data["tiers"] = [tier | {"at_most": "60d"} for tier in tiers]
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
+        return load(path)
+
+    return loaded
 
 
 def test_samples_mixed_holds_every_less_urgent_tier() -> None:

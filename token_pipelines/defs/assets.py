@@ -14,8 +14,7 @@ import pandas as pd
 
 from token_pipelines.defs import descriptions, numbers
 from token_pipelines.defs.failures import failing_clearly
-from token_pipelines.defs.life import Life
-from token_pipelines.defs.overrides import Overrides
+from token_pipelines.defs.names import PARQUET, Names
 from token_pipelines.defs.storage import Table
 from token_pipelines.delivery import send_tier
 from token_pipelines.errors import ConfigError
@@ -24,24 +23,10 @@ from token_pipelines.parts import Parts
 from token_pipelines.planning import Examination, examine, no_tokens, plan
 from token_pipelines.tally import TierReport
 
-GROUP: Final = "token_pipelines"
-PARQUET: Final = "parquet"
-
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """A run with this tag set to true has a person's word that the day's volume is right."""
 
 PARTITION_TAG: Final = "dagster/partition"
-
-EXPIRING_TOKENS: Final = dg.AssetKey("expiring_tokens")
-
-PartsResource = dg.ResourceParam[Parts]
-OverridesResource = dg.ResourceParam[Overrides]
-LifeResource = dg.ResourceParam[Life]
-
-
-def notices_key(tier: str) -> dg.AssetKey:
-    """The key of a tier's asset."""
-    return dg.AssetKey(["notices", tier])
 
 
 def is_approved(context: Any) -> bool:  # noqa: ANN401 -- op, asset and check contexts share no public type
@@ -58,27 +43,29 @@ def _day(context: Any, parts: Parts) -> date:  # noqa: ANN401 -- op and asset co
 
 
 def build_expiring_tokens(
-    partitions: dg.PartitionsDefinition[str], freshness: dg.FreshnessPolicy
+    names: Names, partitions: dg.PartitionsDefinition[str], freshness: dg.FreshnessPolicy
 ) -> dg.AssetsDefinition:
     """The asset that reads a day's tokens and decides each of them."""
 
     @dg.asset(
-        key=EXPIRING_TOKENS,
+        key=names.expiring_tokens,
         partitions_def=partitions,
-        io_manager_key=PARQUET,
-        group_name=GROUP,
+        io_manager_key=names.prefixed(PARQUET),
+        required_resource_keys=names.resources,
+        group_name=names.group,
         kinds={"pandas", "parquet"},
         metadata={"dagster/column_schema": descriptions.COLUMN_SCHEMA},
         freshness_policy=freshness,
         description="Every token whose expiry lies within the tiers' span, with its tier or the reason why it leads "
         "to no email. Holds ids, times and flags; no address, no secret.",
     )
-    def expiring_tokens(context: dg.AssetExecutionContext, parts: PartsResource, life: LifeResource) -> Table:
+    def expiring_tokens(context: dg.AssetExecutionContext) -> Table:
+        parts = names.parts(context)
         started = time.monotonic()
         examination = Examination()
         with failing_clearly():
             parts.ledger.migrate()
-            life.begin(parts, context.run.run_id)
+            names.life(context).begin(parts, context.run.run_id)
             frames = examine(parts, day=_day(context, parts), examination=examination)
             empty = no_tokens(parts)
         tiers = parts.policy.tiers
@@ -88,25 +75,24 @@ def build_expiring_tokens(
 
 
 def build_notices(
-    partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
+    names: Names, partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
 ) -> dg.AssetsDefinition:
     """One asset per tier: planned together by `partition_by_tier`, then each sent by an op of its own."""
-    planned = {tier.name: dg.Out(is_required=False, io_manager_key=PARQUET) for tier in tiers}
+    planned = {tier.name: dg.Out(is_required=False, io_manager_key=names.prefixed(PARQUET)) for tier in tiers}
 
-    @dg.op(out=planned)
+    @dg.op(name=names.prefixed("partition_by_tier"), out=planned, required_resource_keys=names.resources)
     def partition_by_tier(
         context: dg.OpExecutionContext,
-        parts: PartsResource,
-        life: LifeResource,
         expiring_tokens: Any,  # noqa: ANN401 -- a frame, or None when its file is gone
     ) -> Iterator[dg.Output[pd.DataFrame]]:
         """Put the day's notices into the ledger, in one transaction, before anything is sent."""
+        parts = names.parts(context)
         selected = context.selected_output_names
         with failing_clearly():
             day = _day(context, parts)
             parts.ledger.migrate()
-            life.begin(parts, context.run_id)
-            fresh = expiring_tokens is not None and _reads_tokens(context.run)
+            names.life(context).begin(parts, context.run_id)
+            fresh = expiring_tokens is not None and _reads_tokens(context.run, names)
             snapshot = expiring_tokens if fresh else _read_again(parts, day)
             approve = is_approved(context)
             shares = plan(parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
@@ -114,14 +100,14 @@ def build_notices(
             if tier.name in selected:
                 yield dg.Output(shares[tier.name], tier.name)
 
-    senders = {tier.name: _build_sender(tier, pool, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
+    senders = {tier.name: _build_sender(names, tier, pool, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
 
     @dg.graph_multi_asset(
-        name="notices",
-        ins={"expiring_tokens": dg.AssetIn(EXPIRING_TOKENS)},
+        name=names.prefixed("notices"),
+        ins={"expiring_tokens": dg.AssetIn(names.expiring_tokens)},
         outs={
             tier.name: dg.AssetOut(
-                key=notices_key(tier.name),
+                key=names.notices(tier.name),
                 is_required=False,
                 description=descriptions.describe(tier),
                 kinds={"email"},
@@ -129,7 +115,7 @@ def build_notices(
             for tier in tiers
         },
         partitions_def=partitions,
-        group_name=GROUP,
+        group_name=names.group,
         can_subset=True,
     )
     def notices(expiring_tokens: Any) -> dict[str, Any]:  # noqa: ANN401 -- Dagster hands over its own handles here
@@ -140,12 +126,12 @@ def build_notices(
     return notices
 
 
-def _reads_tokens(run: dg.DagsterRun) -> bool:
+def _reads_tokens(run: dg.DagsterRun, names: Names) -> bool:
     """Whether the day's file is of this run.
 
     An older one misses what came due since: planning from it would take those tokens out of the notices that wait.
     """
-    return not run.asset_selection or EXPIRING_TOKENS in run.asset_selection
+    return not run.asset_selection or names.expiring_tokens in run.asset_selection
 
 
 def _read_again(parts: Parts, day: date) -> pd.DataFrame:
@@ -154,20 +140,17 @@ def _read_again(parts: Parts, day: date) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
 
 
-def _build_sender(tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
+def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
     @dg.op(
-        name=f"send_{tier.name}",
+        name=names.prefixed(f"send_{tier.name}"),
         out=dg.Out(dg.Nothing),
+        required_resource_keys=names.resources,
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
         description=descriptions.describe(tier),
     )
-    def send(
-        context: dg.OpExecutionContext,
-        parts: PartsResource,
-        overrides: OverridesResource,
-        share: pd.DataFrame,
-    ) -> Iterator[dg.Output[None] | dg.AssetObservation]:
+    def send(context: dg.OpExecutionContext, share: pd.DataFrame) -> Iterator[dg.Output[None] | dg.AssetObservation]:
+        parts, overrides = names.parts(context), names.overrides(context)
         started = time.monotonic()
         report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
         try:
@@ -186,7 +169,7 @@ def _build_sender(tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefini
         except BaseException:
             # A failed partition shows no metadata in the UI: what was done before the trouble is an observation.
             metadata = numbers.of_tier(report, time.monotonic() - started)
-            key, day = notices_key(tier.name), context.partition_key
+            key, day = names.notices(tier.name), context.partition_key
             # Yielded, not logged: Dagster forgets what was logged by an op that raises.
             yield dg.AssetObservation(key, partition=day, metadata=metadata)
             raise

@@ -1,5 +1,6 @@
-"""Puts the Dagster definitions of one pipeline together from its configuration."""
+"""Puts the Dagster definitions of a pipeline together from its configuration, and those of several side by side."""
 
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -8,7 +9,8 @@ import dagster as dg
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days
 from token_pipelines.defs.life import life
-from token_pipelines.defs.overrides import Overrides
+from token_pipelines.defs.names import LIFE, OVERRIDES, PARQUET, PARTS, Names
+from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.storage import ParquetIOManager
 from token_pipelines.parts import assemble, system_clock
 
@@ -18,7 +20,7 @@ STATE_FOLDER: Final = ".token_pipelines"
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
-    """Assets, checks, job, schedule and sensor of the pipeline that ``config`` describes.
+    """Assets, checks, job, schedule and sensor of the pipeline that ``config`` describes, under its name if it has one.
 
     Args:
         config: the checked configuration.
@@ -28,46 +30,71 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
         ConfigError: if the query, a template, a URL or the sender's address is wrong.
     """
     swapped = Overrides(**overrides)
+    names = Names(config.name)
     parts = assemble(config, swapped.clock)
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
+    keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]
     job = dg.define_asset_job(
-        JOB,
-        selection=dg.AssetSelection.all(),
+        names.prefixed(JOB),
+        selection=dg.AssetSelection.assets(*keys),
         executor_def=dg.in_process_executor,
         description="One day: read what expires, plan the notices, send them tier by tier, most urgent first.",
     )
     schedule = dg.build_schedule_from_partitioned_job(
         job,
-        name="daily",
-        description="Starts each day's run. A day that it misses is asked for by the sensor backfill_missed_days.",
+        name=names.prefixed("daily"),
+        description="Starts each day's run. A day that it misses is asked for by the sensor "
+        f"{names.prefixed(missed_days.SENSOR)}.",
         hour_of_day=config.schedule.at.hour,
         minute_of_hour=config.schedule.at.minute,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     freshness = descriptions.freshness(config.schedule.grace)
-    keys = [assets.EXPIRING_TOKENS, *(assets.notices_key(tier.name) for tier in tiers)]
     return dg.Definitions(
         assets=[
-            assets.build_expiring_tokens(partitions, freshness),
-            assets.build_notices(partitions, tiers, swapped.pool),
+            assets.build_expiring_tokens(names, partitions, freshness),
+            assets.build_notices(names, partitions, tiers, swapped.pool),
         ],
         asset_checks=[
-            checks.build_volume_check(),
-            checks.build_bounces_check(),
-            *(checks.build_delivery_check(tier) for tier in tiers),
+            checks.build_volume_check(names),
+            checks.build_bounces_check(names),
+            *(checks.build_delivery_check(names, tier) for tier in tiers),
+            *(checks.build_write_back_check(names, tier) for tier in tiers if config.source.on_sent is not None),
         ],
         jobs=[job],
         schedules=[schedule],
-        sensors=[missed_days.build_sensor(JOB, keys, partitions, parts)],
+        sensors=[missed_days.build_sensor(job.name, keys, partitions, parts)],
         executor=dg.in_process_executor,
         resources={
-            "parts": parts,
-            "overrides": swapped,
-            "life": life,
-            assets.PARQUET: ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
+            names.prefixed(PARTS): parts,
+            names.prefixed(OVERRIDES): swapped,
+            names.prefixed(LIFE): life,
+            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
         },
     )
+
+
+def build_all_defs(configs: Collection[Config], **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- as above
+    """The definitions of every pipeline of a file, in one code location.
+
+    Raises:
+        ConfigError: as `build_defs`.
+    """
+    pools = relay_pools(list(configs))
+    each = (build_defs(config, **{"pool": pool, **overrides}) for config, pool in zip(configs, pools, strict=True))
+    return dg.Definitions.merge(*each)
+
+
+def relay_pools(configs: Sequence[Config]) -> list[str]:
+    """The pool of each pipeline: one for each relay, so that only one tier at a time sends through it.
+
+    The first pipeline's relay has the pool that a single pipeline has; another relay's is named after the first of the
+    pipelines that use it.
+    """
+    relays = [(config.smtp.host, config.smtp.port) for config in configs]
+    first = [relays.index(relay) for relay in relays]
+    return [POOL if index == 0 else f"{POOL}__{configs[index].name}" for index in first]
 
 
 def daily_partitions(config: Config, overrides: Overrides) -> dg.DailyPartitionsDefinition:

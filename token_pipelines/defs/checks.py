@@ -6,9 +6,16 @@ from typing import Any, Final
 
 import dagster as dg
 
-from token_pipelines.defs.assets import EXPIRING_TOKENS, PARTITION_TAG, PartsResource, is_approved, notices_key
+from token_pipelines.defs.assets import PARTITION_TAG, is_approved
 from token_pipelines.defs.failures import failing_clearly
-from token_pipelines.defs.numbers import RECIPIENTS_DUE
+from token_pipelines.defs.names import Names
+from token_pipelines.defs.numbers import (
+    NOT_WRITTEN_BACK,
+    RECIPIENTS_DUE,
+    WRITE_BACK_FAULT,
+    explain_write_back,
+    read_text,
+)
 from token_pipelines.model import Tier
 from token_pipelines.planning import trip_fuse
 
@@ -26,17 +33,19 @@ BOUNCES_ALLOWED_PERCENT: Final = 2
 """Amazon SES recommends to stay below it, and reviews a sender at five in a hundred."""
 
 
-def build_volume_check() -> dg.AssetChecksDefinition:
+def build_volume_check(names: Names) -> dg.AssetChecksDefinition:
     """Show the volume fuse on the day; planning enforces it, whatever this check says."""
 
     @dg.asset_check(
-        asset=EXPIRING_TOKENS,
+        asset=names.expiring_tokens,
+        required_resource_keys=names.resources,
         name="volume_is_plausible",
         blocking=True,
         description="No more recipients are due than delivery.max_notices allows, or a person has approved the day.",
     )
-    def volume_is_plausible(context: dg.AssetCheckExecutionContext, parts: PartsResource) -> dg.AssetCheckResult:
-        due = _number(_metadata_of_the_day(context, EXPIRING_TOKENS), RECIPIENTS_DUE)
+    def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        parts = names.parts(context)
+        due = _number(_metadata_of_the_day(context, names.expiring_tokens), RECIPIENTS_DUE)
         limit = parts.config.delivery.max_notices
         approved = is_approved(context)
         passed = due <= limit or approved
@@ -46,22 +55,22 @@ def build_volume_check() -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=passed,
             metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
-            description=_explain_volume(due, limit, approved=approved),
+            description=_explain_volume(due, limit, parts.config.option, approved=approved),
         )
 
     return volume_is_plausible
 
 
-def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
+def build_delivery_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
     """Show a recipient's own trouble, which leaves the tier green."""
 
     @dg.asset_check(
-        asset=notices_key(tier.name),
+        asset=names.notices(tier.name),
         name="everyone_was_told",
         description="Nothing that was due in this tier was put off, refused or left in doubt.",
     )
     def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        metadata = _metadata_of_the_day(context, notices_key(tier.name))
+        metadata = _metadata_of_the_day(context, names.notices(tier.name))
         counts = {outcome: _number(metadata, outcome) for outcome in TROUBLES}
         return dg.AssetCheckResult(
             passed=not any(counts.values()),
@@ -73,16 +82,39 @@ def build_delivery_check(tier: Tier) -> dg.AssetChecksDefinition:
     return everyone_was_told
 
 
-def build_bounces_check() -> dg.AssetChecksDefinition:
+def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
+    """Show that source.on_sent failed, which leaves the tier green: everybody was told."""
+
+    @dg.asset_check(
+        asset=names.notices(tier.name),
+        name="source_was_told",
+        description="source.on_sent was run for every notice that was sent, in this run and before.",
+    )
+    def source_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        metadata = _metadata_of_the_day(context, names.notices(tier.name))
+        missed = _number(metadata, NOT_WRITTEN_BACK)
+        return dg.AssetCheckResult(
+            passed=not missed,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={NOT_WRITTEN_BACK: missed},
+            description=explain_write_back(missed, read_text(metadata, WRITE_BACK_FAULT)) if missed else None,
+        )
+
+    return source_was_told
+
+
+def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:
     """Show what came back after the relay had taken it: days later, so no tier's own day could."""
 
     @dg.asset_check(
-        asset=EXPIRING_TOKENS,
+        asset=names.expiring_tokens,
+        required_resource_keys=names.resources,
         name="few_bounces",
         description=f"Of the notices sent in the last {BOUNCE_WINDOW.days} days, at most {BOUNCES_ALLOWED_PERCENT} % "
         "came back. `token-pipelines bounces` reads what came back into the ledger.",
     )
-    def few_bounces(parts: PartsResource) -> dg.AssetCheckResult:
+    def few_bounces(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        parts = names.parts(context)
         since = parts.config.schedule.today(parts.clock()) - BOUNCE_WINDOW
         with failing_clearly():
             sent, bounced = parts.ledger.bounces.count(mode=parts.config.delivery.mode, since=since)
@@ -97,13 +129,13 @@ def build_bounces_check() -> dg.AssetChecksDefinition:
     return few_bounces
 
 
-def _explain_volume(due: int, limit: int, *, approved: bool) -> str | None:
+def _explain_volume(due: int, limit: int, option: str, *, approved: bool) -> str | None:
     if due <= limit:
         return None
     over = f"{due:,} recipients are due, over delivery.max_notices of {limit:,}"
     if approved:
         return f"{over}; a person has approved it."
-    return f"{over}. Look at the numbers of the day, then run it with --approve-volume, or mend the source."
+    return f"{over}. Look at the numbers of the day, then run it with{option} --approve-volume, or mend the source."
 
 
 def _explain_troubles(counts: Mapping[str, int]) -> str | None:

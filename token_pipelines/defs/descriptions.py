@@ -58,6 +58,10 @@ def describe(tier: Tier) -> str:
     """Whom this tier's emails go to, in a sentence."""
     if tier.before is not None:
         return f"Emails to owners of tokens that expire within {span_in_words(tier.before)}."
+    if tier.remaining is not None and tier.at_most is not None:
+        share = f"{float(100 * tier.remaining):g} %"
+        at_most = span_in_words(tier.at_most)
+        return f"Emails to owners of tokens that have {share} of their lifetime left, {at_most} at most."
     since = f"expired at least {span_in_words(tier.after)} ago" if tier.after else "have expired"
     until = (tier.after or timedelta()) + (tier.within or timedelta())
     return f"Emails to owners of tokens that {since}, sent until {span_in_words(until)} after the expiry."

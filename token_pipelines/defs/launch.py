@@ -24,6 +24,7 @@ from token_pipelines.database import PSYCOPG2, explain, parse_postgres
 from token_pipelines.defs import assets, numbers
 from token_pipelines.defs.build import JOB, STATE_FOLDER, build_defs
 from token_pipelines.defs.failures import ERROR_KEY, EXIT_STATUS_KEY
+from token_pipelines.defs.names import Names
 from token_pipelines.errors import ConfigError, FuseTripped, LedgerError
 from token_pipelines.model import rfc3339
 from token_pipelines.parts import Clock, system_clock
@@ -41,10 +42,12 @@ class TierNumbers:
 
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(numbers.OUTCOMES, 0))
     skipped: dict[str, int] = field(default_factory=dict)
+    not_written_back: int | None = None
 
     def as_object(self) -> dict[str, object]:
         """As in ``run --json``."""
-        return {**self.outcomes, "skipped": self.skipped}
+        known = {} if self.not_written_back is None else {numbers.NOT_WRITTEN_BACK: self.not_written_back}
+        return {**self.outcomes, "skipped": self.skipped, **known}
 
 
 @dataclass
@@ -52,6 +55,7 @@ class DayReport:
     """What a run did, as its events tell it."""
 
     day: date
+    pipeline: str | None
     run_id: str
     mode: str
     now: str
@@ -64,6 +68,7 @@ class DayReport:
     failures: list[str] = field(default_factory=list)
     worst_exit_status: int = 0
     interrupted: bool = False
+    write_back_fault: str = ""
 
     @property
     def exit_status(self) -> int:
@@ -77,6 +82,7 @@ class DayReport:
         """As printed by ``run --json``."""
         return {
             "version": VERSION,
+            **({} if self.pipeline is None else {"pipeline": self.pipeline}),
             "date": self.day.isoformat(),
             "run_id": self.run_id,
             "status": "success" if self.succeeded else "failure",
@@ -131,6 +137,7 @@ def run_day(
     now = clock()
     day = day or config.schedule.today(now)
     _refuse_unknown(config, day, tiers, today=config.schedule.today(now))
+    names = Names(config.name)
     definitions = build_defs(config, clock=clock, on_progress=on_progress, pool=None)
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
     tags = {assets.APPROVE_TAG: "true"} if approve else {}
@@ -138,16 +145,17 @@ def run_day(
         tags[NOW_TAG] = rfc3339(now)  # a rehearsal: its run must not be taken for one of that hour
     with _instance(config) as instance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dagster's own notices of coming changes are not the operator's
-        result = definitions.resolve_job_def(JOB).execute_in_process(
+        result = definitions.resolve_job_def(names.prefixed(JOB)).execute_in_process(
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
             partition_key=day.isoformat(),
-            asset_selection=[assets.EXPIRING_TOKENS, *map(assets.notices_key, chosen)] if tiers else None,
+            asset_selection=[names.expiring_tokens, *map(names.notices, chosen)] if tiers else None,
             tags=tags,
             raise_on_error=False,
         )
     report = DayReport(
         day=day,
+        pipeline=config.name,
         run_id=result.run_id,
         mode=str(config.delivery.mode),
         now=rfc3339(now),
@@ -185,6 +193,9 @@ def _read_events(report: DayReport, events: Sequence[dg.DagsterEvent]) -> None:
         if evaluation == "volume_is_plausible" and not getattr(data, "passed", True):
             report.fuse["tripped"] = True
             report.failures.append(getattr(data, "description", None) or "")
+    missed = max(tier.not_written_back or 0 for tier in report.tiers.values())
+    if missed:
+        report.failures.append(numbers.explain_write_back(missed, report.write_back_fault))
 
 
 def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
@@ -209,10 +220,13 @@ def _read_failure(report: DayReport, event: dg.DagsterEvent) -> None:
 
 
 def _read_numbers(report: DayReport, key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:
-    if key == assets.EXPIRING_TOKENS:
+    if key == Names(report.pipeline).expiring_tokens:
         report.examined, report.due = int(metadata["examined"].value), int(metadata["due"].value)
         report.reasons = numbers.read_numbers(metadata, numbers.REASON_PREFIX)
     elif key.path[-1] in report.tiers:
         tier = report.tiers[key.path[-1]]
         tier.outcomes = {outcome: int(metadata[outcome].value) for outcome in numbers.OUTCOMES}
         tier.skipped = numbers.read_numbers(metadata, numbers.SKIPPED_PREFIX)
+        if numbers.NOT_WRITTEN_BACK in metadata:
+            tier.not_written_back = int(metadata[numbers.NOT_WRITTEN_BACK].value)
+        report.write_back_fault = numbers.read_text(metadata, numbers.WRITE_BACK_FAULT) or report.write_back_fault

@@ -13,8 +13,10 @@ from dagster import AssetPartitionStatus
 
 from token_pipelines.config import Schedule
 from token_pipelines.defs.assets import PARTITION_TAG
+from token_pipelines.defs.names import Names
 from token_pipelines.parts import Parts
 
+SENSOR: Final = "backfill_missed_days"
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
 
 MAX_ATTEMPTS: Final = 5
@@ -37,9 +39,10 @@ def build_sensor(
     job_name: str, keys: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str], parts: Parts
 ) -> dg.SensorDefinition:
     """The sensor that asks for runs of this job, for these assets, all partitioned by the same days."""
+    names = Names(parts.config.name)
 
     @dg.sensor(
-        name="backfill_missed_days",
+        name=names.prefixed(SENSOR),
         job_name=job_name,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -51,8 +54,8 @@ def build_sensor(
         if parts.ledger.has_open_trip(parts.config.delivery.mode):
             yield dg.SkipReason(
                 "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the "
-                "asset expiring_tokens, then run the day with `token-pipelines run --approve-volume`, or mend "
-                "the source."
+                f"asset {names.expiring_tokens.to_user_string()}, then run the day with `token-pipelines "
+                f"run{parts.config.option} --approve-volume`, or mend the source."
             )
             return
         days = days_to_look_at(parts.config.schedule, parts.clock())

@@ -10,6 +10,8 @@ from token_pipelines.planning import Examination
 from token_pipelines.tally import TierReport
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
+NOT_WRITTEN_BACK: Final = "not_written_back"
+WRITE_BACK_FAULT: Final = "write_back_fault"
 RECIPIENTS_DUE: Final = "recipients_due"
 SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
@@ -38,11 +40,17 @@ def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
     rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
     rows += [f"| skipped: {reason} | {count:,} |" for reason, count in report.skipped.most_common()]
     summary = _table("Outcome", "Notices", rows)
+    write_back: dict[str, Any] = {}
+    if report.not_written_back is not None:
+        write_back[NOT_WRITTEN_BACK] = report.not_written_back
+    if report.write_back_fault:
+        write_back[WRITE_BACK_FAULT] = report.write_back_fault
     return {
         "outcomes": summary,
         **outcomes,
         "skipped": report.skipped.total(),
         **skipped,
+        **write_back,
         "seconds": round(seconds, 3),
     }
 
@@ -54,3 +62,14 @@ def _table(left: str, right: str, rows: list[str]) -> dg.MarkdownMetadataValue:
 def read_numbers(metadata: Mapping[str, Any], prefix: str) -> dict[str, int]:
     """The counts under a prefix, by what follows it."""
     return {key.removeprefix(prefix): int(value.value) for key, value in metadata.items() if key.startswith(prefix)}
+
+
+def read_text(metadata: Mapping[str, Any], name: str) -> str:
+    """A text of the metadata; empty where there is none."""
+    return str(metadata[name].value) if name in metadata else ""
+
+
+def explain_write_back(missed: int, fault: str) -> str:
+    """What was sent and the source does not know, and why. Nobody is told twice for it."""
+    notices = "1 sent notice" if missed == 1 else f"{missed:,} sent notices"
+    return f"The source was not told of {notices}; later runs try again. {fault}".rstrip()

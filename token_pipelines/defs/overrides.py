@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from token_pipelines.parts import Clock, system_clock
+
+POOL: Final = "smtp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,6 @@ class Overrides:
     clock: Clock = system_clock
     on_progress: Callable[[str, int], None] = lambda _tier, _done: None
     storage: Path | None = None
-    pool: str | None = "smtp"
+    pool: str | None = POOL
     """The pool whose slots the sending ops take. A killed process keeps its slot until the daemon frees it, so what
     runs without a daemon must not wait for one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from token_pipelines import shipped
-from token_pipelines.config import ENV_PREFIX, Config, load
+from token_pipelines.config import ENV_PREFIX, Config, load, load_all
 from token_pipelines.demo.inbox import Inbox
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.errors import ConfigError
@@ -59,7 +59,10 @@ def serving(path: Path) -> Iterator[Servers]:
         ConfigError: if the config is an operator's own: its databases are never touched by the demo.
         DemoError: if a server cannot be started.
     """
-    raw = load(path)
+    raw = load_all(path).get(None)
+    if raw is None:
+        msg = f"{path} holds several pipelines, of which the demo knows nothing; name another file with --config."
+        raise ConfigError(msg)
     if not is_demo(raw):
         msg = f"{path} speaks of databases of your own, which the demo does not touch; name another file with --config."
         raise ConfigError(msg)

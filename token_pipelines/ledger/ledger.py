@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import cached_property, partial
-from typing import Final
+from typing import Final, Self
 
 import pandas as pd
 import psycopg
@@ -16,44 +16,62 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, func, sele
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine.interfaces import ExceptionContext
 
-from token_pipelines.database import PSYCOPG, explain, parse_postgres
+from token_pipelines.config import Config
+from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.bounces import Bounces
 from token_pipelines.ledger.heartbeat import LEASE, heartbeat, lapsed
 from token_pipelines.ledger.history import read_history
+from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
+from token_pipelines.ledger.marks import KEY
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
-from token_pipelines.ledger.tables import fuse_trips, marks, secrets, suppressions
-from token_pipelines.model import Mode
+from token_pipelines.ledger.tables import fuse_trips, marks, schema_of, secrets, suppressions
+from token_pipelines.ledger.written_back import WrittenBack
+from token_pipelines.model import TOLD, Mode
 from token_pipelines.policy import Window
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10
 APPLICATION_NAME: Final = "token-pipelines ledger"
-KEY: Final = "ledger.url"
-
-PLANNING_LOCK: Final = 0x746F6B656E32
-"""Advisory lock ("token2" in ASCII): planning takes it alone, claiming shares it."""
 
 ADDRESS_KEY: Final = "address_key"
 ADDRESS_KEY_BYTES: Final = 32
 
 
+_OUTDONE: Final = text(f"""
+SELECT mine.notice_id, mine.token_id
+FROM notice_tokens AS mine
+JOIN notice_tokens AS other USING (token_id, recipient_id, expires_at, mode)
+JOIN notices AS notice ON notice.notice_id = other.notice_id
+WHERE mine.notice_id = ANY(:ids) AND NOT mine.released AND NOT other.released
+    AND other.threshold > mine.threshold AND notice.state IN ({", ".join(f"'{state}'" for state in TOLD)})
+""")  # noqa: S608 -- constants only
+
+
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before."""
 
-    def __init__(self, url: str, *, connections: int = 4) -> None:
-        """Take the database at ``url``; ``connections`` is how many senders will work at a time."""
+    def __init__(self, url: str, *, pipeline: str | None = None, connections: int = 4) -> None:
+        """Take a pipeline's schema in the database at ``url``.
+
+        Args:
+            url: the database, which the ledgers of several pipelines may share.
+            pipeline: whose ledger it is; None for a single one, which has no name.
+            connections: how many senders will work at a time.
+        """
         self.url = parse_postgres(url, KEY, PSYCOPG)
+        self.schema = schema_of(pipeline)
         self._engine = create_engine(
             self.url,
             hide_parameters=True,
             pool_size=connections + 2,
             connect_args={
-                "options": "-c timezone=UTC",
+                # Nothing but this schema can be reached by a table's bare name, and our statements use no other.
+                "options": f"-c timezone=UTC -c search_path={self.schema}",
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": APPLICATION_NAME,
             },
@@ -63,6 +81,13 @@ class Ledger:
         weakref.finalize(self, self._engine.dispose)
         self.bounces = Bounces(self._engine)
         self.suppressions = Suppressions(self._engine)
+        self.written_back = WrittenBack(self._engine)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The ledger of the pipeline that ``config`` describes."""
+        url = config.ledger.url.get_secret_value()
+        return cls(url, pipeline=config.name, connections=config.smtp.connections)
 
     @property
     def engine(self) -> Engine:
@@ -71,7 +96,7 @@ class Ledger:
 
     def migrate(self) -> None:
         """Bring the schema up to date."""
-        schema.bring_up_to_date(self._engine)
+        schema.bring_up_to_date(self._engine, self.schema)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -83,7 +108,7 @@ class Ledger:
         with self._engine.begin() as connection:
             # The connection may have sent before, without waiting for the disk; a plan and its Message-IDs must last.
             connection.execute(text("SET LOCAL synchronous_commit = on"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLANNING_LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._planning_lock})
             yield Planning(connection, run_id=run_id, mode=mode)
 
     @contextmanager
@@ -107,23 +132,26 @@ class Ledger:
             has_ended: whether the orchestrator knows that another run has ended.
         """
         with self.alive(run_id):
-            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=PLANNING_LOCK)
+            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=self._planning_lock)
             sending.reclaim_from_the_dead(has_ended)
             try:
                 yield sending
             finally:
+                sending.close()
                 try:
                     sending.give_back()
                 except LedgerError as error:
                     log.warning("What this run had claimed is free in %s. %s", LEASE, error)
 
-    def told(self, window: Window, mode: Mode, token_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """What was told and refused, for expiries in the window, of these tokens where ids are given. Takes no lock.
-
-        Columns policy.HISTORY_COLUMNS.
-        """
+    def told(self, window: Window, mode: Mode) -> pd.DataFrame:
+        """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS. Takes no lock."""
         with self._engine.connect() as connection:
-            return Planning(connection, run_id="", mode=mode).told(window, token_ids)
+            return Planning(connection, run_id="", mode=mode).told(window)
+
+    def outdone(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
+        """Lines of these notices, as (notice_id, token_id), of which a later threshold has been told by another."""
+        with self._engine.connect() as connection:
+            return {(str(row[0]), row[1]) for row in connection.execute(_OUTDONE, {"ids": list(notice_ids)})}
 
     def told_before(self, mode: Mode) -> datetime | None:
         """The instant before which every threshold counts as told, as `mark_notified` was told. Takes no lock."""
@@ -169,6 +197,10 @@ class Ledger:
         """The keyed hash under which an address is kept. The key is made once and never leaves the ledger."""
         return hmac.digest(self._address_key, address.strip().lower().encode(), "sha256")
 
+    @property
+    def _planning_lock(self) -> int:
+        return lock_key(PLANNING_LOCK, self.schema)
+
     @cached_property
     def _address_key(self) -> bytes:
         with self._engine.begin() as connection:
@@ -179,6 +211,12 @@ class Ledger:
 
 def _translate(url: URL, context: ExceptionContext) -> None:
     error = context.original_exception
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        msg = (
+            f"The database of {KEY} ({place(url)}) lacks the ledger's tables; run `token-pipelines run` once: it makes "
+            "them."
+        )
+        raise LedgerError(msg) from None
     if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
         raise LedgerError(explain(error, url, KEY)) from None
 

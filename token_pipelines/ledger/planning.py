@@ -3,45 +3,48 @@
 Knows nothing of why a token is due: `token_pipelines.policy` decides that from what `told` returns.
 """
 
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, Select, func, select, text, update
 
+from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history
+from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 
-_NOTICE_FIELDS: Final = [
-    "notice_id", "day", "mode", "notice_tier", "recipient_id", "state", "message_id", "planned_by", "planned_at",
+_LINE_FIELDS: Final = [
+    "notice_id", "token_id", "recipient_id", "expires_at", "threshold", "token_tier", "notice_tier", "leads",
 ]  # fmt: skip
-_TOKEN_FIELDS: Final = ["notice_id", "token_id", "recipient_id", "expires_at", "threshold", "mode", "token_tier"]
-_COPY_NOTICES: Final = (
-    "COPY token_pipelines.notices"
-    " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at) FROM STDIN"
-)
-_COPY_TOKENS: Final = (
-    "COPY new_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier) FROM STDIN"
-)
-_NEW_TOKENS: Final = """
-CREATE TEMPORARY TABLE new_tokens (notice_id uuid, token_id text, recipient_id text, expires_at timestamptz,
-    threshold timestamptz, mode text, tier text) ON COMMIT DROP
+
+_NEW_LINES: Final = """
+CREATE TEMPORARY TABLE new_lines (notice_id uuid, token_id text, recipient_id text, expires_at timestamptz,
+    threshold timestamptz, token_tier text, notice_tier text, leads boolean) ON COMMIT DROP
+"""
+_NEW_NOTICES: Final = """
+INSERT INTO notices
+    (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at)
+SELECT notice_id, CAST(:day AS date), :mode, notice_tier, recipient_id, :state,
+    '<' || notice_id || '@' || CAST(:domain AS text) || '>', :run_id, CAST(:at AS timestamptz)
+FROM new_lines WHERE leads
 """
 _KEEP_PROMISED: Final = """
-INSERT INTO token_pipelines.notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
-SELECT notice_id, token_id, recipient_id, expires_at, threshold, mode, tier FROM new_tokens
+INSERT INTO notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
+SELECT notice_id, token_id, recipient_id, expires_at, threshold, :mode, token_tier FROM new_lines
 ON CONFLICT (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released DO NOTHING
 """
 _DROP_EMPTY: Final = """
-DELETE FROM token_pipelines.notices AS notice USING (SELECT DISTINCT notice_id FROM new_tokens) AS fresh
-WHERE notice.notice_id = fresh.notice_id
-  AND NOT EXISTS (SELECT FROM token_pipelines.notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
+DELETE FROM notices AS notice USING new_lines AS fresh
+WHERE notice.notice_id = fresh.notice_id AND fresh.leads
+  AND NOT EXISTS (SELECT FROM notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
 RETURNING notice.notice_id
 """
 
@@ -72,11 +75,8 @@ class Planning:
         self._run_id = run_id
         self._mode = mode.in_ledger
 
-    def told(self, window: Window, token_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """What was told and refused for expiries in the window, of these tokens only where ids are given.
-
-        Columns policy.HISTORY_COLUMNS.
-        """
+    def told(self, window: Window) -> pd.DataFrame:
+        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""
         tokens, outcome = notice_tokens.c, notices.c.state
         query = (
             select(
@@ -92,8 +92,6 @@ class Planning:
             .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
             .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
         )
-        if token_ids is not None:
-            query = query.where(tokens.token_id == func.any(list(token_ids)))
         return self._frame(query, HISTORY_COLUMNS) if self._exists() else no_history()
 
     def _exists(self) -> bool:
@@ -124,8 +122,8 @@ class Planning:
             .where(notices.c.mode == self._mode, notices.c.state == State.FAILED, ~notice_tokens.c.released)
             .where(notice_tokens.c.token_id == func.any(list(token_ids)))
         )
-        columns = dict.fromkeys(["notice_id", "token_id", "recipient_id"], "str") | {"address_hash": "object"}
-        return self._frame(query, columns)
+        found = self._connection.execute(query).all()
+        return pd.DataFrame(found, columns=["notice_id", "token_id", "recipient_id", "address_hash"])
 
     def release(self, notice_ids: Collection[str]) -> None:
         """Free what was refused at an address that has changed since: it is due again."""
@@ -153,20 +151,19 @@ class Planning:
             tiers: plan only the notices whose tier is one of these.
             since: no notice planned earlier can still wait.
         """
-        urgency = due["tier"].cat.codes.groupby(due["recipient_id"]).transform("min")
+        tiers_by_urgency = due["tier"].cat.categories
+        most_urgent = urgency(due).groupby(due["recipient_id"]).transform("min") % max(len(tiers_by_urgency), 1)
         lines = due.assign(
-            notice_tier=pd.Categorical.from_codes(urgency, due["tier"].cat.categories).astype("str"),
+            notice_tier=pd.Categorical.from_codes(most_urgent, tiers_by_urgency).astype("str"),
             token_tier=due["tier"].astype("str"),
         )
         lines = lines[lines["notice_tier"].isin(list(tiers))]
         waiting = self._waiting(since)
-        waiting = waiting[waiting["recipient_id"].isin(lines["recipient_id"])]
-        kept = _unchanged(waiting, lines)
-        withdrawn = waiting.loc[~waiting["notice_id"].isin(kept["notice_id"]), "notice_id"].unique().tolist()
-        new = lines[~lines["recipient_id"].isin(kept["recipient_id"])]
-        recipients = new["recipient_id"].unique()
-        ids = pd.Series([str(uuid.uuid4()) for _ in recipients], index=recipients, dtype="str")
-        return Plan(new=new.assign(notice_id=new["recipient_id"].map(ids)), withdrawn=withdrawn, kept=kept)
+        waiting = waiting[among(waiting["recipient_id"], lines["recipient_id"])]
+        kept = _unchanged(waiting, lines[among(lines["recipient_id"], waiting["recipient_id"])])
+        withdrawn = waiting.loc[~among(waiting["notice_id"], kept["notice_id"]), "notice_id"].unique().tolist()
+        new = lines[~among(lines["recipient_id"], kept["recipient_id"])]
+        return Plan(new=_numbered(new), withdrawn=withdrawn, kept=kept)
 
     def _waiting(self, since: datetime) -> pd.DataFrame:
         """Every line that waits, one row per token of a waiting notice."""
@@ -192,21 +189,18 @@ class Planning:
         The unique key has the last word: a line that it refuses was promised already, and is left out.
         """
         self.withdraw(plan.withdrawn)
-        lines = plan.new.assign(
-            day=day.isoformat(),
-            mode=str(self._mode),
-            state=str(State.PLANNED),
-            message_id="<" + plan.new["notice_id"] + f"@{message_domain}>",
-            planned_by=self._run_id,
-            planned_at=at.isoformat(),
-        )
-        new = lines.drop_duplicates("notice_id")
-        self._copy(_COPY_NOTICES, new[_NOTICE_FIELDS])
-        self._connection.execute(text(_NEW_TOKENS))
-        self._copy(_COPY_TOKENS, lines[_TOKEN_FIELDS])
-        self._connection.execute(text(_KEEP_PROMISED))
-        empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
-        fresh = new.loc[~new["notice_id"].isin(empty), ["notice_id", "recipient_id", "notice_tier"]]
+        leads = ~plan.new["notice_id"].duplicated()
+        self._connection.execute(text(_NEW_LINES))
+        lines = plan.new.assign(leads=leads)
+        copy_in(self._connection, "new_lines", pa.table({name: pa.array(lines[name]) for name in _LINE_FIELDS}))
+        mode = {"mode": self._mode}
+        notice = {"day": day, "state": State.PLANNED, "domain": message_domain, "run_id": self._run_id, "at": at}
+        self._connection.execute(text(_NEW_NOTICES), mode | notice)
+        promised = self._connection.execute(text(_KEEP_PROMISED), mode).rowcount
+        fresh = lines.loc[leads, ["notice_id", "recipient_id", "notice_tier"]]
+        if promised < len(lines):
+            empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
+            fresh = fresh[~fresh["notice_id"].isin(list(empty))]
         return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
 
     def close_tiers_other_than(self, configured: Sequence[str], since: datetime) -> int:
@@ -240,25 +234,25 @@ class Planning:
             update(notice_tokens).where(notice_tokens.c.notice_id == func.any(ids)).values(released=True)
         )
 
-    def _copy(self, statement: str, rows: pd.DataFrame) -> None:
-        driver: Any = self._connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in zip(*(rows[name].astype("str") for name in rows), strict=True):
-                copy.write_row(row)
-
     def _frame(self, query: Select[*tuple[Any, ...]], columns: dict[str, str]) -> pd.DataFrame:
-        rows = self._connection.execute(query).all()
-        values = zip(*rows, strict=True) if rows else [()] * len(columns)
-        return pd.DataFrame(
-            {name: _series(column, dtype) for (name, dtype), column in zip(columns.items(), values, strict=True)}
-        )
+        frame: pd.DataFrame = copy_out(self._connection, query, columns).to_pandas()
+        return frame
 
 
-def _series(values: Sequence[object], dtype: str) -> pd.Series:
-    column: pd.Series = pd.Series(list(values), dtype="object")
-    if dtype == INSTANT:
-        return pd.to_datetime(column, utc=True).astype(INSTANT)
-    return pd.Series(list(values), dtype=dtype)
+def among(column: pd.Series, values: pd.Series) -> np.ndarray:
+    """Which of a column's strings are among these: `Series.isin` for long columns, of which pandas makes lists."""
+    kind = pa.large_string()
+    found = pc.is_in(pa.array(column, kind), pa.array(values, kind))
+    inside: np.ndarray = found.to_numpy(zero_copy_only=False)
+    return inside
+
+
+def _numbered(lines: pd.DataFrame) -> pd.DataFrame:
+    """The lines with a new ``notice_id`` for each recipient, in the order of these ids."""
+    codes, recipients = pd.factorize(lines["recipient_id"])
+    order = np.argsort(codes, kind="stable")
+    ids = random_uuids(len(recipients)).take(pa.array(codes[order]))
+    return lines.take(order).assign(notice_id=ids.to_pandas().array)
 
 
 def _unchanged(waiting: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from token_pipelines.ledger.heartbeat import LEASE
+from token_pipelines.ledger.marks import Marks, Statement, Value
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 
@@ -19,46 +20,61 @@ from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reas
 # A try that was answered "not now" does not count: a greylisted notice must not use up what a doubt may be resent.
 _RECORD: Final = """
 recorded AS (
-    UPDATE token_pipelines.notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
+    UPDATE notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
         sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END,
-        attempts = attempts - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
-    WHERE notice_id = :recorded_id AND (claimed_by = :run_id OR (:state = 'sent' AND state = 'unknown'))
+        attempts = attempts
+            - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
+    WHERE notice_id = :recorded_id
+        AND (claimed_by = :run_id OR (:state = 'sent' AND (state = 'unknown' OR claimed_from = 'unknown')))
 ), logged AS (
-    INSERT INTO token_pipelines.attempts
+    INSERT INTO attempts
         (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
-    VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply, :queue_id, :address_hash)
+    VALUES (:recorded_id, :at, :run_id, :state, :stage, :code, :enhanced, :reply,
+        :queue_id, :address_hash)
 )
 """
 _MARK: Final = """
 marked AS (
-    UPDATE token_pipelines.notices SET state = 'sending', attempts = attempts + 1,
+    UPDATE notices SET state = 'sending', attempts = attempts + 1,
         first_tried_at = CASE WHEN claimed_from = 'unknown' THEN first_tried_at ELSE CAST(:now AS timestamptz) END
     WHERE notice_id = :notice_id AND state = 'claimed' AND claimed_by = :run_id
     RETURNING notice_id
 )
 """
-_RECORD_ONLY: Final = text(f"WITH {_RECORD} SELECT 1")
-_MARK_ONLY: Final = text(f"WITH {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
-_RECORD_AND_MARK: Final = text(f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
+_RECORD_ONLY: Final = Statement.named("record", f"WITH {_RECORD} SELECT 1")
+_MARK_ONLY: Final = Statement.named("mark", f"WITH {_MARK} SELECT count(*) FROM marked")  # noqa: S608 -- constants only
+_RECORD_AND_MARK: Final = Statement.named(
+    "record_and_mark",
+    f"WITH {_RECORD}, {_MARK} SELECT count(*) FROM marked",  # noqa: S608 -- constants only
+)
 
+_CLAIMED: Final = (
+    "notice_id",
+    "recipient_id",
+    "tier",
+    "message_id",
+    "claimed_from",
+    "attempts",
+    "first_tried_at",
+)
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
     OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
-FROM (SELECT DISTINCT claimed_by FROM token_pipelines.notices
+FROM (SELECT DISTINCT claimed_by FROM notices
       WHERE state IN ('claimed', 'sending') AND claimed_by <> :run_id) AS owner
-LEFT JOIN token_pipelines.runs AS run ON run.run_id = owner.claimed_by
+LEFT JOIN runs AS run ON run.run_id = owner.claimed_by
 """)  # noqa: S608 -- constants only
 _DOUBT: Final = text("""
 WITH doubted AS (
-    UPDATE token_pipelines.notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
+    UPDATE notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
     WHERE state = 'sending' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
     RETURNING notice_id
 )
-INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, reply)
+INSERT INTO attempts (notice_id, at, run_id, state, reply)
 SELECT notice_id, clock_timestamp(), :dead, 'unknown', 'the sending process ended before an answer came' FROM doubted
 """)
 _GIVE_BACK: Final = text("""
-UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
+UPDATE notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
 WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
 """)
 
@@ -81,9 +97,13 @@ class Sending:
         self._engine = engine
         self._run_id = run_id
         self._mode = mode
-        self._durable = durable
+        self._marks = Marks(engine, durable=durable)
         self._claim_lock = claim_lock
         self._claimed: set[str] = set()
+
+    def close(self) -> None:
+        """Give the connections back that the marks were made on."""
+        self._marks.close()
 
     def give_back(self) -> None:
         """What was claimed and not tried waits again; what was on a socket, without an answer kept, is in doubt."""
@@ -138,9 +158,9 @@ class Sending:
                 update(notices)
                 .where(notices.c.notice_id == free.c.notice_id)
                 .values(state=State.CLAIMED, claimed_by=self._run_id, claimed_from=notices.c.state)
-                .returning(*notices.c)
+                .returning(*(notices.c[name] for name in _CLAIMED))
             ).all()
-            self._claimed.update(str(row.notice_id) for row in claimed)
+            self._claimed.update(row[0] for row in claimed)
             return _with_tokens(connection, claimed)
 
     def record_and_mark(self, record: Record | None, notice_id: str, now: datetime) -> bool:
@@ -149,27 +169,18 @@ class Sending:
         Returns:
             False if the claim is no longer ours: somebody held us for dead. Then do not send.
         """
-        parameters = {"notice_id": notice_id, "run_id": self._run_id, "now": now}
+        values: dict[str, Value] = {"notice_id": notice_id, "run_id": self._run_id, "now": now}
         statement = _MARK_ONLY
         if record is not None:
-            parameters |= self._recorded(record)
+            values |= self._recorded(record)
             statement = _RECORD_AND_MARK
-        with self._marking() as connection:
-            return bool(connection.scalar(statement, parameters))
+        return bool(self._marks.count(statement, values))
 
     def record(self, record: Record) -> None:
         """Keep an outcome."""
-        with self._marking() as connection:
-            connection.execute(_RECORD_ONLY, self._recorded(record) | {"run_id": self._run_id})
+        self._marks.count(_RECORD_ONLY, self._recorded(record) | {"run_id": self._run_id})
 
-    def _marking(self) -> Connection:
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        if not self._durable and not connection.info.get("asynchronous"):
-            connection.execute(text("SET synchronous_commit = off"))
-            connection.info["asynchronous"] = True
-        return connection
-
-    def _recorded(self, record: Record) -> dict[str, object]:
+    def _recorded(self, record: Record) -> dict[str, Value]:
         self._claimed.discard(record.notice_id)
         outcome = record.outcome
         return {
@@ -229,26 +240,27 @@ class Sending:
 
 
 def _with_tokens(connection: Connection, claimed: Collection[Any]) -> list[Notice]:
+    """The notices of rows of _CLAIMED, with their tokens."""
+    lines = notice_tokens.c
     query = (
-        select(notice_tokens)
-        .where(notice_tokens.c.notice_id == func.any([row.notice_id for row in claimed]), ~notice_tokens.c.released)
-        .order_by(notice_tokens.c.expires_at, notice_tokens.c.token_id)
+        select(lines.notice_id, lines.token_id, lines.expires_at, lines.threshold, lines.tier)
+        .where(lines.notice_id == func.any([row[0] for row in claimed]), ~lines.released)
+        .order_by(lines.expires_at, lines.token_id)
     )
-    tokens: dict[str, list[DueToken]] = {row.notice_id: [] for row in claimed}
-    for line in connection.execute(query):
-        tokens[line.notice_id].append(
-            DueToken(token_id=line.token_id, expires_at=line.expires_at, threshold=line.threshold, tier=line.tier)
-        )
+    tokens: dict[str, list[DueToken]] = {row[0]: [] for row in claimed}
+    for notice_id, token_id, expires_at, threshold, tier in connection.execute(query):
+        due = DueToken(token_id=token_id, expires_at=expires_at, threshold=threshold, tier=tier)
+        tokens[notice_id].append(due)
     return [
         Notice(
-            notice_id=row.notice_id,
-            recipient_id=row.recipient_id,
-            tier=row.tier,
-            message_id=row.message_id,
-            claimed_from=State(row.claimed_from),
-            attempts=row.attempts,
-            first_tried_at=row.first_tried_at if row.claimed_from == State.UNKNOWN else None,
-            tokens=tuple(tokens[row.notice_id]),
+            notice_id=notice_id,
+            recipient_id=recipient_id,
+            tier=tier,
+            message_id=message_id,
+            claimed_from=State(claimed_from),
+            attempts=attempts,
+            first_tried_at=first_tried_at if claimed_from == State.UNKNOWN else None,
+            tokens=tuple(tokens[notice_id]),
         )
-        for row in claimed
+        for notice_id, recipient_id, tier, message_id, claimed_from, attempts, first_tried_at in claimed
     ]

@@ -1,4 +1,8 @@
-"""The ledger's tables as SQLAlchemy sees them. The migrations make them; a test holds the two together."""
+"""The ledger's tables as SQLAlchemy sees them. The migrations make them; a test holds the two together.
+
+They name no schema, and no statement of the ledger does: a connection's search_path holds the schema of its pipeline
+and no other, so that one pipeline cannot reach what another has told.
+"""
 
 from typing import Final
 
@@ -24,15 +28,20 @@ from sqlalchemy.dialects.postgresql import UUID
 from token_pipelines.model import Mode, State
 
 SCHEMA: Final = "token_pipelines"
+"""The schema of a single pipeline, and what the names of all others begin with."""
 
 metadata = MetaData(
-    schema=SCHEMA,
     naming_convention={
         "pk": "%(table_name)s_pkey",
         "fk": "%(table_name)s_%(column_0_name)s_fkey",
         "ck": "%(table_name)s_%(constraint_name)s",
     },
 )
+
+
+def schema_of(pipeline: str | None) -> str:
+    """The schema in which a pipeline's ledger lies: ``token_pipelines``, or ``token_pipelines_user_tokens``."""
+    return SCHEMA if pipeline is None else f"{SCHEMA}_{pipeline}"
 
 
 def _instant(name: str, *, nullable: bool = False) -> Column[object]:
@@ -97,6 +106,12 @@ notice_tokens = Table(
         postgresql_where=text("NOT released"),
     ),
     Index("notice_tokens_by_expiry", "expires_at"),
+)
+
+written_back = Table(
+    "written_back",
+    metadata,
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), primary_key=True),
 )
 
 attempts = Table(

@@ -27,6 +27,8 @@ _LINK_LIKE: Final = re.compile(
     r"|(?<=\d)\.(?=\d+\.\d+\.\d)"  # and of an IP address; not of a version
     r"|(?i:\b(?:mailto|tel|sms|skype):)"
 )
+_LINK_SIGN: Final = re.compile("[:/@.\u3002\uff0e\uff61]")
+"""Each of the above holds one of these."""
 
 
 def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME) -> str:
@@ -107,4 +109,6 @@ def unlinked(text: str) -> str:
     A token's name may be typed by one member of a team and read by another: "https://evil.example" must not
     become clickable in a mail of ours.
     """
+    if _LINK_SIGN.search(text) is None:  # most names, at a tenth of the time
+        return text
     return _LINK_LIKE.sub(lambda match: _WORD_JOINER + match[0] + _WORD_JOINER, text)

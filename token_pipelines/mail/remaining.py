@@ -16,7 +16,8 @@ _SIZES: Final[dict[_Unit, timedelta]] = {
     "minute": timedelta(minutes=1),
     "second": timedelta(seconds=1),
 }
-_HOURS_A_DAY: Final = 24
+_NOTHING: Final = timedelta()
+_SECONDS_AN_HOUR: Final = 3600
 _ROUGH_FROM_DAYS: Final = 2  # below, "1 day" would hide almost half of what is left
 _NEVER: Final = 1e9  # Babel would otherwise go over to weeks, and round
 
@@ -34,21 +35,22 @@ def roughly(moment: datetime, now: datetime, language: Locale | None = None) -> 
 def _words(moment: datetime, now: datetime, language: Locale | None, *, rough: bool) -> str:
     # Through UTC: two instants of one zone would be subtracted by the wall clock, an hour out over a change of clocks.
     left = moment.astimezone(UTC) - now.astimezone(UTC)
-    past = left <= timedelta()
-    days, hours = divmod(abs(left) // _SIZES["hour"], _HOURS_A_DAY)
+    past = left <= _NOTHING
+    size = abs(left)
+    days, hours = size.days, size.seconds // _SECONDS_AN_HOUR
     if rough and days >= _ROUGH_FROM_DAYS:
         hours = 0
     if language is not None and language.language != "en":
-        return _ago(abs(left), language) if past else _left(left, days, hours, language)
-    if days == hours == 0:
-        words = "less than an hour"
-    else:
-        words = " and ".join(_counted(number, unit) for number, unit in ((days, "day"), (hours, "hour")) if number)
+        return _ago(size, language) if past else _left(left, days, hours, language)
+    return _in_english(days, hours, past=past)
+
+
+@lru_cache(maxsize=4096)
+def _in_english(days: int, hours: int, *, past: bool) -> str:
+    counts = ((days, "day"), (hours, "hour"))
+    counted = [f"1 {unit}" if number == 1 else f"{number} {unit}s" for number, unit in counts if number]
+    words = " and ".join(counted) or "less than an hour"
     return f"{words} ago" if past else words
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"1 {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def _left(left: timedelta, days: int, hours: int, language: Locale) -> str:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from token_pipelines.errors import TemplateError
 from token_pipelines.mail import locales
 from token_pipelines.mail.styling import Stylesheet
-from token_pipelines.mail.wrapping import hanging, paragraph
+from token_pipelines.mail.wrapping import hanging, label, paragraph
 
 PARTS: Final = ("subject.txt", "body.txt", "body.html")
 STYLESHEET: Final = "_base/style.css"
@@ -58,6 +58,7 @@ class Templates:
         )
         self._environment.filters["paragraph"] = paragraph
         self._environment.filters["hanging"] = hanging
+        self._environment.filters["label"] = label
         self._environment.globals["head_css"] = Markup(sheet.head)  # noqa: S704 -- the operator's own stylesheet
         for notice in notices:
             self._require(notice, "copy it from the templates we ship, or set email.templates")

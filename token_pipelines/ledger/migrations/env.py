@@ -2,15 +2,12 @@
 
 from alembic import context
 
-from token_pipelines.ledger.tables import SCHEMA, metadata
+from token_pipelines.ledger.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    include_schemas=True,
-    include_name=lambda name, kind, _: kind != "schema" or name == SCHEMA,
     version_table="alembic_version",
-    version_table_schema=SCHEMA,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,4 +1,7 @@
-"""The ledger: notices and their tokens, attempts, runs, suppressions, trips of the fuse."""
+"""The ledger: notices and their tokens, attempts, runs, suppressions, trips of the fuse.
+
+No statement names a schema: the connection's search_path holds the pipeline's own and no other.
+"""
 
 from alembic import op
 
@@ -7,7 +10,7 @@ down_revision = None
 
 STATEMENTS = (
     """
-    CREATE TABLE token_pipelines.fuse_trips (
+    CREATE TABLE fuse_trips (
         trip_id BIGINT GENERATED ALWAYS AS IDENTITY,
         at TIMESTAMP WITH TIME ZONE NOT NULL,
         day DATE NOT NULL,
@@ -20,7 +23,7 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE TABLE token_pipelines.marks (
+    CREATE TABLE marks (
         mark_id BIGINT GENERATED ALWAYS AS IDENTITY,
         at TIMESTAMP WITH TIME ZONE NOT NULL,
         mode TEXT NOT NULL,
@@ -29,7 +32,7 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE TABLE token_pipelines.notices (
+    CREATE TABLE notices (
         notice_id UUID NOT NULL,
         day DATE NOT NULL,
         mode TEXT NOT NULL,
@@ -55,16 +58,16 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE INDEX notices_by_day ON token_pipelines.notices (day)
+    CREATE INDEX notices_by_day ON notices (day)
     """,
     """
-    CREATE INDEX notices_by_planning ON token_pipelines.notices (planned_at)
+    CREATE INDEX notices_by_planning ON notices (planned_at)
     """,
     """
-    CREATE INDEX notices_by_recipient ON token_pipelines.notices (recipient_id)
+    CREATE INDEX notices_by_recipient ON notices (recipient_id)
     """,
     """
-    CREATE TABLE token_pipelines.runs (
+    CREATE TABLE runs (
         run_id TEXT NOT NULL,
         started_at TIMESTAMP WITH TIME ZONE NOT NULL,
         heartbeat_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -73,14 +76,14 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE TABLE token_pipelines.secrets (
+    CREATE TABLE secrets (
         name TEXT NOT NULL,
         value BYTEA NOT NULL,
         CONSTRAINT secrets_pkey PRIMARY KEY (name)
     )
     """,
     """
-    CREATE TABLE token_pipelines.suppressions (
+    CREATE TABLE suppressions (
         address_hash BYTEA NOT NULL,
         at TIMESTAMP WITH TIME ZONE NOT NULL,
         cause TEXT NOT NULL,
@@ -88,7 +91,7 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE TABLE token_pipelines.attempts (
+    CREATE TABLE attempts (
         attempt_id BIGINT GENERATED ALWAYS AS IDENTITY,
         notice_id UUID NOT NULL,
         at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -101,14 +104,14 @@ STATEMENTS = (
         queue_id TEXT,
         address_hash BYTEA,
         CONSTRAINT attempts_pkey PRIMARY KEY (attempt_id),
-        CONSTRAINT attempts_notice_id_fkey FOREIGN KEY(notice_id) REFERENCES token_pipelines.notices (notice_id) ON DELETE CASCADE
+        CONSTRAINT attempts_notice_id_fkey FOREIGN KEY(notice_id) REFERENCES notices (notice_id) ON DELETE CASCADE
     )
     """,
     """
-    CREATE INDEX attempts_by_notice ON token_pipelines.attempts (notice_id)
+    CREATE INDEX attempts_by_notice ON attempts (notice_id)
     """,
     """
-    CREATE TABLE token_pipelines.notice_tokens (
+    CREATE TABLE notice_tokens (
         notice_id UUID NOT NULL,
         token_id TEXT NOT NULL,
         recipient_id TEXT NOT NULL,
@@ -119,14 +122,14 @@ STATEMENTS = (
         released BOOLEAN DEFAULT 'false' NOT NULL,
         reason TEXT,
         CONSTRAINT notice_tokens_pkey PRIMARY KEY (notice_id, token_id),
-        CONSTRAINT notice_tokens_notice_id_fkey FOREIGN KEY(notice_id) REFERENCES token_pipelines.notices (notice_id) ON DELETE CASCADE
+        CONSTRAINT notice_tokens_notice_id_fkey FOREIGN KEY(notice_id) REFERENCES notices (notice_id) ON DELETE CASCADE
     )
     """,
     """
-    CREATE INDEX notice_tokens_by_expiry ON token_pipelines.notice_tokens (expires_at)
+    CREATE INDEX notice_tokens_by_expiry ON notice_tokens (expires_at)
     """,
     """
-    CREATE UNIQUE INDEX notice_tokens_told_once ON token_pipelines.notice_tokens (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released
+    CREATE UNIQUE INDEX notice_tokens_told_once ON notice_tokens (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released
     """,
 )
 

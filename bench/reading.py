@@ -1,0 +1,44 @@
+"""A day's snapshot as the asset takes it: read, validated, classified, written to parquet, flushed to disk.
+
+python -m bench.reading CONFIG FILE, in a process of its own, prints what it took as JSON: peak memory is a process's.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import token_pipelines.definitions  # noqa: F401 -- what a run has imported before it reads
+from bench.database import NOW, parts_of
+from token_pipelines.defs.storage import Table, write_atomically
+from token_pipelines.planning import Examination, examine, no_tokens
+
+STATUS: Final = Path("/proc/self/status")
+KB_PER_MB: Final = 1024
+
+
+def read_day(config: Path, file: Path) -> tuple[float, Examination]:
+    """Take the day's snapshot into a file. Seconds, and what the snapshot showed."""
+    parts = parts_of(config)
+    parts.ledger.migrate()
+    examination = Examination()
+    began = time.perf_counter()
+    frames = examine(parts, day=NOW.date(), examination=examination)
+    write_atomically(file, Table(frames, no_tokens(parts)))
+    seconds = time.perf_counter() - began
+    parts.ledger.close()
+    return seconds, examination
+
+
+def _memory_mb(name: str) -> float:
+    """Of this process: VmRSS is what it holds, VmHWM the most that it held. ru_maxrss knows the parent's too."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="ascii").splitlines())
+    return int(lines[name].split()[0]) / KB_PER_MB
+
+
+if __name__ == "__main__":
+    before = _memory_mb("VmRSS")
+    took, seen = read_day(Path(sys.argv[1]), Path(sys.argv[2]))
+    found = {"seconds": took, "examined": seen.examined, "due": seen.due, "imports_mb": before}
+    print(json.dumps(found | {"peak_mb_over_imports": _memory_mb("VmHWM") - before}))

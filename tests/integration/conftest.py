@@ -1,0 +1,40 @@
+"""A registry to fill, and the command line on a config of its own, in this process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command, Said
+from pipeline import Registry, write_config
+
+from token_pipelines.cli import main
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Registry:
+    return Registry(registry_url)
+
+
+@pytest.fixture
+def configured(
+    tmp_path: Path, registry_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Command]:
+    """Configure a pipeline with these sections, and give its command line: ``command("source check", "--json")``."""
+
+    def configure(**sections: Any) -> Command:  # noqa: ANN401 -- YAML
+        config = write_config(tmp_path, registry_url, 1, **sections)
+
+        def run(command: str, *arguments: str) -> Said:
+            monkeypatch.setattr(sys, "argv", ["token-pipelines", *command.split(), "--config", str(config), *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            captured = capsys.readouterr()
+            assert "Traceback" not in captured.err
+            assert isinstance(ended.value.code, int)
+            return Said(status=ended.value.code, out=captured.out, err=captured.err)
+
+        return run
+
+    return configure

@@ -1,0 +1,253 @@
+"""The operator's own statement after sending: run for what was sent, and never at the cost of the ledger."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from smtpd import Smtpd
+from typing import Any
+
+import pytest
+from pipeline import DAY, NOW, Day, Pipeline, Registry
+from pydantic import SecretStr
+
+from token_pipelines.config import Source
+from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source.write_back import WriteBack
+
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"
+
+MakePipeline = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, registry_url: str) -> MakePipeline:
+    """Configure a pipeline with this statement; keywords change the config's sections."""
+
+    def make(relay: Smtpd, on_sent: str | None = MARK, **sections: Any) -> Pipeline:  # noqa: ANN401 -- YAML
+        source = {"on_sent": on_sent} | sections.pop("source", {})
+        return Pipeline(tmp_path, registry_url, relay.port, source=source, **sections)
+
+    return make
+
+
+def marks(registry: Registry) -> dict[str, datetime | None]:
+    rows = registry.execute("SELECT id, expiry_notification_at FROM api_tokens")
+    return {str(token_id): at for token_id, at in rows}
+
+
+def not_written_back(day: Day) -> dict[str, int | None]:
+    return {tier: report.not_written_back for tier, report in day.tiers.items()}
+
+
+def two_people(registry: Registry) -> tuple[str, str, str]:
+    """Ada has two tokens that are due tomorrow, Bob one in a week."""
+    ada = registry.user("ada", email="ada@example.org")
+    bob = registry.user("bob", email="bob@example.org")
+    return (
+        registry.token(ada, expires_at=NOW + 12 * HOUR),
+        registry.token(ada, expires_at=NOW + 13 * HOUR),
+        registry.token(bob, expires_at=NOW + 7 * DAY),
+    )
+
+
+def test_source_is_told_of_what_was_sent(registry: Registry, pipeline: MakePipeline) -> None:
+    """Of every token of a notice, and of no other; and once only."""
+    told = two_people(registry)
+    other = registry.token(registry.user("carol"), expires_at=NOW + 12 * HOUR)
+    with Smtpd() as relay:
+        house = pipeline(relay)
+        first = house.run(NOW)
+        registry.execute("UPDATE api_tokens SET expiry_notification_at = NULL WHERE id = %s", int(told[0]))
+        again = house.run(NOW + HOUR)
+    assert (first.numbers, again.numbers) == ({"sent": 2}, {})
+    assert not_written_back(first) == dict.fromkeys(first.tiers, 0)
+    assert marks(registry) == {told[0]: None, told[1]: NOW, told[2]: NOW, other: None}
+
+
+def test_our_own_mark_does_not_silence_the_next_tier(registry: Registry, pipeline: MakePipeline) -> None:
+    """The preset reads it as last_notified_at: what the ledger itself has sent counts by the ledger alone."""
+    token = registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 7 * DAY + HOUR)
+    with Smtpd() as relay:
+        house = pipeline(relay)
+        sent = {day: house.run(NOW + day * DAY).numbers for day in range(9)}
+    assert {day: numbers for day, numbers in sent.items() if numbers} == {
+        0: {"sent": 1},
+        5: {"sent": 1},
+        8: {"sent": 1},
+    }
+    assert marks(registry) == {token: NOW + 8 * DAY}
+
+
+@pytest.mark.parametrize("delivery", [{"mode": "redirect", "redirect_to": "us@example.org"}, {"mode": "dry_run"}])
+def test_source_is_told_of_live_notices_only(
+    registry: Registry, pipeline: MakePipeline, delivery: dict[str, Any]
+) -> None:
+    tokens = two_people(registry)
+    with Smtpd() as relay:
+        day = pipeline(relay, delivery=delivery | {"retry_pauses": []}).run(NOW)
+        assert len(relay.accepted) == (2 if delivery["mode"] == "redirect" else 0)
+    assert marks(registry) == dict.fromkeys(tokens)
+    assert set(not_written_back(day).values()) == {None}
+
+
+def test_failure_loses_nothing_and_a_later_run_does_it(
+    registry: Registry, pipeline: MakePipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tiers stay delivered; what was missed is counted, said once, and done when the cause is mended."""
+    tokens = two_people(registry)
+    registry.execute("ALTER TABLE api_tokens RENAME COLUMN expiry_notification_at TO elsewhere")
+    with Smtpd() as relay, caplog.at_level(logging.ERROR):
+        house = pipeline(relay, source={"query": "plain.sql"})
+        (house.path.parent / "plain.sql").write_text(PLAIN, encoding="utf-8")
+        broken = house.run(NOW)
+        still = house.run(NOW + HOUR)
+        registry.execute("ALTER TABLE api_tokens RENAME COLUMN elsewhere TO expiry_notification_at")
+        mended = house.run(NOW + 2 * HOUR, tiers=["month"])
+    assert ([day.numbers for day in (broken, still, mended)], broken.troubles) == ([{"sent": 2}, {}, {}], [])
+    assert {entry["state"] for entry in house.history()} == {"sent"}
+    assert not_written_back(broken) == {"expired": 0, "day": 1, "week": 2, "month": 2}
+    assert set(not_written_back(still).values()) == {2}
+    assert not_written_back(mended) == {"month": 0}
+    assert marks(registry) == dict.fromkeys(tokens, NOW)
+    fault = broken.tiers["day"].write_back_fault
+    assert 'column "expiry_notification_at" of relation "api_tokens" does not exist; mend the statement' in fault
+    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.writing_back"]
+    assert said == [f"The source was not told of what was sent; later runs try again. {fault}"]
+
+
+PLAIN = """
+SELECT api_tokens.id AS token_id, user_id AS recipient_id, created_at, expired_at AS expires_at,
+    api_tokens.name AS token_name, NULL::text AS recipient_name, emails.email
+FROM api_tokens LEFT JOIN emails USING (user_id)
+WHERE expired_at >= :expires_after AND expired_at < :expires_before
+"""
+
+
+def test_unreachable_database_stops_no_tier(registry: Registry, pipeline: MakePipeline) -> None:
+    two_people(registry)
+    with Smtpd() as relay:
+        day = pipeline(relay, source={"on_sent_url": "postgresql://writer@127.0.0.1:1/registry"}).run(NOW)
+    assert (day.numbers, day.troubles) == ({"sent": 2}, [])
+    assert not_written_back(day) == {"expired": 0, "day": 1, "week": 2, "month": 2}
+    assert day.tiers["week"].write_back_fault == (
+        "The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached; check that it runs and "
+        "that this machine may connect."
+    )
+
+
+def test_a_statement_set_later_is_told_of_what_was_sent_before(registry: Registry, pipeline: MakePipeline) -> None:
+    """As after a kill between sending and telling: the ledger knows what the source does not."""
+    tokens = two_people(registry)
+    with Smtpd() as relay:
+        pipeline(relay, on_sent=None).run(NOW)
+        assert marks(registry) == dict.fromkeys(tokens)
+        pipeline(relay).run(NOW + HOUR)
+    assert marks(registry) == dict.fromkeys(tokens, NOW)
+
+
+# The statement by itself
+
+
+def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> WriteBack:  # noqa: ANN401 -- keys of the config
+    return WriteBack(Source(url=SecretStr(url), query="crates_io", on_sent=on_sent, **more), folder)
+
+
+def test_statement_from_a_file(registry: Registry, registry_url: str, tmp_path: Path) -> None:
+    """Ids are compared in the column's own type; a semicolon at the end does not matter."""
+    first, second, third = two_people(registry)
+    (tmp_path / "mark.sql").write_text(f"{MARK};\n", encoding="utf-8")
+    write_back(registry_url, tmp_path, "mark.sql").run([first, third], NOW + SECOND)
+    assert marks(registry) == {first: NOW + SECOND, second: None, third: NOW + SECOND}
+
+
+def test_statement_for_another_database(tmp_path: Path) -> None:
+    """SQLite: the path is relative to the config's folder, the instant is written in UTC, ids match an integer."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE tokens (id integer PRIMARY KEY, warned_at text)")
+        connection.execute("INSERT INTO tokens (id) VALUES (4711), (4712)")
+    on_sent = "UPDATE tokens SET warned_at = :sent_at WHERE id IN :token_ids"
+    write_back("sqlite:///app.db", tmp_path, on_sent).run(["4711"], datetime(2026, 11, 20, 9, tzinfo=UTC))
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        rows = connection.execute("SELECT * FROM tokens").fetchall()
+    assert rows == [(4711, "2026-11-20 09:00:00.000000"), (4712, None)]
+    with pytest.raises(SourceError, match=r"of source.url \(.*missing.db\)"):
+        write_back("sqlite:///missing.db", tmp_path, on_sent).run(["4711"], NOW)
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_source_that_is_no_postgres_is_told_too(registry_url: str, tmp_path: Path) -> None:
+    """The ledger keeps ids as text; the statement gets them as the source has them."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE tokens (id integer PRIMARY KEY, dies text, warned_at text)")
+        connection.execute("INSERT INTO tokens VALUES (4711, '2026-11-22T09:00:00Z', NULL), (4712, '2027-11-22', NULL)")
+    (tmp_path / "tokens.sql").write_text(SQLITE, encoding="utf-8")
+    source = {
+        "url": "sqlite:///app.db",
+        "query": "tokens.sql",
+        "on_sent": "UPDATE tokens SET warned_at = :sent_at WHERE id IN :token_ids",
+    }
+    with Smtpd() as relay:
+        day = Pipeline(tmp_path, registry_url, relay.port, source=source).run(NOW)
+    assert (day.numbers, set(not_written_back(day).values())) == ({"sent": 1}, {0})
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT id, warned_at FROM tokens").fetchall() == [
+            (4711, "2026-11-20 09:00:00.000000"),
+            (4712, None),
+        ]
+
+
+SQLITE = """
+SELECT id AS token_id, 7 AS recipient_id, '2026-01-01T00:00:00Z' AS created_at, dies AS expires_at,
+    'ci' AS token_name, 'Ada' AS recipient_name, 'ada@example.org' AS email
+FROM tokens WHERE dies >= :expires_after AND dies < :expires_before
+"""
+
+
+@pytest.mark.parametrize(
+    ("on_sent", "error", "sentence"),
+    [
+        ("UPDATE t SET at = :sent_at", SourceContractError, "does not use :token_ids; name the tokens with"),
+        ("UPDATE t SET at = :now WHERE id IN :token_ids", SourceContractError, "asks for :now; the only binds are"),
+        ("absent.sql", ConfigError, "absent.sql cannot be read (FileNotFoundError); check the path"),
+    ],
+)
+def test_statement_that_cannot_work_is_a_fault_of_the_config(
+    tmp_path: Path, on_sent: str, error: type[ConfigError], sentence: str
+) -> None:
+    with pytest.raises(error) as raised:
+        write_back("postgresql://reader@localhost/registry", tmp_path, on_sent)
+    assert sentence in str(raised.value)
+
+
+def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_path: Path) -> None:
+    """A constraint's message holds the row; a read-only account's says only what it may not do."""
+    token, *_ = two_people(registry)
+    registry.execute("ALTER TABLE api_tokens ADD CHECK (expiry_notification_at < '2000-01-01')")
+    with pytest.raises(SourceError, match=r"source.on_sent failed in .*: CheckViolation 23514; mend the statement"):
+        write_back(registry_url, tmp_path).run([token], NOW)
+    registry.execute(
+        "ALTER DATABASE "
+        + registry_url.partition("?")[0].rpartition("/")[2]
+        + " SET default_transaction_read_only = on"
+    )
+    with pytest.raises(
+        SourceError, match="cannot execute UPDATE in a read-only transaction; mend the statement, or the"
+    ):
+        write_back(registry_url, tmp_path).run([token], NOW)
+
+
+def test_password_of_the_writing_account_stays_out_of_the_file(tmp_path: Path) -> None:
+    house = Pipeline(
+        tmp_path, "postgresql:///r", 1, source={"on_sent": MARK, "on_sent_url": "postgresql://w:s3cret@db/r"}
+    )
+    with pytest.raises(ConfigError) as raised:
+        _ = house.config
+    assert str(raised.value).endswith(
+        "source.on_sent_url holds a password, which does not belong in the file; "
+        "set TOKEN_PIPELINES__SOURCE__ON_SENT_URL in the environment."
+    )

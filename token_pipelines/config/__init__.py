@@ -1,0 +1,23 @@
+"""`token_pipelines.yaml`, typed. Unknown keys are refused; secrets come from the environment only."""
+
+from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
+from token_pipelines.config.reading import load, load_all
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source, TierConfig
+
+__all__ = [
+    "DEFAULT_PATH",
+    "ENV_PREFIX",
+    "PIPELINES",
+    "Config",
+    "Delivery",
+    "Dkim",
+    "Email",
+    "Ledger",
+    "Links",
+    "Schedule",
+    "Smtp",
+    "Source",
+    "TierConfig",
+    "load",
+    "load_all",
+]

@@ -1,0 +1,167 @@
+"""Reads `token_pipelines.yaml` and the environment over it; a fault is one sentence that names the key.
+
+The file holds one pipeline, or ``pipelines:`` by name, each laid key by key over the sections that they share. Every
+key can be overridden by the environment, levels joined by two underscores: ``TOKEN_PIPELINES__SMTP__PASSWORD``.
+Secrets come from there only. Whether a database or a relay answers is not known here.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from token_pipelines.config.config import DEFAULT_PATH, PIPELINES, Config
+from token_pipelines.config.environment import overrides, refuse_unknown_variables, variable
+from token_pipelines.config.faults import Layer, sentence
+from token_pipelines.errors import ConfigError
+
+_SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
+_URL_KEYS = (("source", "url"), ("source", "on_sent_url"), ("ledger", "url"))
+_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_LONGEST_NAME = 31
+
+
+def load(path: Path = DEFAULT_PATH, pipeline: str | None = None) -> Config:
+    """Read and check one pipeline of the file at ``path``, with the environment's overrides.
+
+    Args:
+        path: the file.
+        pipeline: which of its pipelines; None where the file holds a single one, which has no name.
+
+    Raises:
+        ConfigError: with one sentence that names the key and the cure.
+    """
+    shared, named = _layers(path)
+    if named is None and pipeline is not None:
+        msg = f"{path} holds a single pipeline, which has no name; leave out --pipeline {pipeline}."
+        raise ConfigError(msg)
+    if named is None:
+        return _checked(path, None, shared)
+    if pipeline not in named:
+        what = "holds several pipelines" if pipeline is None else f"holds no pipeline {pipeline}"
+        msg = f"{path} {what}; choose one with --pipeline: {', '.join(named)}."
+        raise ConfigError(msg)
+    return _checked(path, pipeline, shared, named[pipeline])
+
+
+def load_all(path: Path = DEFAULT_PATH) -> dict[str | None, Config]:
+    """Read and check every pipeline of the file, by name and in its order; a single one has the name None.
+
+    Raises:
+        ConfigError: with one sentence that names the key and the cure.
+    """
+    shared, named = _layers(path)
+    if named is None:
+        return {None: _checked(path, None, shared)}
+    return {name: _checked(path, name, shared, layer) for name, layer in named.items()}
+
+
+def _checked(path: Path, name: str | None, *layers: Layer) -> Config:
+    keys: dict[str, Any] = {}
+    for layer in layers:
+        keys = _laid_over(keys, layer.keys)
+    try:
+        config = Config(**keys)
+    except ValidationError as error:
+        raise ConfigError(sentence(path, error, layers)) from None
+    # Set once, here; the path stays true when the process changes its folder.
+    config._path, config._name = path.absolute(), name  # noqa: SLF001
+    return config
+
+
+def _layers(path: Path) -> tuple[Layer, dict[str, Layer] | None]:
+    """What the file and the environment say for all pipelines, and what of each by name: None of a single one."""
+    data = _read(path)
+    named = _named(path, data)
+    refuse_unknown_variables(named or ())
+    shared = _layer(path, (), {key: value for key, value in data.items() if key != PIPELINES})
+    if named is None:
+        return shared, None
+    return shared, {name: _layer(path, (PIPELINES, name), keys) for name, keys in named.items()}
+
+
+def _layer(path: Path, place: tuple[str, ...], data: dict[str, Any]) -> Layer:
+    _refuse_secrets(path, place, data)
+    try:
+        return Layer(place, _laid_over(data, overrides(place)))
+    except SettingsError as error:
+        msg = f"{path}: an environment override is not valid: {error}; lists and tables are written as JSON."
+        raise ConfigError(msg) from None
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; everything else, lists too, is replaced whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _named(path: Path, data: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
+    if PIPELINES not in data:
+        return None
+    found = data[PIPELINES]
+    if not isinstance(found, dict) or not found:
+        msg = f"{path}: {PIPELINES} must hold one table of keys for each name, like user_tokens; or leave it out."
+        raise ConfigError(msg)
+    for name, keys in found.items():
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME:
+            msg = (
+                f"{path}: {PIPELINES}: name {name!r} must be lower case letters, digits and single _ between them, "
+                f"start with a letter and have at most {_LONGEST_NAME} characters, like user_tokens."
+            )
+            raise ConfigError(msg)
+        if not isinstance(keys, dict | None):
+            msg = f"{path}: {PIPELINES}.{name} must hold keys like source and tiers."
+            raise ConfigError(msg)
+    return {name: _with_text_keys(keys or {}) for name, keys in found.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path} does not exist; name your config with --config, or start from the token_pipelines.yaml we ship."
+        raise ConfigError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read ({error.__class__.__name__}); check the path and its permissions."
+        raise ConfigError(msg) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        msg = f"{path} is not valid YAML{where}; check the indentation, the quotes and the dates there."
+        raise ConfigError(msg) from None
+    if not isinstance(data, dict):
+        msg = f"{path} must hold keys like source, ledger and schedule; start from the token_pipelines.yaml we ship."
+        raise ConfigError(msg)
+    return _with_text_keys(data)
+
+
+def _with_text_keys(data: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in data.items()}
+
+
+def _refuse_secrets(path: Path, place: tuple[str, ...], data: dict[str, Any]) -> None:
+    prefix = "".join(f"{part}." for part in place)
+    for section, key in _SECRET_KEYS:
+        table = data.get(section)
+        if isinstance(table, dict) and table.get(key) is not None:
+            msg = (
+                f"{path}: {prefix}{section}.{key} does not belong in the file; "
+                f"set {variable(*place, section, key)} in the environment."
+            )
+            raise ConfigError(msg)
+    for section, key in _URL_KEYS:
+        table = data.get(section)
+        url = table.get(key) if isinstance(table, dict) else None
+        if isinstance(url, str) and _PASSWORD_IN_URL.search(url) is not None:
+            msg = (
+                f"{path}: {prefix}{section}.{key} holds a password, which does not belong in the file; "
+                f"set {variable(*place, section, key)} in the environment."
+            )
+            raise ConfigError(msg)

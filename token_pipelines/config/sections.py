@@ -1,0 +1,218 @@
+"""The sections of `token_pipelines.yaml`, typed: each key's kind, its default, and what goes together.
+
+Relative paths are relative to the file. Nothing here reads a file, the environment or a server.
+"""
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from token_pipelines.model import Mode
+from token_pipelines.notation import Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
+
+ONE_DAY = timedelta(days=1)
+_DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
+
+
+class Section(BaseModel):
+    """A table of keys; an unknown one is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Source(Section):
+    """Where tokens are read: a database and one SELECT, a preset's name or the path of a .sql file."""
+
+    url: SecretStr
+    query: str
+    timezone: Zone | None = None
+    statement_timeout: Timeout = timedelta(minutes=10)
+    lock_timeout: Timeout = timedelta(seconds=10)
+    deadline: Timeout = timedelta(minutes=30)
+    max_lag: Duration | None = None
+    on_sent: str | None = None
+    on_sent_url: SecretStr | None = None
+
+
+class Ledger(Section):
+    """The Postgres database in whose schema ``token_pipelines`` the ledger lives."""
+
+    url: SecretStr
+
+
+class Schedule(Section):
+    """When a day's run starts, and how the days are counted."""
+
+    at: TimeOfDay = time(9)
+    timezone: Zone = "UTC"
+    start_date: Date
+    lookback_days: int = Field(default=7, ge=1, le=60)
+    grace: Duration = timedelta(hours=2)
+
+    def run_at(self, day: date) -> datetime:
+        """The instant of that day's run: the earlier when the clock folds, the later when it skips."""
+        return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def today(self, now: datetime) -> date:
+        """The day, in the configured zone, to which an instant belongs."""
+        return now.astimezone(ZoneInfo(self.timezone)).date()
+
+    def reach(self, day: date, now: datetime) -> datetime:
+        """How far a run must look so that no threshold falls before the next run has finished."""
+        return self.run_at(max(day, self.today(now)) + ONE_DAY) + self.grace
+
+
+class TierConfig(Section):
+    """A step of urgency: ``before`` the expiry, at a share of the lifetime, or ``after`` the expiry."""
+
+    name: str
+    before: Duration | None = None
+    remaining: Share | None = None
+    at_most: Duration | None = None
+    after: Duration | None = None
+    within: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.name) is None:
+            msg = f"name {self.name!r} must be lower case letters, digits and _, and start with a letter"
+            raise ValueError(msg)
+        if sum(beginning is not None for beginning in (self.before, self.remaining, self.after)) != 1:
+            msg = f"tier {self.name} needs either before (like 7d) or after (like 0d) or remaining (like 10%)"
+            raise ValueError(msg)
+        if self.before is not None and (self.before < ONE_DAY or self.within is not None):
+            msg = f"tier {self.name}: before must be at least 1d, and goes without within"
+            raise ValueError(msg)
+        if self.after is not None and (self.within is None or self.within < ONE_DAY):
+            msg = f"tier {self.name}: after needs within, at least 1d, so that old tokens are not mourned for ever"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _share(self) -> Self:
+        if self.remaining is None and self.at_most is not None:
+            msg = f"tier {self.name}: at_most goes with remaining (like 10%), and with nothing else"
+            raise ValueError(msg)
+        if self.remaining is not None and (self.at_most is None or self.at_most < ONE_DAY or self.within is not None):
+            msg = f"tier {self.name}: remaining needs at_most (like 60d), at least 1d, and goes without within"
+            raise ValueError(msg)
+        return self
+
+
+class Links(Section):
+    """Addresses of pages, https, in which ``{token_id}`` stands for the token's id."""
+
+    renew: OneLine | None = None
+    manage: OneLine
+    unsubscribe: OneLine | None = None
+
+    @field_validator("renew", "manage", "unsubscribe")
+    @classmethod
+    def _fields(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not value.startswith(("https://", "http://")):
+                msg = f"{value!r} must start with https://"
+                raise ValueError(msg)
+            if set(re.findall(r"\{(.*?)\}", value)) - {"token_id", "recipient_id"}:
+                msg = f"{value!r} may hold {{token_id}} and {{recipient_id}} and no other field"
+                raise ValueError(msg)
+        return value
+
+
+class Email(Section):
+    """Who writes, in whose name, with which templates and links."""
+
+    sender: OneLine = Field(alias="from")
+    service: OneLine
+    templates: Path = Path("templates")
+    links: Links
+    reply_to: OneLine | None = None
+    bounces: OneLine | None = None
+    feedback_id: OneLine | None = None
+
+
+class Dkim(Section):
+    """The signatures that we put on messages ourselves; without this section the relay signs."""
+
+    domain: OneLine
+    selector: OneLine
+    key_file: Path | None = None
+    private_key: SecretStr | None = None
+    ed25519_selector: OneLine | None = None
+    ed25519_key_file: Path | None = None
+    ed25519_private_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        for prefix, wanted in (("", True), ("ed25519_", self.ed25519_selector is not None)):
+            given = [getattr(self, f"{prefix}{key}") is not None for key in ("key_file", "private_key")]
+            if sum(given) != wanted:
+                msg = (
+                    f"{prefix}selector goes with one key: {prefix}key_file, or {prefix}private_key in the environment "
+                    f"(TOKEN_PIPELINES__DKIM__{prefix.upper()}PRIVATE_KEY)"
+                )
+                raise ValueError(msg)
+        names = [self.domain, self.selector, *([self.ed25519_selector] if self.ed25519_selector is not None else [])]
+        if not all(_DNS_NAME.fullmatch(name) for name in names) or self.selector == self.ed25519_selector:
+            msg = "domain and selectors are names in the DNS, in ASCII, like example.org and mail2026; no two the same"
+            raise ValueError(msg)
+        return self
+
+
+class Smtp(Section):
+    """The relay. ``rate`` is messages a second over all connections; None is no limit."""
+
+    host: OneLine = "localhost"
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: OneLine | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    connections: int = Field(default=4, ge=1, le=64)
+    rate: Rate | None = 50.0
+    timeout: Timeout = timedelta(seconds=30)
+    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves doubt
+    recycle_after: int = Field(default=100, ge=1)
+    reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
+
+    @model_validator(mode="after")
+    def _login(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            msg = (
+                "username needs a password in the environment (TOKEN_PIPELINES__SMTP__PASSWORD), "
+                "and a password needs a username"
+            )
+            raise ValueError(msg)
+        if self.username is not None and self.security == "none" and self.host not in {"localhost", "127.0.0.1", "::1"}:
+            msg = "a password would cross the network in the clear; set security to starttls or tls"
+            raise ValueError(msg)
+        return self
+
+
+class Delivery(Section):
+    """How notices leave: for real, to one address, or not at all; and how many may."""
+
+    mode: Mode = Mode.LIVE
+    redirect_to: OneLine | None = None
+    rollout_percent: float = Field(default=100, ge=0, le=100)
+    only_recipients: tuple[str, ...] = ()
+    on_unknown: Literal["resend", "hold"] = "resend"
+    max_attempts: int = Field(default=3, ge=1)
+    retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
+    max_notices: int = Field(default=100_000, ge=1)
+
+    @field_validator("only_recipients", mode="before")
+    @classmethod
+    def _ids_as_text(cls, value: object) -> object:
+        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _redirect(self) -> Self:
+        if (self.mode is Mode.REDIRECT) != (self.redirect_to is not None):
+            msg = "redirect_to is needed by mode: redirect, and only there"
+            raise ValueError(msg)
+        return self

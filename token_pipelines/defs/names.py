@@ -1,0 +1,66 @@
+"""What a pipeline's things are called in Dagster: bare where it is the only one, else with its name before them."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dagster as dg
+
+from token_pipelines.defs.life import Life
+from token_pipelines.defs.overrides import Overrides
+from token_pipelines.parts import Parts
+
+LEVELS: Final = "__"
+"""Between a pipeline's name and the name of an op, a job or a sensor, in which Dagster allows no slash."""
+
+PARTS: Final = "parts"
+OVERRIDES: Final = "overrides"
+LIFE: Final = "life"
+PARQUET: Final = "parquet"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one pipeline; ``pipeline`` is None where it has none."""
+
+    pipeline: str | None = None
+
+    @property
+    def group(self) -> str:
+        """The group of its assets."""
+        return self.pipeline or "token_pipelines"
+
+    @property
+    def expiring_tokens(self) -> dg.AssetKey:
+        """The key of the asset of a day's tokens."""
+        return self._key("expiring_tokens")
+
+    def notices(self, tier: str) -> dg.AssetKey:
+        """The key of a tier's asset."""
+        return self._key("notices", tier)
+
+    def prefixed(self, name: str) -> str:
+        """The name of an op, a job, a schedule, a sensor or a resource."""
+        return name if self.pipeline is None else f"{self.pipeline}{LEVELS}{name}"
+
+    @property
+    def resources(self) -> set[str]:
+        """The keys of the resources that its ops need."""
+        return {self.prefixed(name) for name in (PARTS, OVERRIDES, LIFE)}
+
+    def parts(self, context: Any) -> Parts:  # noqa: ANN401 -- op, asset and check contexts share no public type
+        """The pipeline's parts, in an op, an asset or a check that asks for `resources`."""
+        parts: Parts = getattr(context.resources, self.prefixed(PARTS))
+        return parts
+
+    def overrides(self, context: Any) -> Overrides:  # noqa: ANN401 -- as above
+        """What the caller of `build_defs` swapped."""
+        overrides: Overrides = getattr(context.resources, self.prefixed(OVERRIDES))
+        return overrides
+
+    def life(self, context: Any) -> Life:  # noqa: ANN401 -- as above
+        """The run's heartbeat in this pipeline's ledger."""
+        life: Life = getattr(context.resources, self.prefixed(LIFE))
+        return life
+
+    def _key(self, *path: str) -> dg.AssetKey:
+        return dg.AssetKey([*([] if self.pipeline is None else [self.pipeline]), *path])

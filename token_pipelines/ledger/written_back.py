@@ -1,0 +1,52 @@
+"""Which sent notices the operator's database was told of: what `source.on_sent` has missed, a later run does again."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from token_pipelines.ledger.tables import notice_tokens, notices, written_back
+from token_pipelines.model import Mode, State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SentNotice:
+    """A notice that the relay took, and the tokens that it was about."""
+
+    notice_id: str
+    token_ids: tuple[str, ...]
+    sent_at: datetime
+
+
+class WrittenBack:
+    """The notices about which the source knows."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Work on the ledger that ``engine`` reaches."""
+        self._engine = engine
+
+    def keep(self, notice_ids: Collection[str]) -> None:
+        """The source has been told of these."""
+        rows = [{"notice_id": notice_id} for notice_id in notice_ids]
+        with self._engine.begin() as connection:
+            connection.execute(insert(written_back).on_conflict_do_nothing(), rows)
+
+    def missing(self, *, since: datetime, page: int) -> Iterator[list[SentNotice]]:
+        """The live notices that were planned since then, were sent, and of which the source does not know.
+
+        By the instant of sending, in lists of at most ``page``.
+        """
+        known = select(written_back.c.notice_id).where(written_back.c.notice_id == notices.c.notice_id).exists()
+        query = (
+            select(notices.c.notice_id, notices.c.sent_at, func.array_agg(notice_tokens.c.token_id))
+            .join(notice_tokens, notice_tokens.c.notice_id == notices.c.notice_id)
+            .where(notices.c.mode == Mode.LIVE, notices.c.state == State.SENT, notices.c.planned_at >= since)
+            .where(~notice_tokens.c.released, ~known)
+            .group_by(notices.c.notice_id, notices.c.sent_at)
+            .order_by(notices.c.sent_at)
+        )
+        with self._engine.connect() as connection:
+            for rows in connection.execute(query.execution_options(yield_per=page)).partitions():
+                yield [SentNotice(notice_id=str(row[0]), sent_at=row[1], token_ids=tuple(row[2])) for row in rows]
