@@ -139,7 +139,7 @@ def _read_by_id(parts: Parts, chosen: pd.DataFrame, checked: SourceCheck) -> Non
     took = time.monotonic() - started
     checked.samples = [_sample(row, facts) for _, row in chosen.iterrows()]
     checked.faults += _lost_by_id(chosen, facts)
-    if not parts.source.filter_reaches_the_tables():
+    if parts.source.filter_reaches_tables(token_ids) is False:
         checked.advice.append(f"{UNREACHED} {MARKER}.")
     elif took > SLOW_S:
         msg = f"Reading {len(token_ids)} tokens by id took {took:.1f} s, and so does each batch of notices;"

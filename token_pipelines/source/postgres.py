@@ -1,9 +1,10 @@
 """Postgres, read through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
 
+import json
 import re
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import adbc_driver_manager
 import adbc_driver_postgresql
 import pyarrow as pa
-from adbc_driver_postgresql import StatementOptions, dbapi
+from adbc_driver_postgresql import dbapi
 from psycopg import sql
 from sqlalchemy import URL, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -21,6 +22,7 @@ from token_pipelines.database import explain, may_pass, unreachable
 from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import POSTGRES, Dialect
+from token_pipelines.source.plans import reaches_in_postgres
 from token_pipelines.source.query import Statement
 
 APPLICATION_NAME: Final = "token-pipelines source"
@@ -70,12 +72,12 @@ class PostgresReader:
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
 
-    def plan(self, statement: Statement) -> list[str]:
+    def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:
         """See Reader."""
         with self._cursor() as cursor:
-            cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # which knows no EXPLAIN
-            cursor.execute(f"EXPLAIN {_written(statement)}")
-            return [line for (line,) in cursor.fetchall()]
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})  # EXPLAIN cannot be copied out
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {_written(statement)}")
+            return reaches_in_postgres(json.loads(cursor.fetchone()[0])[0]["Plan"], token_ids)
 
     def lag(self) -> timedelta | None:
         """See Reader."""

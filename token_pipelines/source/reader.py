@@ -1,6 +1,6 @@
 """What a reader of the operator's database does, whatever the database. Implemented in postgres.py and rows.py."""
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from datetime import timedelta
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class Reader(Protocol):
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """The rows, in small tables; to be closed. The statement is interrupted when the time is over."""
 
-    def plan(self, statement: Statement) -> list[str]:
-        """How the database would carry it out, in its own words, a line each; nothing is read."""
+    def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:
+        """Whether a read of these tokens begins at the tables, by the database's plan; None where it tells nothing."""
 
     def lag(self) -> timedelta | None:
         """How far a replica is behind its primary; None for a database that is no replica."""

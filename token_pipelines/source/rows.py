@@ -1,7 +1,7 @@
 """Every database but Postgres, read through SQLAlchemy Core: rows in partitions, streamed where the driver can."""
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from token_pipelines.source import sessions
 from token_pipelines.source.columns import to_table, types_of
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import MYSQL, SQLITE, Dialect, dialect_of
+from token_pipelines.source.plans import reaches_in_rows
 from token_pipelines.source.query import TOKEN_IDS, Statement
 
 PARTITION: Final = 20_000
@@ -77,11 +78,12 @@ class RowsReader:
                 for rows in result.partitions(PARTITION):
                     yield to_table(names, types, rows)
 
-    def plan(self, statement: Statement) -> list[str]:
+    def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:  # noqa: ARG002 -- as Reader says
         """See Reader."""
         clause, values = _bound(Statement(f"{self.dialect.explain} {statement.text}", statement.values))
         with self._connection() as connection:
-            return [" ".join(map(str, row)) for row in connection.execute(clause, values)]
+            plan = [" ".join(map(str, row)) for row in connection.execute(clause, values)]
+        return reaches_in_rows(plan, self.dialect)
 
     def lag(self) -> timedelta | None:
         """See Reader."""

@@ -18,7 +18,7 @@ from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES, parse
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
-from token_pipelines.source import plans, query, tokens
+from token_pipelines.source import query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
 from token_pipelines.source.deadline import Deadline
@@ -86,12 +86,6 @@ class Source:
         # Read again as text: MariaDB also gives ABC where abc is asked for.
         return facts[facts["token_id"].isin(list(token_ids))]
 
-    def filter_reaches_the_tables(self) -> bool:
-        """Whether reading a few tokens by id need not carry out the whole query first: see plans."""
-        sample = plans.sample_id(self.contract.schema.field("token_id").type)
-        plan = self.reader.plan(self._by_id([sample]))
-        return query.has_marker(self._query) or plans.reaches(plan, self.dialect)
-
     @cached_property
     def contract(self) -> Contract:
         """The query's columns, checked once."""
@@ -123,16 +117,19 @@ class Source:
                 spool.add(tokens.check(rows, self.contract, bounds))
         spool.finish()
 
+    def filter_reaches_tables(self, token_ids: Collection[str]) -> bool | None:
+        """Whether reading a few tokens by id reads only these, or first everything; None where it cannot be known."""
+        reached = self.reader.reaches_tables(self._by_id(token_ids), token_ids)
+        return True if query.has_marker(self._query) else reached
+
     def _by_id(self, token_ids: Collection[str]) -> query.Statement:
-        literals = self.literals(token_ids)
-        columns = self.contract.resolve_columns
-        return query.wrap(self._query, columns, self._bounds(ANY_EXPIRY).values, literals)
+        bounds = self._bounds(ANY_EXPIRY)
+        return query.wrap(self._query, self.contract.resolve_columns, bounds.values, self.literals(token_ids))
 
     def _facts(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
         self._refuse_lag()
         bounds = self._bounds(ANY_EXPIRY)
-        statement = self._by_id(token_ids)
-        with closing(self.reader.read(statement, deadline)) as batches:
+        with closing(self.reader.read(self._by_id(token_ids), deadline)) as batches:
             found = [tokens.facts(rows, self.contract, bounds) for rows in batches]
         return pd.concat(found, ignore_index=True) if found else tokens.no_facts()
 
