@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import time
 import uuid
@@ -85,6 +86,9 @@ class MariaDB:
         return "nobody"
 
     def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves its own open when nobody is there yet
+            if probe.connect_ex(str(self._socket)):
+                return False
         try:
             self.execute(self.url(), "SELECT 1")
         except OperationalError:
