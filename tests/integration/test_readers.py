@@ -194,7 +194,7 @@ def expiries(form: Form) -> list[datetime]:
     "name", ["postgres timestamp, Berlin", "mariadb datetime, Berlin", "sqlite text with a blank, Berlin"]
 )
 def test_window_that_begins_or_ends_in_a_folded_hour_is_exact(open_database: OpenDatabase, name: str) -> None:
-    """In Berlin 02:00 to 03:00 comes twice that night, and is meant the first time; clocks are compared out of order."""
+    """In Berlin 02:00 to 03:00 comes twice that night and means the first; clocks are compared out of order."""
     form = FORMS[name]
     database = open_database(form.database)
     fill(database, form)
