@@ -86,7 +86,7 @@ class MariaDB:
         return "nobody"
 
     def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves the socket of a refused connection open
+        with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL leaves its own open when nobody is there yet
             if probe.connect_ex(str(self._socket)):
                 return False
         try:

@@ -188,3 +188,21 @@ def test_same_tokens_resolve_to_the_same_facts(open_database: OpenDatabase, form
 
 def expiries(form: Form) -> list[datetime]:
     return [expiry.replace(microsecond=0) if form.whole_seconds else expiry for expiry in EXPIRIES.values()]
+
+
+@pytest.mark.parametrize(
+    "name", ["postgres timestamp, Berlin", "mariadb datetime, Berlin", "sqlite text with a blank, Berlin"]
+)
+def test_window_that_begins_or_ends_in_a_folded_hour_is_exact(open_database: OpenDatabase, name: str) -> None:
+    """In Berlin 02:00 to 03:00 comes twice that night and means the first; clocks are compared out of order."""
+    form = FORMS[name]
+    database = open_database(form.database)
+    fill(database, form)
+    edge = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    source = database.source(select(form), timezone=form.zone)
+    for moved, begins, ends in ((-1, True, False), (0, True, False), (1, False, True), (60, False, True)):
+        moment = edge + timedelta(minutes=moved)
+        after = Window(expires_after=moment, expires_before=moment + timedelta(days=2))
+        before = Window(expires_after=moment - timedelta(days=2), expires_before=moment)
+        assert [frame["token_id"].tolist() for frame in source.snapshot(after) if len(frame)] == [["4"]] * begins
+        assert [frame["token_id"].tolist() for frame in source.snapshot(before) if len(frame)] == [["4"]] * ends
