@@ -38,7 +38,7 @@ test: .venv/.installed ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: .venv/.installed ## measure; needs Postfix's smtp-sink and smtp-source (ARGS=mail for one subject)
+bench: .venv/.installed ## measure; mail needs Postfix's smtp-sink and smtp-source (ARGS=plan for one subject)
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: chaos
