@@ -22,14 +22,17 @@ UNINDEXED: Final[LiteralString] = """
 ALTER TABLE users DROP CONSTRAINT users_pkey;
 ALTER TABLE emails DROP CONSTRAINT emails_pkey, DROP CONSTRAINT emails_user_id_key;
 ALTER TABLE api_tokens DROP CONSTRAINT api_tokens_pkey, DROP CONSTRAINT api_tokens_token_key;
-DROP INDEX api_tokens_expired_at;
+DROP INDEX api_tokens_expired_at, api_tokens_user_id;
 """
 INDEXED: Final[LiteralString] = """
 ALTER TABLE users ADD PRIMARY KEY (id);
 ALTER TABLE emails ADD PRIMARY KEY (id), ADD UNIQUE (user_id);
 ALTER TABLE api_tokens ADD PRIMARY KEY (id), ADD UNIQUE (token);
 CREATE INDEX api_tokens_expired_at ON api_tokens (expired_at);
+CREATE INDEX api_tokens_user_id ON api_tokens (user_id);
 """
+"""With the two indexes that docs/sources/crates_io.md advises."""
+
 USERS: Final[LiteralString] = """
 INSERT INTO users (id, gh_id, gh_login, name, username, created_at)
 SELECT n, 1000 + n, 'person' || n, 'Person Number ' || n, 'person' || n, '{now}'::timestamptz - interval '4 years'
