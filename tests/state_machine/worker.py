@@ -6,11 +6,12 @@ be killed. What it runs is `planning` and `delivery` as they are, in the order o
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 from sqlalchemy import Connection, Engine
@@ -19,6 +20,7 @@ from state_machine.truth import Answer, Attempt, Seen, Setting, Truth
 
 from token_pipelines.delivery import send_tier
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
+from token_pipelines.ledger.marks import Marks, Statement, Value
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Outcome, Recipient, Stage, State, TokenFacts
@@ -109,6 +111,8 @@ class Worker:
     _last: Attempt | None = None
 
     def __post_init__(self) -> None:
+        self._written: dict[Envelope, Letter] = {}  # several are written before the first of them is sent
+        self._marks: list[Marks] = []
         self._until: Callable[[str], bool] = lambda _: False
         self._go, self._stood = threading.Semaphore(0), threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -244,15 +248,23 @@ class Worker:
 
         self._pool = engine.pool
         engine.connect = watched  # type: ignore[method-assign]
+        _WATCHED[engine] = self
         try:
             yield
         finally:
-            del engine.connect
+            del engine.connect, _WATCHED[engine]
+
+    def marks(self, marks: Marks) -> None:
+        """What is sent is marked on connections of its own, a transaction each time."""
+        if marks not in self._marks:
+            self._marks.append(marks)
+        self._before_transaction()
 
     @property
     def _in_transaction(self) -> bool:
-        """Then it must not stand: others would wait for it."""
-        return bool(self._pool.checkedout())  # type: ignore[attr-defined]
+        """Then it must not stand: others would wait for it. A connection that is kept for marks is in none."""
+        kept = sum(len(marks._free) for marks in self._marks)  # noqa: SLF001 -- one thread sends, so all are free now
+        return bool(self._pool.checkedout() > kept)  # type: ignore[attr-defined]
 
     def _before_transaction(self) -> None:
         if not self._in_transaction:
@@ -280,15 +292,15 @@ class Worker:
         assert self._seen is not None
         self._letter = Letter(recipient=recipient, tokens=tokens, said_at=said_at, seen=self._seen)
 
-    def addresses(self, message_id: str) -> None:
+    def addresses(self, message_id: str, envelope: Envelope) -> None:
         """The letter has got its envelope."""
         assert self._letter is not None
         self._letter.message_id = message_id
+        self._written[envelope] = self._letter
 
     def sends(self, envelope: Envelope) -> Outcome:
         """The message goes to the socket; the relay answers as the story wants."""
-        assert self._letter is not None
-        attempt = self.wire.handed_over(self, self._letter, envelope)
+        attempt = self.wire.handed_over(self, self._written[envelope], envelope)
         attempt.interrupted = self.given_up
         self._last = attempt
         self.stand("socket")
@@ -299,6 +311,20 @@ class Worker:
             return OUTCOMES[answer]
         msg = f"The relay says {answer.value}."
         raise RelayError(msg, may_pass=answer is Answer.TROUBLE_THAT_PASSES)
+
+
+_WATCHED: Final[WeakKeyDictionary[Engine, Worker]] = WeakKeyDictionary()
+_count = Marks.count
+
+
+def _watched_count(marks: Marks, statement: Statement, values: Mapping[str, Value]) -> int:
+    worker = _WATCHED.get(marks._engine)  # noqa: SLF001 -- which process this is
+    if worker is not None:
+        worker.marks(marks)
+    return _count(marks, statement, values)
+
+
+Marks.count = _watched_count  # type: ignore[assignment, method-assign]
 
 
 class _Watched:
@@ -326,8 +352,9 @@ class _Press:
         return self._renderer.render(recipient, tokens, now=now)
 
     def envelope(self, content: Content, recipient: Recipient, *, message_id: str, at: datetime) -> Envelope:
-        self._worker.addresses(message_id)
-        return self._serialiser.envelope(content, recipient, message_id=message_id, at=at)
+        envelope = self._serialiser.envelope(content, recipient, message_id=message_id, at=at)
+        self._worker.addresses(message_id, envelope)
+        return envelope
 
 
 class _Relay:
