@@ -193,6 +193,15 @@ def test_one_failing_recipient_does_not_stop_the_next(pipeline: Pipeline, regist
     assert told(server) == Counter(people)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_batch_in_progress_is_kept_when_time_runs_out(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
     people = add_people(registry, 60, days(5))
     parts = pipeline.parts(NOW)
