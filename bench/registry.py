@@ -29,7 +29,7 @@ ALTER TABLE users ADD PRIMARY KEY (id);
 ALTER TABLE emails ADD PRIMARY KEY (id), ADD UNIQUE (user_id);
 ALTER TABLE api_tokens ADD PRIMARY KEY (id), ADD UNIQUE (token);
 CREATE INDEX api_tokens_expired_at ON api_tokens (expired_at);
-CREATE INDEX api_tokens_user_id ON api_tokens (user_id);
+CREATE INDEX api_tokens_user_id ON api_tokens (user_id, created_at);
 """
 """With the two indexes that docs/sources/crates_io.md advises."""
 

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS api_tokens (
     expiry_notification_at timestamptz
 );
 CREATE INDEX IF NOT EXISTS api_tokens_expired_at ON api_tokens (expired_at);
-CREATE INDEX IF NOT EXISTS api_tokens_user_id ON api_tokens (user_id);
+CREATE INDEX IF NOT EXISTS api_tokens_user_id ON api_tokens (user_id, created_at);
 """
 """The tables of crates.io that matter here, with the indexes that docs/sources/crates_io.md speaks of. No foreign keys:
 tests delete a user from under a token."""
