@@ -30,7 +30,7 @@ TARGETS = {"delivery.ratio_to_smtp_source": (">=", 0.15), "delivery.speedup_over
 
 ROUNDS = 3
 CONNECTIONS = 4
-RECIPIENTS = 4000
+RECIPIENTS = 8000
 SCRIPT_RECIPIENTS = 800
 TEMPLATE = "bench_planned"
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CLAIM_SIZE: Final = 500
 """Notices claimed and read again at a time: large enough to be cheap, small enough that two runs share the work."""
 
-WRITTEN_AT_ONCE: Final = 16
+WRITTEN_AT_ONCE: Final = 32
 """Emails that a sender writes before it sends them: one by one, between two waits, each takes half as long again."""
 
 
