@@ -51,6 +51,7 @@ MAX_ATTEMPTS: Final = 3
 CLEAN_RUNS: Final = 8
 FAULTS: Final = 3
 IDLE_RUNS: Final = 15  # in a row without a message accepted: then something is wrong, and waiting does not help
+NO_DATABASE: Final = "cannot be reached"
 TESTS: Final = Path(__file__).parents[1]
 SERVER_SETTINGS: Final = {"max_connections": "100", "shared_buffers": "32MB", "max_wal_senders": "0",
                           "wal_level": "minimal", "autovacuum": "off"}  # fmt: skip
@@ -349,7 +350,10 @@ class _Storm:
                 self._workers.remove(worker)
                 self._know_ended(worker)
                 self._look_for_faults(worker)
-                self._idle_runs = 0 if self._mood.accepted > self._accepted_before else self._idle_runs + 1
+                if self._mood.accepted > self._accepted_before:
+                    self._idle_runs = 0
+                elif NO_DATABASE not in worker.order.log.read_text(errors="replace"):  # it ends at once, many a second
+                    self._idle_runs += 1
                 self._accepted_before = self._mood.accepted
                 if len(self._faults) > FAULTS:
                     last = worker.order.log.read_text(errors="replace")[-800:]

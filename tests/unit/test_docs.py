@@ -1,5 +1,6 @@
 """Documents are checked, or deleted."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,3 +60,10 @@ def test_every_relative_link_resolves(document: Path) -> None:
         if not found.exists() or (fragment and fragment not in anchors(found)):
             broken.append(target)
     assert broken == []
+
+
+def test_figures_of_the_performance_page_are_those_of_the_last_bench() -> None:
+    kept = json.loads((ROOT / "bench" / "results" / "latest.json").read_text(encoding="utf-8"))["figures"]
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| ([0-9.,]+) \|", page, re.MULTILINE))
+    assert shown == {name: f"{value:,.2f}" for name, value in kept.items()}
