@@ -78,7 +78,7 @@ class Marks:
         except BaseException as error:
             line.connection.invalidate()
             if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-                raise LedgerError(explain(error, self._engine.url, KEY)) from None
+                raise self._explained(error) from None
             raise
         self._free.append(line)  # a list is safe between threads, one operation at a time
         return number
@@ -93,7 +93,10 @@ class Marks:
             return self._free.pop()
         except IndexError:
             pass
-        connection = self._engine.raw_connection()
+        try:
+            connection = self._engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
+        except psycopg.Error as error:
+            raise self._explained(error) from None
         driver = connection.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101 -- narrows the type
         try:
@@ -102,8 +105,11 @@ class Marks:
                 driver.execute("SET synchronous_commit = off")
         except psycopg.Error as error:
             connection.invalidate()
-            raise LedgerError(explain(error, self._engine.url, KEY)) from None
+            raise self._explained(error) from None
         return _Line(connection, driver.pgconn, set())
+
+    def _explained(self, error: psycopg.Error) -> LedgerError:
+        return LedgerError(explain(error, self._engine.url, KEY))
 
 
 def _encoded(value: Value) -> bytes | None:
