@@ -29,6 +29,11 @@ _CURES: Final = (
     ("authentication failed", "refused the login", "check the user and its entry in pg_hba.conf"),
     ("no pg_hba.conf entry", "refused the login", "add this host and user to pg_hba.conf"),
     ('role "', "does not know the user", "check the user in the URL, or create the role"),
+    (
+        "not currently accepting connections",
+        "takes no connections",
+        "allow them: ALTER DATABASE … ALLOW_CONNECTIONS true",
+    ),
     ('database "', "has no such database", "check the name after the last / of the URL, or create the database"),
     ("could not translate host name", "has a host name that is not known", "check the host in the URL"),
     ("name or service not known", "has a host name that is not known", "check the host in the URL"),

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from smtpd import Action, Smtpd
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from commands import Command, Said
 from pipeline import DAY, NOW, Registry, write_config
+from psycopg import sql
 from sqlalchemy import make_url
+
+from token_pipelines.demo.postgres import EmbeddedPostgres
 
 IN_TWO_DAYS = NOW + 2 * DAY
 RUN = ("run", "--json", "--now", "2026-11-20T09:00:00Z")
@@ -378,6 +382,40 @@ def test_ledger_that_cannot_be_reached(
         f"The database of ledger.url (writer@127.0.0.1:{nobody}/ops) cannot be reached; check that it runs and that"
         " this machine may connect."
     )
+
+
+def test_database_that_goes_away_while_we_send(
+    command: Command,
+    configure: Configure,
+    registry: Registry,
+    postgres_server: EmbeddedPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ledger and Dagster's storage are one database: what happened can be noted in neither, and is said once."""
+    monkeypatch.setattr("dagster_postgres.utils.time", SimpleNamespace(sleep=lambda _: None))  # it tries for a minute
+    someone(registry)
+    database = make_url(registry.url).database or ""
+    shut = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database))
+    accepted: list[str] = []
+
+    def script(stage: str, argument: str) -> None:
+        if stage == "dot":
+            accepted.append(argument)
+            with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+                connection.execute(shut)
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (database,)
+                )
+
+    with Smtpd(script=script) as relay:
+        configure(relay.port)
+        said = command(*RUN)
+    assert len(accepted) == 1
+    assert (said.status, said.out) == (1, "")
+    *dagsters_own, ours = said.err.splitlines()
+    assert ours.startswith("The database of ledger.url (postgres@")
+    assert ours.endswith(" takes no connections; allow them: ALTER DATABASE … ALLOW_CONNECTIONS true.")
+    assert set(dagsters_own) <= {"Exception while writing logger call to event log: too many retries for DB connection"}
 
 
 @pytest.mark.parametrize("section", ["source", "ledger"])

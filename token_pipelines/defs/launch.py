@@ -1,5 +1,6 @@
 """Runs one day in this process, recorded in Dagster's run history like every other run."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -16,6 +17,7 @@ import sqlalchemy.exc
 from dagster import DagsterInstance
 from dagster._core.definitions.events import AssetMaterialization, AssetObservation
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
+from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
@@ -32,6 +34,9 @@ from token_pipelines.parts import Clock, system_clock
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
 CONNECT_TIMEOUT_S: Final = 10
+RETRYING: Final = "Retrying failed database connection"
+"""How dagster_postgres begins the warning."""
+
 VERSION: Final = 1
 NOW_TAG: Final = "token_pipelines/now"
 
@@ -113,10 +118,26 @@ def _instance(config: Config) -> Iterator[DagsterInstance]:
         # Dagster itself would try for seconds, say so on stderr each time, and raise an error of its own.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
         sqlalchemy.create_engine(storage, poolclass=NullPool, connect_args=connect_args).connect().close()
-        with DagsterInstance.get() as instance:
+        with DagsterInstance.get() as instance, _without_retries_said():
             yield instance
-    except sqlalchemy.exc.OperationalError as error:
-        raise LedgerError(explain(error.orig or error, storage, key)) from None
+    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
+        cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error
+        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage, key)) from None
+
+
+@contextmanager
+def _without_retries_said() -> Iterator[None]:
+    """Dagster warns of each time that it tries its storage again; what comes of it is said once, by us."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(RETRYING)
+
+    root = logging.getLogger()
+    root.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_ours)
 
 
 def run_day(
@@ -132,7 +153,7 @@ def run_day(
 
     Raises:
         ConfigError: if the day or a tier does not exist.
-        LedgerError: if Dagster's storage cannot be reached.
+        LedgerError: if Dagster's storage cannot be reached, or is lost meanwhile.
     """
     now = clock()
     day = day or config.schedule.today(now)
