@@ -155,6 +155,10 @@ class Pipeline:
             self._parts = assemble(self.config, lambda: self._now)
         return self._parts
 
+    def pass_time(self, span: timedelta) -> None:
+        """Let the clock go on during a run."""
+        self._now += span
+
     def run(self, now: datetime, *, day: date | None = None, tiers: Sequence[str] = (), approve: bool = False) -> Day:
         """One day: examine, plan, send tier by tier, most urgent first."""
         self._runs += 1

@@ -5,20 +5,17 @@ relay, the source or the ledger stops the tier, and what was not sent waits.
 """
 
 import logging
-import queue
-import threading
-from collections.abc import Callable
-from concurrent.futures import wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from token_pipelines.errors import RelayError, TokenPipelinesError, whereabouts
+from token_pipelines.crew import Crew
+from token_pipelines.errors import RelayError, whereabouts
 from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.ledger.written_back import SentNotice
 from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.senders import senders
-from token_pipelines.mail.transport import Connection
+from token_pipelines.mail.transport import Connection, RecipientInTroubleError
 from token_pipelines.model import Notice, Outcome, Stage, State
 from token_pipelines.parts import Parts
 from token_pipelines.planning import leftovers_since
@@ -28,11 +25,17 @@ from token_pipelines.writing_back import WritingBack
 
 log = logging.getLogger(__name__)
 
-CLAIM_SIZE: Final = 500
-"""Notices claimed and read again at a time: large enough to be cheap, small enough that two runs share the work."""
-
 WRITTEN_AT_ONCE: Final = 32
 """Emails that a sender writes before it sends them: one by one, between two waits, each takes half as long again."""
+
+READ_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""Where sending is slow, what was read of a batch gets old: a token may be revoked by the time its turn comes."""
+
+WRITTEN_AGAIN_AFTER: Final = timedelta(seconds=10)
+"""The same of an email, which says how much time is left."""
+
+UNRECORDED_AT_MOST_S: Final = 0.2
+"""An outcome waits for the next mark, to be kept in one commit with it; for a longer wait it is written down before."""
 
 
 def send_tier(
@@ -63,7 +66,7 @@ def send_tier(
         waiting = _waiting(parts, sending, tier)
         tally = Tally(report, size=len(waiting), on_progress=on_progress)
         writing_back = WritingBack(parts, report)
-        crew = _Crew(parts, sending, tally, writing_back)
+        crew = Crew(parts.config.smtp, lambda crew: _Sender(parts, sending, crew, tally, writing_back))
         try:
             crew.send_all(waiting)
             for pause in delivery.retry_pauses:
@@ -74,8 +77,7 @@ def send_tier(
             sending.give_back()
             tally.close(waiting=set(_waiting(parts, sending, tier)))
         writing_back.catch_up()
-    if crew.trouble is not None:
-        raise crew.trouble
+    crew.raise_trouble()
 
 
 def _waiting(parts: Parts, sending: Sending, tier: str) -> list[str]:
@@ -95,64 +97,12 @@ def _settle_refusals(parts: Parts, sending: Sending, tally: Tally) -> None:
     sending.reopen(tally.take_back_refusals())
 
 
-class _Crew:
-    """The threads of one tier's run, one a connection. The first one in trouble stops all."""
-
-    def __init__(self, parts: Parts, sending: Sending, tally: Tally, writing_back: WritingBack) -> None:
-        self.parts = parts
-        self.sending = sending
-        self.tally = tally
-        self.writing_back = writing_back
-        self.stopped = threading.Event()
-        self.trouble: TokenPipelinesError | None = None
-
-    def send_all(self, notice_ids: list[str]) -> None:
-        """Share the notices out among the threads, and wait for all of them."""
-        threads = max(1, min(self.parts.config.smtp.connections, len(notice_ids)))
-        size = max(1, min(CLAIM_SIZE, len(notice_ids) // threads))
-        batches: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        for start in range(0, len(notice_ids), size):
-            batches.put(notice_ids[start : start + size])
-        with senders(threads) as pool:
-            work = [pool.submit(self._work, batches) for _ in range(threads)]
-            try:
-                wait(work)
-            except BaseException:  # a signal: finish what is on the sockets, begin nothing new
-                self.stopped.set()
-                raise
-
-    def _work(self, batches: queue.SimpleQueue[list[str]]) -> None:
-        sender = _Sender(self)
-        try:
-            while not self.stopped.is_set():
-                sender.send_batch(batches.get_nowait())
-        except queue.Empty:
-            pass
-        except TokenPipelinesError as error:
-            self._stop(error)
-        except Exception as error:  # noqa: BLE001 -- a thread's fault of ours must stop the tier, not vanish
-            log.error("A sender ended by a fault of ours: %s", whereabouts(error))  # noqa: TRY400 -- a traceback may quote an address
-            msg = f"Sending stopped by a fault of ours ({whereabouts(error)}); please report it."
-            self._stop(TokenPipelinesError(msg))
-        finally:
-            sender.close()
-
-    def _stop(self, error: TokenPipelinesError) -> None:
-        self.trouble = self.trouble or error
-        self.stopped.set()
-
-    def wait_or_give_up(self, error: RelayError, troubles: int) -> None:
-        """Pause after a relay's trouble that may pass; raise it when it has been too often, or will not pass."""
-        pauses = self.parts.config.smtp.reconnect_pauses
-        if not error.may_pass or troubles > len(pauses) or self.stopped.wait(pauses[troubles - 1].total_seconds()):
-            raise error
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Email:
-    """A letter as it was written at an instant; ``fault`` tells why it could not be."""
+    """A letter as of the instant ``at``, and when it was written; ``fault`` tells why it could not be."""
 
     at: datetime
+    written_at: datetime
     envelope: Envelope | None
     fault: str = ""
 
@@ -160,13 +110,26 @@ class _Email:
 class _Sender:
     """One thread's connection, and the outcome it has not yet written down."""
 
-    def __init__(self, crew: _Crew) -> None:
+    def __init__(self, parts: Parts, sending: Sending, crew: Crew, tally: Tally, writing_back: WritingBack) -> None:
+        self._parts = parts
+        self._sending = sending
         self._crew = crew
-        self._parts = crew.parts
-        self._sending = crew.sending
+        self._tally = tally
+        self._writing_back = writing_back
         self._connection: Connection | None = None
+        self._troubles = 0  # of the relay's, since it last took a message of ours
+        self._has_turn = False
         self._unrecorded: Record | None = None
         self._sent: list[SentNotice] = []
+
+    def connect(self) -> None:
+        """Have a connection.
+
+        Raises:
+            RelayError: the relay gives us none.
+        """
+        if self._connection is None:
+            self._connection = self._parts.relay.connect()
 
     def send_batch(self, notice_ids: list[str]) -> None:
         """Claim a batch, read its tokens again, and deliver notice by notice."""
@@ -176,23 +139,37 @@ class _Sender:
             notice_ids, resend=delivery.on_unknown == "resend", max_attempts=delivery.max_attempts
         )
         try:
-            letters = resolve(self._parts, claimed, self._parts.clock())
-            for start in range(0, len(letters), WRITTEN_AT_ONCE):
-                written = [(letter, self._write(letter)) for letter in letters[start : start + WRITTEN_AT_ONCE]]
-                for letter, email in written:
-                    if self._crew.stopped.is_set():
-                        return
-                    self._deliver(letter, email)
+            while claimed and not self._crew.stopped.is_set():
+                claimed = claimed[self._deliver_while_fresh(claimed) :]
         finally:
             self._write_down()
-            self._crew.writing_back.after(self._sent)
+            self._writing_back.after(self._sent)
+
+    def _deliver_while_fresh(self, notices: Sequence[Notice]) -> int:
+        """Deliver these for as long as what is read of their tokens is the present; how many that were."""
+        read_at = self._parts.clock()
+        letters = resolve(self._parts, notices, read_at)
+        for start in range(0, len(letters), WRITTEN_AT_ONCE):
+            written = [(letter, self._write(letter)) for letter in letters[start : start + WRITTEN_AT_ONCE]]
+            for done, (letter, email) in enumerate(written, start):
+                if email is not None and not self._await_turn():
+                    return done
+                now = self._parts.clock()
+                if now - read_at > READ_AGAIN_AFTER:
+                    return done
+                is_old = email is not None and now - email.written_at > WRITTEN_AGAIN_AFTER
+                self._deliver(letter, self._write(letter) if is_old else email)
+                if self._crew.stopped.is_set():
+                    return done + 1
+        return len(letters)
 
     def _write(self, letter: Letter) -> _Email | None:
         """The email, if there is anything to say; without an envelope when it could not be written."""
         if letter.recipient is None:
             return None
+        now = self._parts.clock()
         # One in doubt is written as of its first try, which is what the mark keeps: both copies are the same bytes.
-        at = letter.notice.first_tried_at or self._parts.clock()
+        at = letter.notice.first_tried_at or now
         try:
             content = self._parts.renderer.render(letter.recipient, letter.tokens, now=at)
             envelope = self._parts.serialiser.envelope(
@@ -200,46 +177,60 @@ class _Sender:
             )
         except Exception as error:  # noqa: BLE001 -- one letter that cannot be written must not stop the next
             log.error("Notice %s could not be written: %s", letter.notice.notice_id, whereabouts(error))  # noqa: TRY400 -- as above
-            return _Email(at=at, envelope=None, fault=f"the email could not be written ({whereabouts(error)})")
-        return _Email(at=at, envelope=envelope)
+            fault = f"the email could not be written ({whereabouts(error)})"
+            return _Email(at=at, written_at=now, envelope=None, fault=fault)
+        return _Email(at=at, written_at=now, envelope=envelope)
+
+    def _await_turn(self) -> bool:
+        """Wait for a place in the rate, before anything is marked; False when the crew stops meanwhile."""
+        if not self._has_turn:
+            seconds = self._parts.relay.rate.take()
+            if seconds > UNRECORDED_AT_MOST_S:
+                self._write_down()
+            if seconds and self._crew.stopped.wait(seconds):
+                return False
+            self._has_turn = True
+        return not self._crew.stopped.is_set()
 
     def _deliver(self, letter: Letter, email: _Email | None) -> None:
         notice = letter.notice
         if email is None:
             self._sending.skip(notice, letter.reason)
-            self._crew.tally.skip(notice.notice_id, letter.reason)
+            self._tally.skip(notice.notice_id, letter.reason)
             return
         if letter.dropped:
             self._sending.drop(notice, letter.dropped)
         if email.envelope is None:
             self._keep(letter, Outcome(state=State.DEFERRED, stage=Stage.CONNECT, reply=email.fault))
             return
+        self._has_turn = False
         outcome = self._send(notice, email.envelope, email.at)
         if outcome is not None:
             self._keep(letter, outcome)
 
     def _send(self, notice: Notice, envelope: Envelope, at: datetime) -> Outcome | None:
         """Mark, then send; a relay in trouble gets some pauses. None when another run has taken the notice over."""
-        troubles = 0
         while True:
-            try:
-                if self._connection is None:
-                    self._connection = self._parts.relay.connect()
-            except RelayError as error:
-                troubles += 1
-                self._crew.wait_or_give_up(error, troubles)
-                continue
             mine = self._sending.record_and_mark(self._unrecorded, notice.notice_id, at)
             self._unrecorded = None  # not before: when the ledger is lost just now, it is written down again at the end
             if not mine:
                 log.warning("Notice %s was taken over by another run; it is not sent here.", notice.notice_id)
                 return None
             try:
-                return self._connection.send(envelope)
-            except RelayError as error:  # nothing of it was delivered
-                self._sending.unmark(notice.notice_id)
-                troubles += 1
-                self._crew.wait_or_give_up(error, troubles)
+                return self._connected().send(envelope)
+            except RecipientInTroubleError as error:
+                if not self._crew.breaker.trips(notice.notice_id, error):
+                    return error.outcome  # perhaps only theirs: it is put off, and the next one tells
+                trouble: RelayError = error
+            except RelayError as error:
+                trouble = error
+            self._sending.unmark(notice.notice_id)  # nothing of it was delivered
+            self._troubles += 1
+            self._crew.pause_or_give_up(trouble, self._troubles)
+
+    def _connected(self) -> Connection:
+        assert self._connection is not None  # noqa: S101 -- `connect` comes first
+        return self._connection
 
     def _keep(self, letter: Letter, outcome: Outcome) -> None:
         self._write_down()
@@ -253,9 +244,11 @@ class _Sender:
         )
         self._unrecorded = record
         if outcome.state is State.SENT:
+            self._troubles = 0
+            self._crew.breaker.accepted()
             token_ids = tuple(token.token_id for token in letter.tokens)
             self._sent.append(SentNotice(notice_id=record.notice_id, token_ids=token_ids, sent_at=record.at))
-        self._crew.tally.keep(record)
+        self._tally.keep(record)
 
     def _write_down(self) -> None:
         if self._unrecorded is not None:

@@ -67,7 +67,8 @@ class Tally:
                     self._report.sent += 1
                 case State.FAILED:
                     self._report.failed += 1
-                    self._refused.append(record)
+                    if record.outcome.code is not None:  # None: we saw for ourselves that this relay cannot take it
+                        self._refused.append(record)
                 case State.UNKNOWN:
                     self._report.unknown += 1
                     self._in_doubt.add(record.notice_id)

@@ -1,18 +1,22 @@
 """The product end to end without Dagster: a real registry, a real ledger, a real SMTP server, day after day."""
 
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from smtpd import Accepted, Action, Script, Smtpd, times
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pipeline import DAY, NOW, YEAR, Pipeline, Registry
 
+from token_pipelines.delivery import READ_AGAIN_AFTER, UNRECORDED_AT_MOST_S, WRITTEN_AGAIN_AFTER
 from token_pipelines.errors import FuseTripped
+from token_pipelines.mail.rate import RateLimit
 from token_pipelines.model import Mode
 
 HOUR = timedelta(hours=1)
@@ -261,6 +265,16 @@ def test_tier_run_alone_leaves_the_others_waiting(registry: Registry, pipeline: 
 # The relay in trouble
 
 
+def people(registry: Registry, count: int, *, address: str = "person{}@example.org") -> list[str]:
+    """So many people, each with a token that expires in two days; their ids, in the order in which they are sent to."""
+    found = []
+    for number in range(count):
+        user = registry.user(f"person{number}", email=address.format(number))
+        registry.token(user, expires_at=IN_TWO_DAYS)
+        found.append(str(user))
+    return found
+
+
 def three_people(registry: Registry) -> dict[str, int]:
     people = {name: registry.user(name, email=f"{name}@example.org") for name in ("ada", "bob", "eve")}
     for user in people.values():
@@ -289,10 +303,6 @@ def test_relay_down_sends_nothing_marks_nothing_and_the_next_run_sends(
     [
         ("connect", Action(code=554, text="5.3.2 closed"), "greeted us with 554 5.3.2 closed"),
         ("mail", Action(code=550, text="5.1.8 bad sender"), "answered 550 5.1.8 bad sender at MAIL FROM"),
-        ("rcpt", Action(code=550, text="5.7.1 listed"), "answered 550 5.7.1 listed at RCPT TO"),
-        ("dot", Action(code=554, text="5.7.9 DMARC"), "answered 554 5.7.9 DMARC at the end of the message"),
-        ("rcpt", Action(code=421, text="4.3.2 going down"), "answered 421 4.3.2 going down at RCPT TO, twice"),
-        ("data", Action(drop="before"), "connection lost at DATA, twice"),
         ("mail", Action(drop="before"), "connection lost at MAIL FROM, twice"),
     ],
 )
@@ -312,6 +322,68 @@ def test_trouble_of_the_relays_stops_the_tier_and_blames_nobody(
         assert pipeline(relay).run(NOW + HOUR).numbers == {"sent": 3}
 
 
+AT_THE_RECIPIENT = pytest.mark.parametrize(
+    ("stage", "action", "said"),
+    [
+        ("rcpt", Action(code=550, text="5.7.1 listed"), "answered 550 5.7.1 listed at RCPT TO"),
+        ("dot", Action(code=554, text="5.7.9 DMARC"), "answered 554 5.7.9 DMARC at the end of the message"),
+        ("rcpt", Action(code=421, text="4.3.2 going down"), "answered 421 4.3.2 going down at RCPT TO, twice"),
+        ("data", Action(drop="before"), "connection lost at DATA, twice"),
+    ],
+)
+"""Trouble that may be one recipient's or everybody's: what the relay does, and what an operator reads of it."""
+
+
+@AT_THE_RECIPIENT
+def test_trouble_of_three_in_a_row_is_everybodys_and_stops_the_tier(
+    registry: Registry, pipeline: MakePipeline, stage: str, action: Action, said: str
+) -> None:
+    people(registry, 5)
+    with Smtpd(script=at_stage(stage, action)) as relay:
+        house = pipeline(relay, smtp={"connections": 1})
+        day = house.run(NOW)
+    assert day.numbers == {"deferred": 2, "waiting": 3}
+    (trouble,) = day.troubles
+    assert said in str(trouble)
+    assert registry.execute("SELECT 1 FROM token_pipelines.suppressions") == []
+    with Smtpd() as relay:
+        assert pipeline(relay).run(NOW + HOUR).numbers == {"sent": 5}
+
+
+@AT_THE_RECIPIENT
+def test_trouble_of_one_recipient_is_theirs_alone(
+    registry: Registry, pipeline: MakePipeline, stage: str, action: Action, said: str
+) -> None:
+    """A mailbox that takes no mail from outside answers 5.7.x for ever; nobody else must wait for its sake."""
+    poisoned, *others = people(registry, 4)
+    last: list[str] = []
+
+    def script(reached: str, argument: str) -> Action | None:
+        if reached == "rcpt":
+            last.append(argument)
+        return action if reached == stage and "person0@" in last[-1] else None
+
+    with Smtpd(script=script) as relay:
+        house = pipeline(relay, smtp={"connections": 1})
+        day = house.run(NOW)
+        assert (day.numbers, day.troubles) == ({"sent": 3, "deferred": 1}, [])
+        (entry,) = house.history(recipient_id=poisoned)
+        (attempt,) = entry["attempts"]
+        assert (entry["state"], attempt["stage"]) == ("deferred", stage)
+        assert (attempt["reply"] or "") in said
+    assert house.states() == {poisoned: "deferred"} | dict.fromkeys(others, "sent")
+    with Smtpd() as relay:
+        assert pipeline(relay).run(NOW + HOUR).numbers == {"sent": 1}
+
+
+def test_trouble_of_all_that_was_tried_is_told_even_if_that_was_one(registry: Registry, pipeline: MakePipeline) -> None:
+    people(registry, 1)
+    with Smtpd(script=at_stage("rcpt", Action(code=550, text="5.7.1 listed"))) as relay:
+        day = pipeline(relay).run(NOW)
+    assert day.numbers == {"deferred": 1}
+    assert ["answered 550 5.7.1 listed at RCPT TO" in str(trouble) for trouble in day.troubles] == [True]
+
+
 def test_relay_that_fails_half_way_is_counted_truly(registry: Registry, pipeline: MakePipeline) -> None:
     three_people(registry)
     served = iter(range(100))
@@ -321,11 +393,108 @@ def test_relay_that_fails_half_way_is_counted_truly(registry: Registry, pipeline
     with Smtpd(script=script) as relay:
         house = pipeline(relay, smtp={"connections": 1})
         day = house.run(NOW)
-    assert day.numbers == {"sent": 1, "waiting": 2}
+    assert day.numbers == {"sent": 1, "deferred": 2}
+    assert ["4.3.2 enough" in str(trouble) for trouble in day.troubles] == [True]
     assert len(relay.accepted) == 1
-    assert Counter(house.states().values()) == {"sent": 1, "planned": 2}
+    assert Counter(house.states().values()) == {"sent": 1, "deferred": 2}
     with Smtpd() as relay:
         assert pipeline(relay).run(NOW + HOUR).numbers == {"sent": 2}
+
+
+def test_relay_that_allows_fewer_connections_gets_everything_over_these(
+    registry: Registry, pipeline: MakePipeline
+) -> None:
+    people(registry, 30)
+    connections = iter(range(100))
+    script: Script = lambda stage, _: (  # noqa: E731 -- as above
+        Action(code=421, text="4.7.0 too many connections") if stage == "connect" and next(connections) >= 2 else None
+    )
+    with Smtpd(script=script) as relay:
+        day = pipeline(relay, smtp={"connections": 4}).run(NOW)
+    assert (day.numbers, day.troubles) == ({"sent": 30}, [])
+    assert len(relay.accepted) == 30
+
+
+def test_relay_without_smtputf8_fails_those_who_need_it_and_no_others(
+    registry: Registry, pipeline: MakePipeline
+) -> None:
+    """We see that for ourselves: however many they are, the relay has refused nobody."""
+    people(registry, 20)
+    people(registry, 12, address="jörg{}@example.org")
+    with Smtpd(extensions=["PIPELINING", "ENHANCEDSTATUSCODES"]) as relay:
+        day = pipeline(relay).run(NOW)
+    assert (day.numbers, day.troubles) == ({"sent": 20, "failed": 12}, [])
+
+
+# The pace
+
+
+def test_rate_is_kept_over_all_connections(registry: Registry, pipeline: MakePipeline) -> None:
+    people(registry, 6)
+    with Smtpd() as relay:
+        assert pipeline(relay, smtp={"connections": 2, "rate": "20/s"}).run(NOW).numbers == {"sent": 6}
+    times_of_arrival = sorted(accepted.at for accepted in relay.accepted)
+    assert times_of_arrival[-1] - times_of_arrival[0] >= 0.7 * 4 * timedelta(seconds=1 / 20)  # two may leave at once
+
+
+def test_notice_that_waits_for_its_turn_is_not_marked_and_the_one_before_is_recorded(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in a long wait leaves nobody in doubt."""
+    people(registry, 2)
+    seen: list[dict[str, int]] = []
+
+    def look() -> None:
+        seen.append(Counter(state for (state,) in registry.execute("SELECT state FROM token_pipelines.notices")))
+
+    def take(_limit: RateLimit) -> float:
+        look()
+        return UNRECORDED_AT_MOST_S * 1.01
+
+    class Looking(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            look()
+            return super().wait(timeout)
+
+    with Smtpd() as relay:
+        house = pipeline(relay, smtp={"connections": 1})
+        monkeypatch.setattr(RateLimit, "take", take)
+        monkeypatch.setattr("token_pipelines.crew.threading", SimpleNamespace(Event=Looking))
+        assert house.run(NOW).numbers == {"sent": 2}
+    assert seen == [{"claimed": 2}, {"claimed": 2}, {"sending": 1, "claimed": 1}, {"sent": 1, "claimed": 1}]
+
+
+def test_batch_that_got_old_in_waiting_is_read_again(registry: Registry, pipeline: MakePipeline) -> None:
+    people(registry, 2)
+    [_, (second,)] = registry.execute("SELECT id FROM api_tokens ORDER BY id")
+
+    def slow(stage: str, _argument: str) -> None:
+        if stage == "dot":
+            registry.change(str(second), revoked=True)
+            house.pass_time(READ_AGAIN_AFTER + SECOND)
+
+    with Smtpd(script=slow) as relay:
+        house = pipeline(relay, smtp={"connections": 1})
+        day = house.run(NOW)
+    assert (day.numbers, day.skipped) == ({"sent": 1}, {"revoked": 1})
+    assert len(relay.accepted) == 1
+
+
+def test_email_that_got_old_in_waiting_is_written_again(registry: Registry, pipeline: MakePipeline) -> None:
+    people(registry, 2)
+
+    def slow(stage: str, _argument: str) -> None:
+        if stage == "dot":
+            house.pass_time(WRITTEN_AGAIN_AFTER + SECOND)
+
+    with Smtpd(script=slow) as relay:
+        house = pipeline(relay, smtp={"connections": 1})
+        assert house.run(NOW).numbers == {"sent": 2}
+    dates = [accepted.message["date"].datetime for accepted in relay.accepted]
+    assert dates == [NOW, NOW + WRITTEN_AGAIN_AFTER + SECOND]
+
+
+# One recipient's trouble
 
 
 def test_recipient_put_off_waits_for_a_later_run_alone(registry: Registry, pipeline: MakePipeline) -> None:
@@ -441,18 +610,19 @@ def test_message_in_doubt_waits_for_a_person_under_hold(registry: Registry, pipe
 
 
 def test_notice_that_another_run_has_taken_over_is_not_sent(registry: Registry, pipeline: MakePipeline) -> None:
-    """Held for dead while it was only slow to connect, a run must not send what is no longer its own."""
-    registry.token(registry.user("ada", email="ada@example.org"), expires_at=IN_TWO_DAYS)
+    """Held for dead while it was only slow, a run must not send what is no longer its own."""
+    people(registry, 2)
 
     def slow(stage: str, _argument: str) -> None:
-        if stage == "ehlo":
-            registry.execute("UPDATE token_pipelines.notices SET claimed_by = 'another run'")
+        if stage == "mail":
+            registry.execute("UPDATE token_pipelines.notices SET claimed_by = 'another run' WHERE state = 'claimed'")
 
     with Smtpd(script=slow) as relay:
-        house = pipeline(relay)
-        assert house.run(NOW, tiers=["day"]).sent == 0
-    assert (relay.connections, relay.accepted) == (1, [])
-    assert registry.execute("SELECT state, claimed_by FROM token_pipelines.notices") == [("claimed", "another run")]
+        house = pipeline(relay, smtp={"connections": 1})
+        assert house.run(NOW, tiers=["day"]).numbers == {"sent": 1}
+    assert len(relay.accepted) == 1
+    states = registry.execute("SELECT state, claimed_by FROM token_pipelines.notices ORDER BY state")
+    assert states == [("claimed", "another run"), ("sent", None)]
 
 
 def test_many_recipients_over_many_connections_get_one_email_each(registry: Registry, pipeline: MakePipeline) -> None:

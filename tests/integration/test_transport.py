@@ -4,7 +4,6 @@ import smtpd
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from smtpd import Action, Script, Smtpd, times
@@ -428,17 +427,6 @@ def test_send_without_a_last_line_break() -> None:
     envelope = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=b".first\r\nlast")
     _, server = send(envelope=envelope)
     assert server.accepted[0].data == b".first\r\nlast\r\n"
-
-
-def test_send_keeps_the_rate() -> None:
-    """One rate for all connections of a relay."""
-    with Smtpd() as server:
-        relay = Relay(smtp(server.port, rate="20/s"))
-        with relay.connect() as one, relay.connect() as other:
-            began = time.monotonic()
-            for connection in (one, other, one, other, one, other):
-                connection.send(ENVELOPE)
-            assert time.monotonic() - began >= 4 / 20  # two may leave at once
 
 
 def test_send_many_threads() -> None:

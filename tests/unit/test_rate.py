@@ -8,7 +8,7 @@ from token_pipelines.mail.rate import RateLimit
 
 
 class Clock:
-    """Time passes only when someone sleeps, or the test says so."""
+    """Time passes only when someone waits for a place, or the test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -16,43 +16,42 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, limit: RateLimit) -> float:
+        seconds = limit.take()
         self.now += seconds
+        return seconds
 
 
-def test_wait_no_limit() -> None:
-    """Nobody waits."""
+def test_take_without_a_limit_waits_for_nothing() -> None:
     clock = Clock()
-    limit = RateLimit(None, clock=clock, sleep=clock.sleep)
-    assert sum(limit.wait() for _ in range(1000)) == 0
+    limit = RateLimit(None, clock=clock)
+    assert sum(clock.wait(limit) for _ in range(1000)) == 0
 
 
 @pytest.mark.parametrize("rate", [0.5, 10.0, 50.0, 1000.0])
-def test_wait_steady(rate: float) -> None:
-    """So many messages take so long, but for the first few."""
+def test_take_steadily_gives_so_many_places_a_second(rate: float) -> None:
+    """But for the first few."""
     clock = Clock()
-    limit = RateLimit(rate, clock=clock, sleep=clock.sleep)
+    limit = RateLimit(rate, clock=clock)
     for _ in range(101):
-        limit.wait()
+        clock.wait(limit)
     assert clock.now - 1000.0 == pytest.approx(100 / rate)
 
 
-def test_wait_after_a_pause() -> None:
-    """A pause earns a tenth of a second's worth, not the whole pause's."""
+def test_take_after_a_pause_earns_a_tenth_of_a_second_and_not_the_whole_pause() -> None:
     clock = Clock()
-    limit = RateLimit(50, clock=clock, sleep=clock.sleep)
-    limit.wait()
+    limit = RateLimit(50, clock=clock)
+    clock.wait(limit)
     clock.now += 60
-    assert [round(limit.wait(), 6) for _ in range(7)] == [0, 0, 0, 0, 0, 0.02, 0.02]
+    assert [round(clock.wait(limit), 6) for _ in range(7)] == [0, 0, 0, 0, 0, 0.02, 0.02]
 
 
-def test_wait_threads_share() -> None:
-    """Ten threads get ten different places."""
+def test_take_from_many_threads_gives_different_places() -> None:
     waits: list[float] = []
-    limit = RateLimit(10, clock=lambda: 0.0, sleep=waits.append)
-    threads = [threading.Thread(target=limit.wait) for _ in range(11)]
+    limit = RateLimit(10, clock=lambda: 0.0)
+    threads = [threading.Thread(target=lambda: waits.append(limit.take())) for _ in range(11)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(round(wait, 6) for wait in waits) == [round(i / 10, 6) for i in range(1, 11)]
+    assert sorted(round(wait, 6) for wait in waits) == [round(i / 10, 6) for i in range(11)]

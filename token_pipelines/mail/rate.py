@@ -11,30 +11,20 @@ _BURST_SECONDS: Final = 0.1  # what may leave at once after a pause: enough to h
 class RateLimit:
     """A token bucket, shared by threads. ``per_second`` None is no limit."""
 
-    def __init__(
-        self,
-        per_second: float | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        """``clock`` counts seconds and never goes back; ``sleep`` waits for some."""
+    def __init__(self, per_second: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` counts seconds and never goes back."""
         self._interval = 0.0 if per_second is None else 1 / per_second
         self._slack = 0.0 if per_second is None else max(_BURST_SECONDS - self._interval, 0.0)
         self._clock = clock
-        self._sleep = sleep
         self._lock = threading.Lock()
         self._next = clock()
 
-    def wait(self) -> float:
-        """Take a place, and sleep until it comes. Returns the seconds slept."""
+    def take(self) -> float:
+        """Take a place. Returns the seconds until it comes, to be waited for."""
         if not self._interval:
             return 0.0
         with self._lock:
             now = self._clock()
             place = max(self._next, now - self._slack)
             self._next = place + self._interval
-        delay = max(place - now, 0.0)
-        if delay:
-            self._sleep(delay)  # outside the lock: the others queue for their own places
-        return delay
+        return max(place - now, 0.0)

@@ -19,7 +19,20 @@ _SERVICE_CLOSING: Final = 421
 _GO_AHEAD: Final = 354
 _SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # a wrong From must not silence everyone we write to
 _POLICY: Final = "5.7."
+_RECIPIENT_NAMED: Final = frozenset({Stage.RCPT, Stage.DATA, Stage.DOT})
 _TRIES: Final = 2  # a connection that has idled may be stale; a new one tells
+
+
+class RecipientInTroubleError(RelayError):
+    """Trouble that came when the recipient had been named: theirs, or everybody's. Nothing was delivered.
+
+    ``outcome`` is what became of the attempt if the trouble is theirs.
+    """
+
+    def __init__(self, message: str, outcome: Outcome, *, may_pass: bool) -> None:
+        """The sentence, and the outcome."""
+        super().__init__(message, may_pass=may_pass)
+        self.outcome = outcome
 
 
 class Relay:
@@ -42,16 +55,15 @@ class Relay:
         Raises:
             RelayError: one sentence says why not, and the cure.
         """
-        return Connection(self._opener, self.rate, recycle_after=self._recycle_after, dot_timeout=self._dot_timeout)
+        return Connection(self._opener, recycle_after=self._recycle_after, dot_timeout=self._dot_timeout)
 
 
 class Connection:
     """A persistent connection for one thread, renewed now and then."""
 
-    def __init__(self, opener: session.Opener, rate: RateLimit, *, recycle_after: int, dot_timeout: float) -> None:
+    def __init__(self, opener: session.Opener, *, recycle_after: int, dot_timeout: float) -> None:
         """Use ``Relay.connect``. ``dot_timeout`` is in seconds: how long the answer to a message may take."""
         self._opener = opener
-        self._rate = rate
         self._dot_timeout = dot_timeout
         self._recycle_after = recycle_after
         self._dialogue: Dialogue | None = opener.open()
@@ -74,12 +86,12 @@ class Connection:
             self._dialogue = None
 
     def send(self, envelope: Envelope) -> Outcome:
-        """Send one message, when its turn has come, and say what became of it.
+        """Send one message, and say what became of it. Whoever sends many waits for ``Relay.rate`` before each.
 
         Raises:
             RelayError: the relay is in trouble, or refuses the sender or by policy; nothing was delivered.
+            RecipientInTroubleError: the same, once the recipient was named.
         """
-        self._rate.wait()
         for attempt in range(1, _TRIES + 1):
             try:
                 return self._send(self._ready(), envelope)
@@ -88,11 +100,15 @@ class Connection:
                 if lost.stage is Stage.DOT:  # perhaps accepted: only the ledger may decide to send it again
                     return Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply=f"{lost} after the final dot")
                 trouble = f"{lost} at {_said(lost.stage)}"
+                outcome = Outcome(state=State.DEFERRED, stage=lost.stage, reply=str(lost))
             except _Closing as closing:
                 self._drop()
                 trouble = f"it answered {closing.reply} at {_said(closing.reply.stage)}"
+                outcome = _outcome(State.DEFERRED, closing.reply)
             if attempt == _TRIES:
                 msg = f"The relay {self._opener.name} is in trouble: {trouble}, twice; look at its log, then run again."
+                if outcome.stage in _RECIPIENT_NAMED:
+                    raise RecipientInTroubleError(msg, outcome, may_pass=True)
                 raise RelayError(msg, may_pass=True)
         raise AssertionError
 
@@ -165,7 +181,8 @@ class Connection:
         """What a refusal after MAIL means. It never suppresses an address that was not itself refused for good."""
         enhanced = answer.enhanced or ""
         if answer.never and (enhanced in _SENDER_AT_FAULT or enhanced.startswith(_POLICY)):
-            raise self._refusal(answer, "mend what its reply names (sender, login, SPF, DKIM or reputation)")
+            refusal = self._refusal(answer, "mend what its reply names (sender, login, SPF, DKIM or reputation)")
+            raise RecipientInTroubleError(str(refusal), _outcome(State.DEFERRED, answer), may_pass=False)
         if not (answer.later or answer.never):
             if answer.stage is Stage.DOT:
                 self._drop()

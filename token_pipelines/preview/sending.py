@@ -1,5 +1,6 @@
 """Samples through the configured relay to one address: whether they arrive, and how a real mail program shows them."""
 
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -39,6 +40,7 @@ def send(config: Config, address: str, *, now: datetime) -> int:
             recipient = replace(sample.recipient, address=address)
             message_id = f"<{uuid.uuid4()}@{parts.serialiser.domain}>"
             envelope = parts.serialiser.envelope(sample.content, recipient, message_id=message_id, at=now)
+            time.sleep(parts.relay.rate.take())
             outcome = connection.send(envelope)
             if outcome.state is not State.SENT:
                 msg = (
