@@ -90,6 +90,7 @@ class Answer(Enum):
     LOST_BEFORE_ARRIVAL = "no answer, not arrived"
     TROUBLE_THAT_PASSES = "421"
     TROUBLE = "530"
+    TROUBLE_AT_RECIPIENT = "550 5.7.1"
 
     @property
     def arrives(self) -> bool:

@@ -22,7 +22,9 @@ from token_pipelines.delivery import send_tier
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
 from token_pipelines.ledger.marks import Marks, Statement, Value
 from token_pipelines.mail.message import Envelope
+from token_pipelines.mail.rate import RateLimit
 from token_pipelines.mail.rendering import Content
+from token_pipelines.mail.transport import RecipientInTroubleError
 from token_pipelines.model import Outcome, Recipient, Stage, State, TokenFacts
 from token_pipelines.parts import Parts
 from token_pipelines.planning import Examination, examine, no_tokens, plan
@@ -310,6 +312,8 @@ class Worker:
         if answer in OUTCOMES:
             return OUTCOMES[answer]
         msg = f"The relay says {answer.value}."
+        if answer is Answer.TROUBLE_AT_RECIPIENT:
+            raise RecipientInTroubleError(msg, OUTCOMES[Answer.DEFERRED], may_pass=False)
         raise RelayError(msg, may_pass=answer is Answer.TROUBLE_THAT_PASSES)
 
 
@@ -359,6 +363,8 @@ class _Press:
 
 class _Relay:
     """In the place of SMTP, which has tests of its own: here the relay must answer, and be slow, at a word."""
+
+    rate = RateLimit(None)
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
