@@ -61,7 +61,7 @@ class WriteBack:
         """Run the statement for these tokens, ids as `Source.literals` gives them, in one transaction.
 
         Raises:
-            SourceError: if the database cannot be reached or refuses; nothing was changed then.
+            SourceError: if the database refuses, or is ``unreachable``; nothing was changed then.
         """
         at = sent_at.astimezone(UTC)
         with self._explained(), self._engine.connect() as connection:
@@ -114,7 +114,7 @@ class WriteBack:
             cause = error.orig or error
             never_made = error.statement is None and isinstance(error, OperationalError | InterfaceError)
             if error.connection_invalidated or never_made:
-                raise SourceError(explain(cause, self._url, self._key)) from None
+                raise SourceError(explain(cause, self._url, self._key), unreachable=True) from None
             where = f"the database of {self._key} ({place(self._url)})"
             msg = f"{KEY} failed in {where}: {_said(cause)}; mend the statement, or the rights of the account."
             raise SourceError(msg) from None
