@@ -1,10 +1,13 @@
 """The operator's own statement after sending: run for what was sent, and never at the cost of the ledger."""
 
 import logging
+import os
+import signal
 import socket
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +17,13 @@ from typing import Any
 import pytest
 from pipeline import DAY, NOW, Day, Pipeline, Registry
 from pydantic import SecretStr
-from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
+from waiting import wait_until
 
 from token_pipelines import writing_back
 from token_pipelines.config import Source
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source.postgres import KEEPALIVES
 from token_pipelines.source.write_back import WriteBack
 
 HOUR = timedelta(hours=1)
@@ -417,6 +422,47 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
         SourceError, match="cannot execute UPDATE in a read-only transaction; mend the statement, or the"
     ):
         write_back(registry_url, tmp_path).run([token], NOW)
+
+
+def test_server_that_hangs_is_left_when_its_own_timeout_is_over(
+    registry: Registry, registry_url: str, tmp_path: Path
+) -> None:
+    """A stopped server ends nothing by itself, and its kernel still answers keepalives."""
+    token, *_ = two_people(registry)
+    sleeping = "UPDATE api_tokens SET name = name || pg_sleep(60) WHERE id IN :token_ids"
+    hanging = write_back(registry_url, tmp_path, sleeping, statement_timeout=5 * SECOND)
+    with ThreadPoolExecutor(1) as pool:
+        telling = pool.submit(hanging.run, [token], NOW)
+        wait_until(lambda: backends(registry) != [], seconds=5, what="the statement")
+        [backend] = backends(registry)
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            error = telling.exception(timeout=60)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert isinstance(error, SourceError)
+    assert error.unreachable
+    assert str(error).endswith(") did not answer in time; look whether it is well.")
+
+
+def backends(registry: Registry) -> list[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines write-back' AND query ~ 'sleep'"
+    return [pid for (pid,) in registry.execute(query)]
+
+
+def test_connection_notices_a_server_that_has_vanished(registry: Registry, registry_url: str, tmp_path: Path) -> None:
+    token, *_ = two_people(registry)
+    seen: dict[str, str] = {}
+
+    def look(connection: Any, _: object) -> None:  # noqa: ANN401 -- of the driver, if it is psycopg's
+        seen.update(connection.info.get_parameters())
+
+    event.listen(Engine, "connect", look)
+    try:
+        write_back(registry_url, tmp_path).run([token], NOW)
+    finally:
+        event.remove(Engine, "connect", look)
+    assert seen.items() >= KEEPALIVES.items()
 
 
 def test_password_of_the_writing_account_stays_out_of_the_file(tmp_path: Path) -> None:
