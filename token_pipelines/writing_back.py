@@ -107,6 +107,9 @@ class _Telling:
             self._parts.ledger.written_back.keep([notice.notice_id for notice in notices])
         except TokenPipelinesError as error:
             self._give_up(str(error))
+        except Exception as error:  # noqa: BLE001 -- as below
+            where = whereabouts(error)
+            self._give_up(f"What the source was told could not be kept in the ledger ({where}); it is told again.")
         return not self._in_vain
 
     def _run(self, notices: Sequence[SentNotice]) -> bool:

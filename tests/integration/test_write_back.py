@@ -22,7 +22,7 @@ from waiting import wait_until
 
 from token_pipelines import writing_back
 from token_pipelines.config import Source
-from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.errors import ConfigError, LedgerError, SourceContractError, SourceError
 from token_pipelines.source.postgres import KEEPALIVES
 from token_pipelines.source.write_back import WriteBack
 
@@ -302,6 +302,30 @@ class HangsUp:
         socket.create_connection(self._listening.getsockname()).close()
         self._thread.join()
         self._listening.close()
+
+
+@pytest.mark.parametrize("error", [LedgerError("The ledger is away."), RuntimeError("a notice pruned meanwhile")])
+def test_ledger_that_does_not_keep_it_stops_no_tier(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What the source knows and the ledger does not know of is told again: it counts as not written back."""
+    tokens = two_people(registry)
+
+    def keep(_: object) -> None:
+        raise error
+
+    with Smtpd() as relay:
+        house = pipeline(relay)
+        with monkeypatch.context() as patched:
+            patched.setattr(house.parts(NOW).ledger.written_back, "keep", keep)
+            day = house.run(NOW)
+        again = house.run(NOW + HOUR)
+    assert (day.numbers, day.troubles) == ({"sent": 2}, [])
+    assert not_written_back(day) == {"expired": 0, "day": 1, "week": 2, "month": 2}
+    ours = "What the source was told could not be kept in the ledger (RuntimeError at keep:"
+    assert day.tiers["week"].write_back_fault.startswith((str(error), ours))
+    assert set(not_written_back(again).values()) == {0}
+    assert marks(registry) == dict.fromkeys(tokens, NOW)
 
 
 def test_mark_does_not_go_back_to_an_earlier_notice(registry: Registry, pipeline: MakePipeline) -> None:
