@@ -106,6 +106,25 @@ def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
     return not others or any(_lives_long_enough(other, token, tiers) for other in others)
 
 
+def barred(  # noqa: PLR0911 -- one line a reason, in their order
+    token: Token, *, now: datetime, only_recipients: Collection[str] = ()
+) -> Reason | None:
+    """The reason that bars an email at every tier alike: the token's own, then the recipient's."""
+    if token.revoked:
+        return Reason.REVOKED
+    if token.replaced_at is not None and token.replaced_at <= now:
+        return Reason.REPLACED
+    if token.muted:
+        return Reason.MUTED
+    if not token.has_address:
+        return Reason.NO_ADDRESS
+    if not token.email_verified:
+        return Reason.UNVERIFIED_ADDRESS
+    if only_recipients and token.recipient_id not in only_recipients:
+        return Reason.NOT_IN_ROLLOUT
+    return None
+
+
 def _why_not(  # noqa: C901, PLR0911 -- one line a reason, in their order
     token: Token,
     history: Sequence[Known],

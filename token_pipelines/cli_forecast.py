@@ -42,7 +42,7 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     with opened_config(path) as config:
         parts = assemble(config)
         try:
-            coming = forecasting.forecast(parts, days=days)
+            coming = forecasting.forecast(parts, days=days, tell=lambda sentence: click.echo(sentence, err=True))
         finally:
             parts.ledger.close()
         limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}

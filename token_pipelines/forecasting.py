@@ -5,7 +5,7 @@ sent, and that nobody issues, renews or revokes a token meanwhile. Planning does
 holds the two together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from token_pipelines.errors import LedgerError
 from token_pipelines.model import to_micros
 from token_pipelines.parts import Parts
 from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history, urgency
@@ -33,21 +34,22 @@ class ForecastDay:
         return sum(self.tiers.values())
 
 
-def forecast(parts: Parts, *, days: int) -> list[ForecastDay]:
+def forecast(parts: Parts, *, days: int, tell: Callable[[str], None]) -> list[ForecastDay]:
     """The notices of today and the days after it, ``days`` in all.
 
-    Today's are those that a run would still send now, or at its time where that has not come.
+    Today's are those that a run would still send now, or at its time where that has not come. Of a ledger that cannot
+    be read ``tell`` is told, and the forecast is made as if nothing had been told yet.
 
     Raises:
-        TokenPipelinesError: if the source or the ledger cannot be read.
+        TokenPipelinesError: if the source cannot be read.
     """
     now = parts.clock()
     runs = list(_runs(parts, now, days))
     everybody = replace(parts.policy, rollout_percent=100, only_recipients=())
     windows = [everybody.window(now=at, reach=reach) for _, at, reach in runs]
     whole = Window(expires_after=windows[0].expires_after, expires_before=windows[-1].expires_before)
-    simulation = _Simulation(_reachable(parts, whole), parts.ledger.told(whole, parts.config.delivery.mode))
-    told_before = parts.ledger.told_before(parts.config.delivery.mode)
+    told, told_before = _told(parts, whole, tell)
+    simulation = _Simulation(_reachable(parts, whole), told)
     tiers = [tier.name for tier in parts.policy.tiers]
     forecasts = []
     for (day, at, reach), window in zip(runs, windows, strict=True):
@@ -67,6 +69,15 @@ def _runs(parts: Parts, now: datetime, days: int) -> Iterator[tuple[date, dateti
         day = schedule.today(now) + offset * ONE_DAY
         at = max(schedule.run_at(day), now)
         yield day, at, schedule.reach(day, at)
+
+
+def _told(parts: Parts, window: Window, tell: Callable[[str], None]) -> tuple[pd.DataFrame, datetime | None]:
+    mode = parts.config.delivery.mode
+    try:
+        return parts.ledger.told(window, mode), parts.ledger.told_before(mode)
+    except LedgerError as error:
+        tell(f"Forecast as if nothing had been told yet. {error}")
+        return no_history(), None
 
 
 def _reachable(parts: Parts, window: Window) -> pd.DataFrame:

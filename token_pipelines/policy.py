@@ -51,6 +51,9 @@ whether something was sent for certain."""
 NEVER: Final = np.iinfo(np.int64).min
 """Earlier than every instant; also how numpy writes NaT as an integer."""
 
+_Ladder = list[tuple[Reason, np.ndarray]]
+"""Reasons in the order in which they are named, each with the rows of which it holds."""
+
 ROLLOUT_STEPS: Final = 10_000
 """A rollout is decided in hundredths of a percent."""
 
@@ -115,25 +118,34 @@ class Policy:
         told, refused = _told(tokens, history)
         if told_before is not None:
             told = np.maximum(told, to_micros(told_before) - 1)
-        replaced = _micros(tokens["replaced_at"])
-        conditions: list[tuple[Reason, np.ndarray]] = [
+        reasons = [
             (Reason.LIFETIME_TOO_SHORT, too_short),
             (Reason.OUTSIDE_TIERS, index < 0),
-            (Reason.REVOKED, tokens["revoked"].to_numpy()),
-            (Reason.REPLACED, (replaced != NEVER) & (replaced <= to_micros(now))),
+            *_of_the_token(tokens, now),
             (Reason.ALREADY_NOTIFIED, threshold <= told),
             (Reason.REFUSED_ADDRESS, threshold <= refused),
+            *self._of_the_recipient(tokens),
+        ]
+        return tokens.assign(
+            tier=pd.Categorical.from_codes(index, pd.Index([tier.name for tier in self.tiers])),
+            threshold=_instants(threshold, tokens.index),
+            reason=_first(reasons, tokens.index),
+        )
+
+    def barred(self, tokens: pd.DataFrame, *, now: datetime) -> pd.Series:
+        """Per row the `Reason` that bars an email at every tier alike, whichever the token has reached; null for none.
+
+        What `decide` names only where a tier is reached: a notice that waits may be of a tier that was moved since.
+        """
+        return _first([*_of_the_token(tokens, now), *self._of_the_recipient(tokens)], tokens.index)
+
+    def _of_the_recipient(self, tokens: pd.DataFrame) -> _Ladder:
+        return [
             (Reason.MUTED, tokens["muted"].to_numpy()),
             (Reason.NO_ADDRESS, ~tokens["has_address"].to_numpy()),
             (Reason.UNVERIFIED_ADDRESS, ~tokens["email_verified"].to_numpy()),
             (Reason.NOT_IN_ROLLOUT, ~self.in_rollout(tokens["recipient_id"])),
         ]
-        codes = np.select([where for _, where in conditions], np.arange(len(conditions)), default=-1)
-        return tokens.assign(
-            tier=pd.Categorical.from_codes(index, pd.Index([tier.name for tier in self.tiers])),
-            threshold=_instants(threshold, tokens.index),
-            reason=pd.Categorical.from_codes(codes, pd.Index([str(reason) for reason, _ in conditions])),
-        )
 
     def _reached(self, tokens: pd.DataFrame, now: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any."""
@@ -209,6 +221,20 @@ def urgency(decided: pd.DataFrame) -> pd.Series:
 def no_history() -> pd.DataFrame:
     """The history of a ledger that knows nothing: no rows, columns HISTORY_COLUMNS."""
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
+
+
+def _of_the_token(tokens: pd.DataFrame, now: datetime) -> _Ladder:
+    replaced = _micros(tokens["replaced_at"])
+    return [
+        (Reason.REVOKED, tokens["revoked"].to_numpy()),
+        (Reason.REPLACED, (replaced != NEVER) & (replaced <= to_micros(now))),
+    ]
+
+
+def _first(ladder: _Ladder, index: pd.Index) -> pd.Series:
+    """Per row the first reason that holds; null for none."""
+    codes = np.select([where for _, where in ladder], np.arange(len(ladder)), default=-1)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index([str(reason) for reason, _ in ladder])), index=index)
 
 
 def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,12 @@ from typing import Any, Final, Self
 import pandas as pd
 
 from token_pipelines.mail.addresses import valid_address
-from token_pipelines.model import RECIPIENT_REASONS, DueToken, Mode, Notice, Reason, Recipient, TokenFacts
+from token_pipelines.model import DueToken, Mode, Notice, Reason, Recipient, TokenFacts
 from token_pipelines.parts import Parts
 from token_pipelines.policy import no_history
 
-_DROPPING: Final = {Reason.REVOKED, Reason.REPLACED, *RECIPIENT_REASONS}
+_UNSEEN: Final = ["last_notified_at", "replaced_at", "tier", "has_address", "email_verified", "revoked", "muted"]
+"""Columns that no letter looks at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Lett
         last_notified_at=pd.Series(pd.NaT, index=facts.index, dtype=facts["last_notified_at"].dtype)
     )
     decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
-    # A frame's instants become datetimes one by one, which takes its time: only those that a letter looks at.
-    seen = decided.drop(columns=["last_notified_at", "replaced_at"])
+    decided["barred"] = parts.policy.barred(unmarked, now=now)
+    # A frame's values become Python's one by one, which takes its time: only those that a letter looks at.
+    seen = decided.drop(columns=_UNSEEN)
     rows = {(str(row.token_id), str(row.recipient_id)): row for row in seen.itertuples(index=False)}
     told = _ToldSince.read(parts, notices)
     letters = [_letter(notice, rows, told, now) for notice in notices]
@@ -100,22 +102,27 @@ def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: A
         return Reason.GONE
     if row.expires_at != token.expires_at:
         return Reason.RENEWED
-    if row.reason in _DROPPING:
-        return Reason(row.reason)
+    if isinstance(row.barred, str):
+        return Reason(row.barred)
     if token.threshold < token.expires_at <= now:
         return Reason.EXPIRED_MEANWHILE
     if row.threshold is not pd.NaT and row.threshold > token.threshold:
         return Reason.SUPERSEDED
     if token.expires_at <= now and row.reason == Reason.OUTSIDE_TIERS:
         return Reason.OUTSIDE_TIERS
-    return None if valid_address(row.email.strip()) else Reason.BAD_ADDRESS
+    return None if valid_address(_address(row)) else Reason.BAD_ADDRESS
+
+
+def _address(row: Any) -> str:  # noqa: ANN401 -- a row of the decided frame
+    """Empty where there is none, whatever the source's has_address says: a fault here would stop the tier for good."""
+    return row.email.strip() if isinstance(row.email, str) else ""
 
 
 def _recipient(row: Any) -> Recipient:  # noqa: ANN401 -- a row of the decided frame
     return Recipient(
         recipient_id=row.recipient_id,
         name=row.recipient_name,
-        address=row.email.strip(),
+        address=_address(row),
         locale=row.locale,
         timezone=row.timezone,
     )

@@ -232,6 +232,10 @@ def test_run_of_a_single_pipeline_names_none(command: Command, tmp_path: Path, d
         ("suppress", "list"),
         ("suppress", "add", "ada@example.org"),
         ("bounces", "-"),
+        ("forecast",),
+        ("forecast", "--json"),
+        ("source", "check"),
+        ("source", "check", "--json"),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -58,6 +58,22 @@ def test_forecast_of_nothing(configured: Callable[..., Command], registry: Regis
     assert "0 notices in 1 day" in said.out
 
 
+@pytest.mark.parametrize("output", [(), ("--json",)], ids=["table", "json"])
+def test_forecast_goes_on_without_a_ledger_that_is_away(
+    configured: Callable[..., Command], registry: Registry, output: tuple[str, ...]
+) -> None:
+    """As if nothing had been told, and it says so: a first look needs no ledger."""
+    three_people(registry)
+    away = {"url": "postgresql://writer@127.0.0.1:1/ledger"}
+    said = configured(ledger=away)("forecast", "--days", "5", *output)
+    assert said.status == 0
+    assert said.err == (
+        "Forecast as if nothing had been told yet. The database of ledger.url (writer@127.0.0.1:1/ledger) cannot be "
+        "reached; check that it runs and that this machine may connect.\n"
+    )
+    assert said.out == configured()("forecast", "--days", "5", *output).out
+
+
 def test_forecast_refuses_no_days_and_an_unreachable_source(configured: Callable[..., Command]) -> None:
     said = configured()("forecast", "--days", "0")
     assert (said.status, said.err) == (2, "Invalid value for '--days': 0 is not in the range 1<=x<=366. See --help.\n")

@@ -1,6 +1,6 @@
 """Reading a notice's tokens again before sending: what is dropped, and for which reason. Against a real source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,11 @@ LEADS = {"expired": timedelta(), "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
 SOON = NOW + DAY
 IDS = [f"00000000-0000-4000-8000-{number:012d}" for number in range(3)]
 
+RENEW = """
+INSERT INTO api_tokens (user_id, name, created_at, expired_at)
+SELECT user_id, name, created_at + interval '1 hour', expired_at + interval '1 year' FROM api_tokens
+"""
+
 MakeParts = Callable[..., Parts]
 
 
@@ -34,11 +39,12 @@ def ada(registry: Registry) -> int:
 
 @pytest.fixture
 def parts_with(tmp_path: Path, registry_url: str) -> Iterator[MakeParts]:
-    """Build the parts, with changes to the config's section ``delivery``."""
+    """Build the parts, with changes to the config's section ``delivery``, or with other ``tiers``."""
     with ExitStack() as stack:
 
-        def make(**delivery: object) -> Parts:
-            parts = Pipeline(tmp_path, registry_url, 25, delivery=delivery).parts(NOW)
+        def make(tiers: Sequence[dict[str, str]] = (), **delivery: object) -> Parts:
+            sections: dict[str, Any] = {"tiers": tiers} if tiers else {}
+            parts = Pipeline(tmp_path, registry_url, 25, delivery=delivery, **sections).parts(NOW)
             stack.callback(parts.ledger.close)
             parts.ledger.migrate()
             return parts
@@ -161,6 +167,58 @@ def test_notice_of_a_tier_not_yet_reached_is_still_sent(registry: Registry, ada:
     expiry = NOW + 20 * DAY
     token = registry.token(ada, expires_at=expiry)
     assert reason(parts, notice(ada, (token, "week", expiry))) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("UPDATE api_tokens SET revoked = true", Reason.REVOKED),
+        (RENEW, Reason.REPLACED),
+        ("DELETE FROM emails", Reason.NO_ADDRESS),
+        ("UPDATE emails SET email = ' '", Reason.NO_ADDRESS),
+        ("UPDATE emails SET email = E'\\t'", Reason.BAD_ADDRESS),
+        ("UPDATE emails SET verified = false", Reason.UNVERIFIED_ADDRESS),
+        ("UPDATE emails SET email = 'ada at example.org'", Reason.BAD_ADDRESS),
+        ("UPDATE api_tokens SET expired_at = expired_at + interval '1 year'", Reason.RENEWED),
+        ("UPDATE api_tokens SET name = 'another'", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "tiers", [[{"name": "soon", "before": "3d"}], [{"name": "month", "before": "30d"}]], ids=["outside", "too short"]
+)
+def test_change_meanwhile_counts_where_no_tier_answers_any_more(
+    registry: Registry,
+    ada: int,
+    parts_with: MakeParts,
+    tiers: list[dict[str, str]],
+    change: str,
+    expected: Reason | None,
+) -> None:
+    """The notice was planned as of a tier that was moved since, or one for which the token lives too short a time."""
+    expiry = NOW + 5 * DAY
+    token = registry.token(ada, expires_at=expiry, lifetime=10 * DAY)
+    registry.execute(change)
+    assert reason(parts_with(tiers), notice(ada, (token, "week", expiry))) == expected
+
+
+def test_recipient_left_out_of_the_rollout_is_dropped_where_no_tier_answers_any_more(
+    registry: Registry, ada: int, parts_with: MakeParts
+) -> None:
+    expiry = NOW + 5 * DAY
+    token = registry.token(ada, expires_at=expiry)
+    parts = parts_with([{"name": "soon", "before": "3d"}], only_recipients=[ada + 1])
+    assert reason(parts, notice(ada, (token, "week", expiry))) is Reason.NOT_IN_ROLLOUT
+
+
+@pytest.mark.parametrize("email", [None, float("nan"), "", " ", "\t", "\u00a0"])
+def test_address_that_is_none_is_never_a_fault_of_ours(
+    registry: Registry, ada: int, parts: Parts, monkeypatch: pytest.MonkeyPatch, email: str | float | None
+) -> None:
+    """Even where a source calls it one: an error here would stop the tier, in every run."""
+    token = registry.token(ada, expires_at=SOON)
+    facts = parts.source.resolve({token})
+    monkeypatch.setattr(parts.source, "resolve", lambda _: facts.assign(email=email))
+    assert reason(parts, notice(ada, (token, "day", SOON))) is Reason.BAD_ADDRESS
 
 
 def test_recipient_outside_the_rollout_is_dropped(registry: Registry, ada: int, parts_with: MakeParts) -> None:

@@ -1,8 +1,13 @@
 """The operator's own statement after sending: run for what was sent, and never at the cost of the ledger."""
 
 import logging
+import os
+import signal
+import socket
 import sqlite3
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +17,13 @@ from typing import Any
 import pytest
 from pipeline import DAY, NOW, Day, Pipeline, Registry
 from pydantic import SecretStr
-from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
+from waiting import wait_until
 
+from token_pipelines import writing_back
 from token_pipelines.config import Source
-from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.errors import ConfigError, LedgerError, SourceContractError, SourceError
+from token_pipelines.source.postgres import KEEPALIVES
 from token_pipelines.source.write_back import WriteBack
 
 HOUR = timedelta(hours=1)
@@ -151,6 +159,186 @@ def test_a_statement_set_later_is_told_of_what_was_sent_before(registry: Registr
     assert marks(registry) == dict.fromkeys(tokens, NOW)
 
 
+# What the source refuses of some tokens only
+
+ODD = "ALTER TABLE api_tokens ADD CHECK (expiry_notification_at IS NULL OR NOT starts_with(name, 'odd'))"
+
+
+def crowd(registry: Registry, *names: str) -> list[str]:
+    """A token with each name, each of another person, all due in the same tier."""
+    people = [registry.user(f"user{n}", email=f"user{n}@example.org") for n in range(len(names))]
+    return [
+        registry.token(user, expires_at=NOW + 12 * HOUR, name=name) for user, name in zip(people, names, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("odd", [{0}, {6}, {12}, {0, 12}, {3, 4, 5}, set(range(12))], ids=str)
+def test_token_that_is_refused_keeps_no_other_from_being_told(
+    registry: Registry, pipeline: MakePipeline, odd: set[int]
+) -> None:
+    tokens = crowd(registry, *(f"odd {n}" if n in odd else f"even {n}" for n in range(13)))
+    registry.execute(ODD)
+    with Smtpd() as relay:
+        house = pipeline(relay)
+        days = [house.run(NOW), house.run(NOW + HOUR)]
+    assert marks(registry) == {token: None if n in odd else NOW for n, token in enumerate(tokens)}
+    assert [(day.numbers, day.troubles) for day in days] == [({"sent": 13}, []), ({}, [])]
+    assert not_written_back(days[0]) == {"expired": 0} | dict.fromkeys(("day", "week", "month"), len(odd))
+    assert set(not_written_back(days[1]).values()) == {len(odd)}
+
+
+def test_refusal_names_a_token_and_is_said_once(
+    registry: Registry, pipeline: MakePipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = crowd(registry, "even 1", "odd", "even 2")
+    registry.execute(ODD)
+    with Smtpd() as relay, caplog.at_level(logging.ERROR):
+        house = pipeline(relay)
+        days = [house.run(NOW), house.run(NOW + HOUR)]
+    faults = {report.write_back_fault for day in days for report in day.tiers.values()} - {""}
+    [fault] = faults
+    assert fault.endswith(
+        ": CheckViolation 23514; mend the statement, or the rights of the account. "
+        f"Refused by itself: token_id {tokens[1]}, for one."
+    )
+    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.writing_back"]
+    assert said == [f"The source was not told of what was sent; later runs try again. {fault}"]
+
+
+def test_notice_with_a_refused_token_tells_of_its_others(registry: Registry, pipeline: MakePipeline) -> None:
+    """It stays to be told, as a whole; but the others are not kept waiting."""
+    ada = registry.user("ada", email="ada@example.org")
+    tokens = [registry.token(ada, expires_at=NOW + 12 * HOUR, name=name) for name in ("even 1", "odd", "even 2")]
+    registry.execute(ODD)
+    with Smtpd() as relay:
+        day = pipeline(relay).run(NOW)
+    assert (day.numbers, day.tiers["day"].not_written_back) == ({"sent": 1}, 1)
+    assert marks(registry) == {tokens[0]: NOW, tokens[1]: None, tokens[2]: NOW}
+
+
+def test_pages_after_a_refusal_are_told_too(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing_back, "PAGE", 2)
+    old = crowd(registry, "odd 1", "odd 2", "even 1")
+    with Smtpd() as relay:
+        pipeline(relay, on_sent=None).run(NOW)
+        new = crowd(registry, "even 2", "odd 3", "even 3")
+        pipeline(relay, on_sent=None).run(NOW + HOUR)
+        registry.execute(ODD)
+        day = pipeline(relay).run(NOW + 2 * HOUR, tiers=["month"])
+    assert marks(registry) == dict.fromkeys([*old, *new]) | {old[2]: NOW, new[0]: NOW + HOUR, new[2]: NOW + HOUR}
+    assert not_written_back(day) == {"month": 3}
+
+
+COUNTED = (
+    "CREATE SEQUENCE tries",
+    """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM nextval('tries'); RAISE 'no'; END $$
+    """,
+    "CREATE TRIGGER refuse BEFORE UPDATE ON api_tokens FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+)
+"""Refuses everything, and counts how often: a sequence is not rolled back."""
+
+
+@pytest.mark.parametrize(("limit", "value", "tries"), [("REFUSALS_IN_A_ROW", 5, 5), ("REFUSALS_S", 0.0, 1)])
+def test_statement_that_is_refused_always_is_not_tried_for_ever(  # noqa: PLR0913 -- fixtures and parameters
+    registry: Registry,
+    pipeline: MakePipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: float,
+    tries: int,
+) -> None:
+    """Nor for long: a refusal after a wait for a lock would cost that wait again for each half."""
+    monkeypatch.setattr(writing_back, limit, value)
+    crowd(registry, *(f"token {n}" for n in range(20)))
+    with Smtpd() as relay:
+        pipeline(relay, on_sent=None).run(NOW)
+        for statement in COUNTED:
+            registry.execute(statement)
+        day = pipeline(relay).run(NOW + HOUR, tiers=["month"])
+    assert registry.execute("SELECT last_value FROM tries") == [(tries,)]
+    assert not_written_back(day) == {"month": 20}
+    assert ": RaiseException P0001; mend the statement, or the rights of the account." in (
+        day.tiers["month"].write_back_fault
+    )
+
+
+def test_database_that_is_away_is_asked_once(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each run of a tier: one that does not answer costs a timeout each time."""
+    monkeypatch.setattr(writing_back, "PAGE", 2)
+    crowd(registry, *(f"token {n}" for n in range(5)))
+    with Smtpd() as relay, HangsUp() as server:
+        pipeline(relay, on_sent=None).run(NOW)
+        day = pipeline(relay, source={"on_sent_url": server.url}).run(NOW + HOUR, tiers=["week", "month"])
+    assert server.asked == 2
+    assert not_written_back(day) == {"week": 5, "month": 5}
+
+
+class HangsUp:
+    """Takes connections, and ends each at once."""
+
+    def __enter__(self) -> "HangsUp":
+        self.asked = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"postgresql://writer@127.0.0.1:{self._listening.getsockname()[1]}/registry?gssencmode=disable"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listening.accept()
+            with connection:
+                if not connection.recv(1024):
+                    return
+            self.asked += 1
+
+    def __exit__(self, *_: object) -> None:
+        socket.create_connection(self._listening.getsockname()).close()
+        self._thread.join()
+        self._listening.close()
+
+
+@pytest.mark.parametrize("error", [LedgerError("The ledger is away."), RuntimeError("a notice pruned meanwhile")])
+def test_ledger_that_does_not_keep_it_stops_no_tier(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What the source knows and the ledger does not know of is told again: it counts as not written back."""
+    tokens = two_people(registry)
+
+    def keep(_: object) -> None:
+        raise error
+
+    with Smtpd() as relay:
+        house = pipeline(relay)
+        with monkeypatch.context() as patched:
+            patched.setattr(house.parts(NOW).ledger.written_back, "keep", keep)
+            day = house.run(NOW)
+        again = house.run(NOW + HOUR)
+    assert (day.numbers, day.troubles) == ({"sent": 2}, [])
+    assert not_written_back(day) == {"expired": 0, "day": 1, "week": 2, "month": 2}
+    ours = "What the source was told could not be kept in the ledger (RuntimeError at keep:"
+    assert day.tiers["week"].write_back_fault.startswith((str(error), ours))
+    assert set(not_written_back(again).values()) == {0}
+    assert marks(registry) == dict.fromkeys(tokens, NOW)
+
+
+def test_mark_does_not_go_back_to_an_earlier_notice(registry: Registry, pipeline: MakePipeline) -> None:
+    """The source was not told of the month's notice; when the week's is sent, the later instant stands."""
+    token = registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 30 * DAY)
+    with Smtpd() as relay:
+        first = pipeline(relay, on_sent=None).run(NOW)
+        second = pipeline(relay).run(NOW + 23 * DAY, tiers=["week"])
+    assert (first.tiers["month"].sent, second.tiers["week"].sent) == (1, 1)
+    assert marks(registry) == {token: NOW + 23 * DAY}
+    assert set(not_written_back(second).values()) == {0}
+
+
 # The statement by itself
 
 
@@ -258,6 +446,47 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
         SourceError, match="cannot execute UPDATE in a read-only transaction; mend the statement, or the"
     ):
         write_back(registry_url, tmp_path).run([token], NOW)
+
+
+def test_server_that_hangs_is_left_when_its_own_timeout_is_over(
+    registry: Registry, registry_url: str, tmp_path: Path
+) -> None:
+    """A stopped server ends nothing by itself, and its kernel still answers keepalives."""
+    token, *_ = two_people(registry)
+    sleeping = "UPDATE api_tokens SET name = name || pg_sleep(60) WHERE id IN :token_ids"
+    hanging = write_back(registry_url, tmp_path, sleeping, statement_timeout=5 * SECOND)
+    with ThreadPoolExecutor(1) as pool:
+        telling = pool.submit(hanging.run, [token], NOW)
+        wait_until(lambda: backends(registry) != [], seconds=5, what="the statement")
+        [backend] = backends(registry)
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            error = telling.exception(timeout=60)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert isinstance(error, SourceError)
+    assert error.unreachable
+    assert str(error).endswith(") did not answer in time; look whether it is well.")
+
+
+def backends(registry: Registry) -> list[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines write-back' AND query ~ 'sleep'"
+    return [pid for (pid,) in registry.execute(query)]
+
+
+def test_connection_notices_a_server_that_has_vanished(registry: Registry, registry_url: str, tmp_path: Path) -> None:
+    token, *_ = two_people(registry)
+    seen: dict[str, str] = {}
+
+    def look(connection: Any, _: object) -> None:  # noqa: ANN401 -- of the driver, if it is psycopg's
+        seen.update(connection.info.get_parameters())
+
+    event.listen(Engine, "connect", look)
+    try:
+        write_back(registry_url, tmp_path).run([token], NOW)
+    finally:
+        event.remove(Engine, "connect", look)
+    assert seen.items() >= KEEPALIVES.items()
 
 
 def test_password_of_the_writing_account_stays_out_of_the_file(tmp_path: Path) -> None:

@@ -386,6 +386,35 @@ def test_outside_every_tier_is_named_whatever_else_is_wrong() -> None:
     assert decide(replace(expiring(NOW + 3 * DAY, 5 * DAY), **everything)) == TOO_SHORT
 
 
+BARS = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
+
+
+def barred(token: Token, policy: Policy = POLICY) -> Reason | None:
+    """What bars one token at NOW, whatever its tier; the reference must say the same."""
+    [reason] = reasons(policy.barred(token_frame([token]), now=NOW))
+    assert reason == reference.barred(token, now=NOW, only_recipients=policy.only_recipients)
+    return reason
+
+
+def reasons(named: pd.Series) -> list[Reason | None]:
+    return [None if pd.isna(reason) else Reason(reason) for reason in named]
+
+
+@pytest.mark.parametrize("first", range(len(BARS)), ids=[reason for reason, _ in BARS])
+@pytest.mark.parametrize(
+    "token", [expiring(WEEK_LEFT), expiring(NOW + 90 * DAY), expiring(NOW + 3 * DAY, 5 * DAY)],
+    ids=["due", "outside", "too short"],
+)  # fmt: skip
+def test_what_bars_a_token_is_named_whatever_its_tier(first: int, token: Token) -> None:
+    policy = replace(POLICY, only_recipients=["8"])
+    changes = {name: value for _, change in BARS[first:] for name, value in change.items()}
+    assert barred(replace(token, **changes), policy) == BARS[first][0]
+
+
+def test_what_was_told_bars_nothing_by_itself() -> None:
+    assert barred(replace(expiring(WEEK_LEFT), last_notified_at=NOW)) is None
+
+
 # The frame
 
 
@@ -579,6 +608,19 @@ def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
         told_before=world.told_before,
     )
     assert decisions(decided) == [_by_reference(world, token) for token in world.tokens]
+
+
+@given(worlds())
+def test_what_bars_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
+    """Of a token that has reached a tier both name the same, unless it was told or refused before."""
+    tokens = token_frame(world.tokens)
+    barred = reasons(world.policy.barred(tokens, now=world.now))
+    only = world.policy.only_recipients
+    assert barred == [reference.barred(token, now=world.now, only_recipients=only) for token in world.tokens]
+    unmarked = tokens.assign(last_notified_at=pd.Series(pd.NaT, index=tokens.index, dtype=tokens.dtypes["created_at"]))
+    decided = decisions(world.policy.decide(unmarked, no_history(), now=world.now, reach=world.reach))
+    reached = [place for place, decision in enumerate(decided) if decision.tier is not None]
+    assert [decided[place].reason for place in reached] == [barred[place] for place in reached]
 
 
 @given(worlds())

@@ -4,6 +4,8 @@ On a connection of its own for each batch, which may write; in UTC, with the sou
 the ledger is not this module's concern.
 """
 
+import os
+import socket
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ from sqlalchemy.types import NullType
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES, PSYCOPG, explain, parse, place
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source.deadline import Deadline
+from token_pipelines.source.postgres import KEEPALIVES
+from token_pipelines.source.rows import MARGIN
 
 KEY: Final = "source.on_sent"
 APPLICATION_NAME: Final = "token-pipelines write-back"
@@ -61,10 +66,11 @@ class WriteBack:
         """Run the statement for these tokens, ids as `Source.literals` gives them, in one transaction.
 
         Raises:
-            SourceError: if the database cannot be reached or refuses; nothing was changed then.
+            SourceError: if the database refuses, or is ``unreachable``. Nothing was changed then; where the connection
+                was lost at the commit, perhaps everything.
         """
         at = sent_at.astimezone(UTC)
-        with self._explained(), self._engine.connect() as connection:
+        with self._explained(), self._engine.connect() as connection, self._deadline(connection):
             self._begin_session(connection)
             values = {TOKEN_IDS: list(token_ids), SENT_AT: at if self._is_postgres else at.replace(tzinfo=None)}
             asked = {name: values[name] for name in _binds(self._statement)}
@@ -94,7 +100,8 @@ class WriteBack:
             limits = {"TimeZone": "UTC", "statement_timeout": int(statement * 1000), "lock_timeout": int(lock * 1000)}
             options = " ".join(f"-c {name}={value}" for name, value in limits.items())
             ours = f"{self._url.query.get('options', '')} {options}".strip()
-            return {"options": ours, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": APPLICATION_NAME}
+            session = {"options": ours, "application_name": APPLICATION_NAME}
+            return session | {"connect_timeout": CONNECT_TIMEOUT_S} | KEEPALIVES
         if self._url.get_driver_name() == "pymysql":
             return {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": statement}
         return {"timeout": lock} if self._url.get_backend_name() == _SQLITE else {}
@@ -107,6 +114,21 @@ class WriteBack:
             )
 
     @contextmanager
+    def _deadline(self, connection: Connection) -> Iterator[None]:
+        """Hang up on a Postgres that keeps no timeout of its own, since it is stopped or out of reach."""
+        if not self._is_postgres:
+            yield
+            return
+        silent = f"The database of {self._key} ({place(self._url)}) did not answer in time; look whether it is well."
+        deadline = Deadline(self._config.statement_timeout + MARGIN, silent)
+        line = os.dup(connection.connection.fileno())  # our own, which stays the same when the driver closes its one
+        try:
+            with socket.socket(fileno=line) as same, deadline.watch(lambda: same.shutdown(socket.SHUT_RDWR)):
+                yield
+        except SourceError as error:
+            raise SourceError(str(error), unreachable=True) from None
+
+    @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
@@ -114,7 +136,7 @@ class WriteBack:
             cause = error.orig or error
             never_made = error.statement is None and isinstance(error, OperationalError | InterfaceError)
             if error.connection_invalidated or never_made:
-                raise SourceError(explain(cause, self._url, self._key)) from None
+                raise SourceError(explain(cause, self._url, self._key), unreachable=True) from None
             where = f"the database of {self._key} ({place(self._url)})"
             msg = f"{KEY} failed in {where}: {_said(cause)}; mend the statement, or the rights of the account."
             raise SourceError(msg) from None
