@@ -6,8 +6,8 @@ Addresses live here and in the envelope, in memory, and nowhere else.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Self
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -16,8 +16,24 @@ from token_pipelines.model import DueToken, Mode, Notice, Reason, Recipient, Tok
 from token_pipelines.parts import Parts
 from token_pipelines.policy import no_history
 
-_UNSEEN: Final = ["last_notified_at", "replaced_at", "tier", "has_address", "email_verified", "revoked", "muted"]
-"""Columns that no letter looks at."""
+
+class _Row(NamedTuple):
+    """What a letter looks at of a decided row, in Python's own values; None is what is missing."""
+
+    token_id: str
+    recipient_id: str
+    email: str | None
+    recipient_name: str | None
+    locale: str | None
+    timezone: str | None
+    token_name: str | None
+    scopes: tuple[str, ...] | None
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+    threshold: datetime | None
+    reason: str | None
+    barred: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +68,22 @@ def resolve(parts: Parts, notices: Sequence[Notice], now: datetime) -> list[Lett
     )
     decided = parts.policy.decide(unmarked, no_history(), now=now, reach=reach)
     decided["barred"] = parts.policy.barred(unmarked, now=now)
-    # A frame's values become Python's one by one, which takes its time: only those that a letter looks at.
-    seen = decided.drop(columns=_UNSEEN)
-    rows = {(str(row.token_id), str(row.recipient_id)): row for row in seen.itertuples(index=False)}
+    columns = [_values(decided[name]) for name in _Row._fields]
+    rows = {(row.token_id, row.recipient_id): row for row in map(_Row._make, zip(*columns, strict=True))}
     told = _ToldSince.read(parts, notices)
     letters = [_letter(notice, rows, told, now) for notice in notices]
     return _without_suppressed(parts, letters)
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """A column as Python's values. Column by column: pandas' own instants are made one by one, and compare slowly."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = [*column.cat.categories, None]
+        return [names[code] for code in column.cat.codes.tolist()]  # -1, the last, is what is missing
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        utc = column.to_numpy(dtype="datetime64[us]").tolist()
+        return [instant and instant.replace(tzinfo=UTC) for instant in utc]
+    return column.tolist()
 
 
 @dataclass(frozen=True)
@@ -79,46 +105,45 @@ class _ToldSince:
         return Reason.SUPERSEDED if (notice.notice_id, token.token_id) in self.outdone else None
 
 
-def _letter(notice: Notice, rows: dict[tuple[str, str], Any], told: _ToldSince, now: datetime) -> Letter:
+def _letter(notice: Notice, rows: dict[tuple[str, str], _Row], told: _ToldSince, now: datetime) -> Letter:
     kept: list[TokenFacts] = []
     dropped: dict[str, Reason] = {}
     recipient: Recipient | None = None
     for token in notice.tokens:
         row = rows.get((token.token_id, notice.recipient_id))
-        reason = _drop(token, row, now) or told.reason(notice, token)
-        if reason is None:
+        if row is None:
+            dropped[token.token_id] = Reason.GONE
+        elif reason := _drop(token, row, now) or told.reason(notice, token):
+            dropped[token.token_id] = reason
+        else:
             recipient = recipient or _recipient(row)
             kept.append(_facts(row))
-        else:
-            dropped[token.token_id] = reason
     if not kept and not dropped:
         dropped[""] = Reason.SUPERSEDED
     return Letter(notice=notice, recipient=recipient, tokens=tuple(kept), dropped=dropped)
 
 
-def _drop(token: DueToken, row: Any, now: datetime) -> Reason | None:  # noqa: ANN401 PLR0911 -- a row of the decided frame; a ladder of reasons
+def _drop(token: DueToken, row: _Row, now: datetime) -> Reason | None:
     """Why a planned token is no longer worth saying. That it is merely no longer due is no reason."""
-    if row is None:
-        return Reason.GONE
     if row.expires_at != token.expires_at:
         return Reason.RENEWED
-    if isinstance(row.barred, str):
+    if row.barred is not None:
         return Reason(row.barred)
     if token.threshold < token.expires_at <= now:
         return Reason.EXPIRED_MEANWHILE
-    if row.threshold is not pd.NaT and row.threshold > token.threshold:
+    if row.threshold is not None and row.threshold > token.threshold:
         return Reason.SUPERSEDED
     if token.expires_at <= now and row.reason == Reason.OUTSIDE_TIERS:
         return Reason.OUTSIDE_TIERS
     return None if valid_address(_address(row)) else Reason.BAD_ADDRESS
 
 
-def _address(row: Any) -> str:  # noqa: ANN401 -- a row of the decided frame
+def _address(row: _Row) -> str:
     """Empty where there is none, whatever the source's has_address says: a fault here would stop the tier for good."""
     return row.email.strip() if isinstance(row.email, str) else ""
 
 
-def _recipient(row: Any) -> Recipient:  # noqa: ANN401 -- a row of the decided frame
+def _recipient(row: _Row) -> Recipient:
     return Recipient(
         recipient_id=row.recipient_id,
         name=row.recipient_name,
@@ -128,14 +153,14 @@ def _recipient(row: Any) -> Recipient:  # noqa: ANN401 -- a row of the decided f
     )
 
 
-def _facts(row: Any) -> TokenFacts:  # noqa: ANN401 -- a row of the decided frame
+def _facts(row: _Row) -> TokenFacts:
     return TokenFacts(
         token_id=row.token_id,
         name=row.token_name,
         scopes=row.scopes or (),
-        created_at=row.created_at.to_pydatetime(),
+        created_at=row.created_at,
         last_used_at=row.last_used_at,
-        expires_at=row.expires_at.to_pydatetime(),
+        expires_at=row.expires_at,
     )
 
 
