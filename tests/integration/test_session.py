@@ -1,5 +1,6 @@
 """Opening a session with a relay: what can fail, the sentence that says so, and whether waiting may help."""
 
+import re
 import socket
 import ssl
 import struct
@@ -258,7 +259,6 @@ def test_connect_closing_at_auth_is_not_asked_again() -> None:
             LOGIN,
             "offers no way to log in that we know; ask its operator for PLAIN, LOGIN or CRAM-MD5.",
         ),
-        ((), TLS, f"does not speak TLS here (WRONG_VERSION_NUMBER); {PORTS}."),
     ],
 )
 def test_connect_not_offered(extensions: tuple[str, ...], changes: dict[str, object], said: str) -> None:
@@ -266,6 +266,14 @@ def test_connect_not_offered(extensions: tuple[str, ...], changes: dict[str, obj
     with Smtpd(extensions=extensions) as server:
         assert why_not(server.port, **changes) == (said, False)
     assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+def test_connect_tls_to_a_plain_port(ca_file: Path) -> None:
+    """The two kinds mixed up."""
+    with Smtpd() as server:
+        sentence, may_pass = why_not(server.port, **TLS, ca_file=ca_file)
+    assert re.sub(r"\(\w+\); ", "; ", sentence) == f"does not speak TLS here ; {PORTS}."  # OpenSSL's own word for it
+    assert not may_pass
 
 
 def test_connect_login_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +384,7 @@ def test_connect_answers_before_tls_are_forgotten(tls: ssl.SSLContext, ca_file: 
 
 
 def test_connect_plain_to_a_tls_port(tls: ssl.SSLContext) -> None:
-    """The two kinds mixed up, the other way round: both sides wait, until the time is up."""
+    """The other way round: both sides wait, until the time is up."""
     with Smtpd(implicit_tls=tls) as server:
         said = f"gave no answer to CONNECT (no answer in time); {PORT}."
         assert why_not(server.port, security="starttls", timeout=0.3) == (said, True)

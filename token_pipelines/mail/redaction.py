@@ -35,10 +35,7 @@ def redacted(line: str, hide: Iterable[str] = ()) -> str:
     Of a hidden address the name before its @ goes too, as a whole word in any case, unless it is an ordinary word. A
     bare domain stays: it tells which mail system is in trouble.
     """
-    lower = line.lower()
-    # Asked for every message that is sent, and nearly always in vain: a look for the names before any pattern is made.
-    encoded = "%" in line
-    found = [secret for secret in hide if (encoded or _stem(_name(secret.lower())) in lower) and _name(secret)]
+    found = _perhaps_in(line, hide)
     for secret in found:
         if "@" in secret:
             line = _whole(secret).sub(_INSTEAD, line)
@@ -48,6 +45,15 @@ def redacted(line: str, hide: Iterable[str] = ()) -> str:
         if (word := _word(_name(secret))) is not None:
             line = word.sub(_INSTEAD, line)
     return line
+
+
+def _perhaps_in(line: str, hide: Iterable[str]) -> list[str]:
+    """Those of which a part may be in there. Asked for every message that is sent, and nearly always in vain."""
+    if "%" in line:
+        return [*filter(_name, hide)]
+    lower = line.lower()
+    found = [one for one in hide if one.partition("@")[0].partition("+")[0].strip('"').lower() in lower]
+    return [*filter(_name, found)] if found else found
 
 
 def _name(secret: str) -> str:
