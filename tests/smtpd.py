@@ -40,13 +40,16 @@ class Action:
 
     ``code`` and ``text`` replace the answer, and a code other than the ordinary one refuses. ``drop`` ends the
     connection: ``before`` anything is processed, ``after`` it was processed but without an answer, or once
-    ``answered``. ``stall`` waits so many seconds between processing and answering.
+    ``answered``. ``stall`` waits so many seconds between processing and answering. ``drip`` waits so many before each
+    octet of the answer; an ``endless`` one goes on for lines until the client hangs up.
     """
 
     code: int | None = None
     text: str = "as the test told me"
     drop: Literal["before", "after", "answered"] | None = None
     stall: float = 0.0
+    drip: float = 0.0
+    endless: bool = False
 
 
 Script = Callable[[str, str], Action | None]
@@ -311,7 +314,7 @@ class _Session:
         await asyncio.sleep(min(action.stall, MAX_STALL))
         if action.drop == "after":
             self._drop()
-        await self._say(action.code or code, text if action.code is None else action.text)
+        await self._say(action.code or code, text if action.code is None else action.text, action)
         if action.drop == "answered":
             self._drop()
         return ordinary
@@ -320,10 +323,18 @@ class _Session:
         self.dropped = True
         raise _Dropped
 
-    async def _say(self, code: int, text: str) -> None:
+    async def _say(self, code: int, text: str, manner: Action | None = None) -> None:
         *more, last = text.split("\n")
         reply = "".join(f"{code}-{line}\r\n" for line in more) + f"{code} {last}\r\n"
-        self._writer.write(reply.encode())
+        while manner is not None and manner.endless:
+            self._writer.write(f"{code}-{last}\r\n".encode() * 100)
+            await self._writer.drain()
+        if manner is not None and manner.drip:
+            for character in reply:
+                await asyncio.sleep(min(manner.drip, MAX_STALL))
+                self._writer.write(character.encode())
+        else:
+            self._writer.write(reply.encode())
         await self._writer.drain()
 
     async def _line(self) -> bytes:

@@ -12,7 +12,7 @@ from smtpd import Action
 
 from chaos.registry import recipient_of
 
-STALL = 1.4  # seconds; longer than the smtp.timeout of the run
+STALL = 1.4  # seconds; longer than the smtp timeouts of the run
 HICCUP = 0.015  # seconds at most between accepting and answering, for a kill to fall into
 STORM = timedelta(seconds=0.8)
 STORM_CHANCE = 0.0015  # at each MAIL

@@ -441,6 +441,7 @@ class _Storm:
                 "connections": CONNECTIONS,
                 "rate": f"{self._settings.rate}/s",
                 "timeout": "1s",
+                "command_timeout": "1s",
                 "dot_timeout": "1s",
                 "recycle_after": 40,
                 "reconnect_pauses": ["0s", "0s", "1s"],

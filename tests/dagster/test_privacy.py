@@ -111,11 +111,14 @@ def _cell(cell: object) -> bytes:
 def misbehave(stage: str, argument: str) -> Action | None:
     """A relay that repeats addresses in its answers, as real ones do."""
     if stage == "rcpt" and "bob" in argument:
-        return Action(code=550, text=f"5.1.1 <{argument}>: Recipient address rejected: {argument} unknown")
+        name = argument.partition("@")[0]
+        return Action(code=550, text=f"5.1.1 <{argument}>: Recipient address rejected: {name}... {argument} unknown")
     if stage == "rcpt" and "eve" in argument:
-        return Action(code=450, text=f"4.2.2 mailbox of {argument.upper()} ({quote(argument, safe='')}) full")
+        apart = argument.replace("@", "@ ")
+        return Action(code=450, text=f"4.2.2 {apart}: box of {argument.upper()} ({quote(argument, safe='')}) full")
     if stage == "dot" and "mallory" in argument:
-        return Action(code=554, text=f"5.6.0 message for {argument} refused")
+        name = argument.partition("@")[0]
+        return Action(code=554, text=f"5.6.0 message for {argument} refused, mailbox {name.upper()} is closed to you")
     return None
 
 

@@ -384,6 +384,29 @@ def test_trouble_of_all_that_was_tried_is_told_even_if_that_was_one(registry: Re
     assert ["answered 550 5.7.1 listed at RCPT TO" in str(trouble) for trouble in day.troubles] == [True]
 
 
+def test_login_refused_stops_the_tier_at_once(
+    registry: Registry, pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause would not make the password right, so none is taken: these would last for an hour."""
+    three_people(registry)
+    monkeypatch.setenv("TOKEN_PIPELINES__SMTP__PASSWORD", "yesterday's")
+    changes = {"username": "mailer", "connections": 1, "reconnect_pauses": ["1h", "1h"]}
+    with Smtpd(credentials={"mailer": "today's"}) as relay:
+        house = pipeline(relay, smtp=changes)
+        day = house.run(NOW)
+        assert day.numbers == {"waiting": 3}
+        (trouble,) = day.troubles
+        assert str(trouble) == (
+            f"The relay 127.0.0.1:{relay.port} refused the login with 535 5.7.8 wrong user or password; "
+            "check smtp.username and TOKEN_PIPELINES__SMTP__PASSWORD."
+        )
+        assert (relay.connections, relay.accepted) == (1, [])
+        assert [(entry["state"], entry["attempts"]) for entry in house.history()] == [("planned", [])] * 3
+        assert registry.execute("SELECT 1 FROM token_pipelines.suppressions") == []
+        monkeypatch.setenv("TOKEN_PIPELINES__SMTP__PASSWORD", "today's")
+        assert pipeline(relay, smtp=changes).run(NOW + HOUR).numbers == {"sent": 3}
+
+
 def test_relay_that_fails_half_way_is_counted_truly(registry: Registry, pipeline: MakePipeline) -> None:
     three_people(registry)
     served = iter(range(100))

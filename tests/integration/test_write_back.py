@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from smtpd import Smtpd
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from pipeline import DAY, NOW, Day, Pipeline, Registry
@@ -243,7 +243,7 @@ COUNTED = (
 
 
 @pytest.mark.parametrize(("limit", "value", "tries"), [("REFUSALS_IN_A_ROW", 5, 5), ("REFUSALS_S", 0.0, 1)])
-def test_statement_that_is_refused_always_is_not_tried_for_ever(  # noqa: PLR0913 -- fixtures and parameters
+def test_statement_that_is_refused_always_is_not_tried_for_ever(
     registry: Registry,
     pipeline: MakePipeline,
     monkeypatch: pytest.MonkeyPatch,
@@ -282,7 +282,7 @@ def test_database_that_is_away_is_asked_once(
 class HangsUp:
     """Takes connections, and ends each at once."""
 
-    def __enter__(self) -> "HangsUp":
+    def __enter__(self) -> Self:
         self.asked = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"postgresql://writer@127.0.0.1:{self._listening.getsockname()[1]}/registry?gssencmode=disable"

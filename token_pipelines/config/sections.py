@@ -175,6 +175,7 @@ class Smtp(Section):
     connections: int = Field(default=4, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)
+    command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may ask another one first
     dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves doubt
     recycle_after: int = Field(default=100, ge=1)
     reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))

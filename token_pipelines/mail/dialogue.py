@@ -8,40 +8,37 @@ import re
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
+from token_pipelines.mail.queue_ids import queue_id_in
+from token_pipelines.mail.redaction import redacted
+from token_pipelines.mail.replies import EndlessReplyError, Replies
 from token_pipelines.model import Stage
+
+CLOSING: Final = 421
+"""The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
 
 _REPLY_LIMIT: Final = 500  # characters kept of a reply
 _READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
-_ADDRESS_LIKE: Final = re.compile(r"""<?[^\s<>()\[\]"',;:]+(?:@|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE)
 _EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
 """The ordinary answers before the message: nothing in their text is worth reading."""
-
-_QUEUE_IDS: Final = (
-    re.compile(r"queued as\s+<?([^\s<>;,]+)", re.IGNORECASE),  # Postfix
-    re.compile(r"\bid=<?([^\s<>;,]+)"),  # Exim
-    re.compile(r"\bInternalId=(\d+)", re.IGNORECASE),  # Exchange
-    re.compile(r"(\S+) Message accepted for delivery", re.IGNORECASE),  # Sendmail, OpenSMTPD
-    re.compile(r"\bqp (\d+)"),  # qmail
-    re.compile(r"\bOK\s+\d+\s+(\S+) - gsmtp"),  # Gmail
-    re.compile(r"\bqueued\s+\(?([\w.-]{6,})", re.IGNORECASE),  # Haraka
-    re.compile(r"^(?:\d\.\d\.\d\s+)?ok:?\s+([\w.-]*\d[\w.-]*)", re.IGNORECASE),  # Amazon SES, and what is left
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the relay answered at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``."""
+    """What the relay answered at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``.
+
+    ``queue_id`` is the relay's own name for an accepted message, where it gives one.
+    """
 
     stage: Stage
     code: int
     text: str
     enhanced: str | None
+    queue_id: str | None = None
 
     def __str__(self) -> str:
         """As it is said in a sentence."""
@@ -62,32 +59,36 @@ class Reply:
         """Whether this is a no for good."""
         return 500 <= self.code < 600  # noqa: PLR2004 5yz is permanent negative completion
 
-    @property
-    def queue_id(self) -> str | None:
-        """The relay's own name for an accepted message, where the reply gives one."""
-        for pattern in _QUEUE_IDS:
-            if (match := pattern.search(self.text)) is not None:
-                return match[1].rstrip(".)")
-        return None
-
 
 class ConnectionLost(Exception):  # noqa: N818 -- an event that the transport handles, never an operator's error
     """No answer: the connection ended, or the time was up. ``stage`` is where."""
 
     def __init__(self, stage: Stage, cause: BaseException | None) -> None:
         """``cause`` is what smtplib or the socket raised, if it did."""
-        slow = isinstance(cause, TimeoutError) or isinstance(getattr(cause, "__context__", None), TimeoutError)
-        super().__init__("no answer in time" if slow else "connection lost")
+        causes = (cause, getattr(cause, "__context__", None))  # smtplib's own errors hide the socket's
+        what = "connection lost"
+        if any(isinstance(one, TimeoutError) for one in causes):
+            what = "no answer in time"
+        elif any(isinstance(one, EndlessReplyError) for one in causes):
+            what = "endless answer"
+        super().__init__(what)
         self.stage = stage
 
 
 class Dialogue(smtplib.SMTP):
     """A session over a plain socket, which may be turned to TLS."""
 
+    timeout: float
+    file: Replies | None = None
+
     def __init__(self, host: str, *, timeout: float, own_name: str | None) -> None:
-        """Does not connect yet. ``own_name`` is what EHLO says; None asks the resolver, which may be slow."""
+        """Does not connect yet. ``own_name`` is what EHLO says; None asks the resolver, which may be slow.
+
+        ``timeout`` is in seconds, for connecting, for each write and for each reply as a whole.
+        """
         super().__init__(local_hostname=own_name, timeout=timeout)
         self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
+        self._refusal: smtplib.SMTPAuthenticationError | None = None
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
@@ -134,13 +135,16 @@ class Dialogue(smtplib.SMTP):
             self.send(first + stuffed + end)
         except smtplib.SMTPException as error:
             raise ConnectionLost(Stage.DATA, error) from None
-        self._wait_at_most(timeout)
+        usual = self.timeout
+        self.wait_at_most(timeout)
         try:
             return self.hear(Stage.DOT, hide=hide)
         finally:
-            self._wait_at_most(self.timeout)
+            self.wait_at_most(usual)
 
-    def _wait_at_most(self, seconds: float) -> None:
+    def wait_at_most(self, seconds: float) -> None:
+        """From now on each write and each reply may take so long."""
+        self.timeout = seconds
         if self.sock is not None:
             self.sock.settimeout(seconds)
 
@@ -170,6 +174,43 @@ class Dialogue(smtplib.SMTP):
             return Reply(stage=stage, code=code, text="", enhanced=None)
         return reply(stage, code, text, hide=hide)
 
+    def getreply(self) -> tuple[int, bytes]:
+        """As smtplib's, which all its steps use, but in time as a whole and not without end.
+
+        Raises:
+            SMTPServerDisconnected: with what happened as its context.
+        """
+        if self.file is None:  # a new socket: smtplib forgets what came before TLS, as it must (RFC 3207, 6)
+            if self.sock is None:
+                raise smtplib.SMTPServerDisconnected
+            self.file = Replies(self.sock)
+        try:
+            return self.file.next(self.timeout)
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected from error
+
+    def auth(
+        self, mechanism: str, authobject: Callable[..., str | None], *, initial_response_ok: bool = True
+    ) -> tuple[int, bytes]:
+        """As smtplib's, whose ``login`` tries the next method after any refusal: not after a relay's 421.
+
+        Raises:
+            SMTPResponseException: a 421; or a refusal after which the relay hung up on the next method.
+            SMTPAuthenticationError: any other refusal.
+        """
+        try:
+            return super().auth(mechanism, authobject, initial_response_ok=initial_response_ok)  # type: ignore[arg-type]
+        except smtplib.SMTPAuthenticationError as error:
+            if error.smtp_code == CLOSING:
+                raise smtplib.SMTPResponseException(error.smtp_code, error.smtp_error) from None
+            self._refusal = error
+            raise
+        except smtplib.SMTPServerDisconnected:
+            if self._refusal is None:
+                raise
+            raise smtplib.SMTPResponseException(self._refusal.smtp_code, self._refusal.smtp_error) from None
+
 
 class TlsDialogue(Dialogue):
     """A session that is TLS from its first byte. ``SMTP_SSL`` would connect in its constructor, or forget the host."""
@@ -189,21 +230,19 @@ class TlsDialogue(Dialogue):
 
 
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
-    """A reply with everything that looks like an address removed, and whatever is in ``hide``."""
+    """A reply with everything that looks like an address removed, and whatever is in ``hide``: see ``redaction``.
+
+    Its codes and its id are read before that, so that nobody's name can break them.
+    """
     raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
     if not raw.isprintable():
         raw = "".join(character if character.isprintable() else " " for character in raw)
-    line = " ".join(raw.split())
-    line = _without(hide, line)[:_REPLY_LIMIT]
-    match = _ENHANCED.match(line)
-    enhanced = match[0] if match is not None and match[1] == str(code)[0] else None
-    return Reply(stage=stage, code=code, text=line, enhanced=enhanced)
-
-
-def _without(hide: Iterable[str], line: str) -> str:
-    holds_address = "@" in line or "%40" in line  # most do not, and this is asked for every message
-    for secret in hide:
-        if holds_address or "@" not in secret:
-            for form in (secret, quote(secret, safe="")):
-                line = re.sub(re.escape(f"<{form}>") + "|" + re.escape(form), "<address>", line, flags=re.IGNORECASE)
-    return _ADDRESS_LIKE.sub("<address>", line) if holds_address else line
+    said = " ".join(raw.split())
+    match = _ENHANCED.match(said)
+    head = match[0] if match is not None else ""
+    line = head + redacted(said[len(head) :], hide)
+    enhanced = head if head.startswith(str(code)[0]) else None
+    queue_id = queue_id_in(said[:_REPLY_LIMIT]) if stage is Stage.DOT else None
+    if queue_id is not None and line != said and redacted(queue_id, hide) != queue_id:
+        queue_id = None
+    return Reply(stage=stage, code=code, text=line[:_REPLY_LIMIT], enhanced=enhanced, queue_id=queue_id)

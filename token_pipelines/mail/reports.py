@@ -86,13 +86,12 @@ def read_report(message: bytes) -> Report | None:
     if not about:
         return None
     worst = min(about, key=lambda one: ("failed", "delayed", _action(one)).index(_action(one)))
-    address = _address(worst)
-    code, text = _diagnostic(worst, address)
+    code, text = _diagnostic(worst)
     return Report(
         notice_ids=tuple(dict.fromkeys(islice(_notice_ids(top.headers, parts, fields), _IDS_AT_MOST))),
         action=_action(worst),
         status=_status(worst),
-        address=address,
+        address=_address(worst),
         code=code,
         reply=text,
     )
@@ -218,14 +217,12 @@ def _character(code_point: str) -> str:
         return ""
 
 
-def _diagnostic(one: Message, address: str | None) -> tuple[int | None, str]:
+def _diagnostic(one: Message) -> tuple[int | None, str]:
     """The SMTP code, if there is one, and what was said, with addresses and the name before their @ removed."""
     kind, _, said = _text(one, "Diagnostic-Code").partition(";")
     said = (said or kind).strip()
     code = _ANSWER.match(said)
-    addresses = [*filter(None, [address, _text(one, "Original-Recipient").partition(";")[2].strip()])]
     words = said[code.end() + 1 :] if code else said
-    text = reply(Stage.BOUNCE, int(code[1]) if code else 0, words, hide=addresses).text
-    for local in filter(None, (hidden.rpartition("@")[0] for hidden in addresses)):
-        text = re.sub(rf"(?<![\w.+-]){re.escape(local)}(?![\w+-])", "<address>", text, flags=re.IGNORECASE)
-    return (int(code[1]) if code else None), text
+    recipients = [_text(one, name).partition(";")[2].strip() for name in ("Final-Recipient", "Original-Recipient")]
+    hide = [*filter(None, (_address(one), *recipients))]
+    return (int(code[1]) if code else None), reply(Stage.BOUNCE, int(code[1]) if code else 0, words, hide=hide).text

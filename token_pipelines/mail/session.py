@@ -1,5 +1,7 @@
 """Opening a session with the relay, up to the point where it takes messages; and parting from it."""
 
+import base64
+import binascii
 import contextlib
 import ipaddress
 import smtplib
@@ -10,11 +12,12 @@ from typing import Final, NoReturn
 
 from token_pipelines import config
 from token_pipelines.errors import ConfigError, RelayError
-from token_pipelines.mail.dialogue import ConnectionLost, Dialogue, Reply, TlsDialogue, reply
+from token_pipelines.mail.dialogue import CLOSING, ConnectionLost, Dialogue, Reply, TlsDialogue, reply
 from token_pipelines.model import Stage
 
 _GREETING: Final = 220
-_CLOSING: Final = 421
+_WAIT: Final = "wait until it takes connections again, or look at its log"
+_PORTS: Final = "smtp.port against smtp.security (587 is starttls, 465 is tls)"
 _GOODBYE_SECONDS: Final = 2.0  # QUIT is a courtesy; a relay that does not answer it costs no more than this
 
 
@@ -49,11 +52,15 @@ class Opener:
                 self._log_in(dialogue)
         except ConnectionLost as lost:
             dialogue.close()
-            cure = "check smtp.port and smtp.security, and its log"
+            # Once it has greeted us the port is right.
+            cure = (
+                "check smtp.port and smtp.security, and its log" if lost.stage is Stage.CONNECT else "look at its log"
+            )
             self._fail(f"gave no answer to {lost.stage.upper()} ({lost})", cure, may_pass=True)
         except BaseException:
             dialogue.close()
             raise
+        dialogue.wait_at_most(self._smtp.command_timeout.total_seconds())
         return dialogue
 
     def _dialogue(self) -> Dialogue:
@@ -74,14 +81,14 @@ class Opener:
             raise ConnectionLost(Stage.CONNECT, error) from None
         except ssl.SSLError as error:
             self._fail_tls(error)
-        except socket.gaierror:
-            self._fail("is not known to the resolver", "check smtp.host")
+        except (socket.gaierror, UnicodeError) as error:
+            self._fail_lookup(error)
         except ConnectionRefusedError:
             self._fail("refuses connections", "check smtp.port, and that the relay runs", may_pass=True)
         except TimeoutError:
             self._fail("did not answer in time", "check smtp.host, smtp.port and the firewall", may_pass=True)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error.__class__.__name__
+        except OSError as error:
+            reason = error.strerror or error.__class__.__name__
             self._fail(f"cannot be reached ({reason})", "check smtp.host and the network", may_pass=True)
         answer = reply(Stage.CONNECT, code, text)
         if code < 0:
@@ -92,11 +99,11 @@ class Opener:
 
     def _greet(self, dialogue: Dialogue) -> None:
         answer = self._asked(Stage.EHLO, dialogue.ehlo)
-        if not answer.accepted and answer.code != _CLOSING:
-            answer = self._asked(Stage.EHLO, dialogue.helo)
+        if not answer.accepted and answer.code != CLOSING:
+            with contextlib.suppress(ConnectionLost):  # then it hung up after a refusal, and the refusal is the reason
+                answer = self._asked(Stage.EHLO, dialogue.helo)
         if not answer.accepted:
-            cure = "ask its operator whether this machine may use it"
-            self._fail(f"answered {answer} to EHLO", cure, may_pass=answer.later)
+            self._refused(answer, "ask its operator whether this machine may use it")
 
     def _encrypt(self, dialogue: Dialogue) -> None:
         if not dialogue.has_extn("starttls"):
@@ -108,8 +115,7 @@ class Opener:
         except ssl.SSLError as error:
             self._fail_tls(error)
         if not answer.accepted:
-            cure = "look at its log, and at its certificate"
-            self._fail(f"answered {answer} to STARTTLS", cure, may_pass=answer.later)
+            self._refused(answer, "look at its log, and at its certificate")
 
     def _log_in(self, dialogue: Dialogue) -> None:
         username, password = self._smtp.username, self._smtp.password
@@ -121,32 +127,46 @@ class Opener:
         if not dialogue.has_extn("auth"):
             cure = "remove smtp.username, or use the port that takes logins (587 or 465)"
             self._fail("does not offer AUTH", cure)
+        secret = password.get_secret_value()
         try:
             answer = self._asked(
-                Stage.AUTH, lambda: dialogue.login(username, password.get_secret_value()), hide=(username,)
+                Stage.AUTH,
+                lambda: dialogue.login(username, secret),
+                hide=(username, secret, *_on_the_wire(username, secret)),
             )
-        except smtplib.SMTPException:  # none of the methods it offers is one of ours
+        except (smtplib.SMTPException, binascii.Error):  # none of the methods it offers is one of ours
             cure = "ask its operator for PLAIN, LOGIN or CRAM-MD5"
             self._fail("offers no way to log in that we know", cure)
         except UnicodeError:
             self._fail("takes only ASCII in a login", "choose a username and password in ASCII")
+        if answer.later:
+            self._refused(answer, "wait until it can check logins again, or look at its log")
         if not answer.accepted:
             cure = "check smtp.username and TOKEN_PIPELINES__SMTP__PASSWORD"
-            self._fail(f"refused the login with {answer}", cure, may_pass=answer.later)
+            self._fail(f"refused the login with {answer}", cure)
 
     def _asked(self, stage: Stage, ask: Callable[[], tuple[int, bytes]], hide: Iterable[str] = ()) -> Reply:
         """The answer to one of smtplib's own steps, whichever way smtplib gives it."""
+        text: bytes | str
         try:
             code, text = ask()
         except smtplib.SMTPServerDisconnected as error:
             raise ConnectionLost(stage, error) from None
         except smtplib.SMTPResponseException as error:
-            return reply(stage, error.smtp_code, error.smtp_error, hide=hide)
+            code, text = error.smtp_code, error.smtp_error
         except (smtplib.SMTPException, ssl.SSLError):  # both are OSErrors, and say more than that nothing was heard
             raise
         except OSError as error:
             raise ConnectionLost(stage, error) from None
+        if code < 0:
+            raise ConnectionLost(stage, None)
         return reply(stage, code, text, hide=hide)
+
+    def _fail_lookup(self, error: socket.gaierror | UnicodeError) -> NoReturn:
+        if isinstance(error, OSError) and error.errno == socket.EAI_AGAIN:
+            cure = "check the DNS of this machine, and smtp.host"
+            self._fail("cannot be looked up, since the resolver did not answer", cure, may_pass=True)
+        self._fail("is not known to the resolver", "check smtp.host")
 
     def _fail_tls(self, error: ssl.SSLError) -> NoReturn:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -154,10 +174,13 @@ class Opener:
                 f"shows a certificate that cannot be verified ({error.verify_message})",
                 "set smtp.host to the name in the certificate, or smtp.ca_file to the authority that issued it",
             )
-        self._fail(
-            f"does not speak TLS here ({error.reason or 'handshake failed'})",
-            "check smtp.port against smtp.security (587 is starttls, 465 is tls)",
-        )
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # it restarts, or has too much to do
+            self._fail("hung up in the TLS handshake", f"look at its log, and check {_PORTS}", may_pass=True)
+        self._fail(f"does not speak TLS here ({error.reason or 'handshake failed'})", f"check {_PORTS}")
+
+    def _refused(self, answer: Reply, cure: str) -> NoReturn:
+        cure = _WAIT if answer.code == CLOSING else cure
+        self._fail(f"answered {answer} to {answer.stage.upper()}", cure, may_pass=answer.later)
 
     def _fail(self, what: str, cure: str, *, may_pass: bool = False) -> NoReturn:
         msg = f"The relay {self.name} {what}; {cure}."
@@ -168,7 +191,7 @@ def part(dialogue: Dialogue) -> None:
     """Say goodbye and close."""
     with contextlib.suppress(ConnectionLost, OSError):
         if dialogue.sock is not None:
-            dialogue.sock.settimeout(_GOODBYE_SECONDS)
+            dialogue.wait_at_most(_GOODBYE_SECONDS)
             dialogue.command(Stage.CONNECT, "QUIT")
     dialogue.close()
 
@@ -185,3 +208,9 @@ def _loopback(dialogue: Dialogue) -> bool:
     if dialogue.sock is None:
         return False
     return ipaddress.ip_address(dialogue.sock.getpeername()[0].partition("%")[0]).is_loopback
+
+
+def _on_the_wire(username: str, password: str) -> list[str]:
+    """A login as it crosses the wire: a relay that does not understand a line may repeat it."""
+    lines = (f"\0{username}\0{password}", username, password)
+    return [base64.b64encode(line.encode()).decode() for line in lines]

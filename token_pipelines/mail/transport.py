@@ -10,12 +10,11 @@ from typing import Final, Self
 from token_pipelines import config
 from token_pipelines.errors import RelayError
 from token_pipelines.mail import session
-from token_pipelines.mail.dialogue import ConnectionLost, Dialogue, Reply
+from token_pipelines.mail.dialogue import CLOSING, ConnectionLost, Dialogue, Reply
 from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.rate import RateLimit
 from token_pipelines.model import DEAD_ADDRESS, Outcome, Stage, State
 
-_SERVICE_CLOSING: Final = 421
 _GO_AHEAD: Final = 354
 _SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # a wrong From must not silence everyone we write to
 _POLICY: Final = "5.7."
@@ -173,7 +172,7 @@ class Connection:
         return refusal or answer
 
     def _heard(self, answer: Reply) -> Reply:
-        if answer.code == _SERVICE_CLOSING:
+        if answer.code == CLOSING:
             raise _Closing(answer)
         return answer
 
