@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Final
 
 from token_pipelines import config
+from token_pipelines.addresses import valid_address, wire_address
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
-from token_pipelines.mail.addresses import parse_mailbox, valid_address, wire_address
+from token_pipelines.mail.addresses import parse_mailbox
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.mime import CRLF, mailbox, quoted_printable, unstructured
 from token_pipelines.mail.names import clean
