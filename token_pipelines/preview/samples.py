@@ -65,7 +65,7 @@ def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator
         for kind, (name, tokens) in _kinds(tier, config.tier_ladder, now).items():
             for locale in ("", *renderer.translations):
                 recipient = Recipient(
-                    recipient_id="1",
+                    recipient_id="preview",  # nobody's: whoever gets a sample may click on what unsubscribes
                     name=name,
                     address="ada@example.org",
                     locale=locale or None,
