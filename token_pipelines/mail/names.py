@@ -24,7 +24,7 @@ _INVISIBLE_MARKS: Final = frozenset(  # Default_Ignorable_Code_Point, as far as 
 _JOINS_LIKE_A_MARK: Final = frozenset("\u0e33\u0eb3\uff9e\uff9f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _MARKS_IN_A_ROW: Final = 8  # Burmese and Tibetan have seven
 _PILED_UP: Final = 4  # of them above or below: more than any script stacks; beyond it text climbs over other lines
-_POINTS_A_CHARACTER: Final = 4  # on an average: no honest name has more, and 50 dishonest ones fill an email
+_POINTS_A_CHARACTER: Final = 2  # on an average: few honest names have more, and 50 dishonest ones fill an email
 _VIRAMA: Final = 9  # the combining class of signs that join two letters to one
 
 _WORD_JOINER: Final = "\u2060"
@@ -43,7 +43,7 @@ def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME)
     """``text`` on one line, nothing invisible in it, and at most ``limit`` characters as a reader counts them.
 
     ``stand_in`` when nothing is left that a mark could stand on. Such a character may be a letter with up to eight
-    marks, or a flag; in code points, the whole is at most four times as long.
+    marks, or a flag; in code points, the whole is at most twice as long.
     """
     text = text or ""
     line = " ".join(text[:_READ_AT_MOST].split())
