@@ -11,9 +11,9 @@ from typing import Final
 
 import idna
 
-_LOCAL_OCTETS: Final = 64  # RFC 5321, 4.5.3.1.1
+LOCAL_OCTETS: Final = 64  # RFC 5321, 4.5.3.1.1
 _DOMAIN_OCTETS: Final = 255  # 4.5.3.1.2
-_PATH_OCTETS: Final = 254  # 4.5.3.1.3, without the angle brackets
+PATH_OCTETS: Final = 254  # 4.5.3.1.3, without the angle brackets
 _ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
@@ -39,17 +39,17 @@ def wire_address(text: str) -> str:
     if len(text) <= _ORDINARY_OCTETS and _ORDINARY.fullmatch(text) is not None:
         return text  # nearly all of them, and each is asked about several times on its way
     local, at, domain = text.partition("@")
-    if not at or "@" in domain or len(text) > _LOCAL_OCTETS + _DOMAIN_OCTETS:
+    if not at or "@" in domain or len(text) > LOCAL_OCTETS + _DOMAIN_OCTETS:
         msg = "not one address: exactly one @ is needed"
         raise ValueError(msg)
     if any(unicodedata.category(character) in _INVISIBLE for character in text):
         msg = "an address holds no blanks, control or invisible characters"
         raise ValueError(msg)
-    if len(local.encode()) > _LOCAL_OCTETS or not all(_ATOM.fullmatch(atom) for atom in local.split(".")):
+    if len(local.encode()) > LOCAL_OCTETS or not all(_ATOM.fullmatch(atom) for atom in local.split(".")):
         msg = "the part before the @ is not valid"
         raise ValueError(msg)
     ascii_domain = _ascii_domain(domain)
-    if len(local.encode()) + 1 + len(ascii_domain) > _PATH_OCTETS:
+    if len(local.encode()) + 1 + len(ascii_domain) > PATH_OCTETS:
         msg = "the address is too long"
         raise ValueError(msg)
     return f"{local}@{ascii_domain}"
