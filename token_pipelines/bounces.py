@@ -104,16 +104,5 @@ def _bounce(ledger: Ledger, report: Report, notice_id: str, clock: Clock) -> Bou
         enhanced=report.status,
         reply=report.reply,
         address_is_dead=report.address_is_dead,
-        named=tuple(ledger.hash_address(address) for address in _forms(report.address)),
+        named=None if report.address is None else ledger.hash_address(report.address),
     )
-
-
-def _forms(address: str | None) -> list[str]:
-    """The address, and the same with its international domain spelt out, as the source may have it."""
-    if address is None:
-        return []
-    local, _, domain = address.rpartition("@")
-    try:
-        return [address, f"{local}@{domain.encode('ascii').decode('idna')}"]
-    except UnicodeError:
-        return [address]

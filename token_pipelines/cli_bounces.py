@@ -178,7 +178,7 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
     Raises:
         ConfigError: one of them is none, or there is none. The sentence says which, not what.
     """
-    from token_pipelines.mail.addresses import valid_address  # noqa: PLC0415 -- as above
+    from token_pipelines.addresses import valid_address  # noqa: PLC0415 -- as above
 
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():

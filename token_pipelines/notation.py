@@ -1,4 +1,4 @@
-"""How single values are written in the config: durations, rates, shares, dates, times, zones, text on one line.
+"""How single values are written in the config: durations, rates, shares, addresses, dates, times, zones, single lines.
 
 Each is a type for a field of ``config.py``; what is refused says how to write it.
 """
@@ -10,6 +10,8 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+from token_pipelines.addresses import valid_address
 
 LONGEST = timedelta(days=36_525)  # a century: longer ones are slips, and lead out of the calendar
 
@@ -68,6 +70,13 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    if not valid_address(value):
+        msg = "must be one plain address, like ops@example.org"
+        raise ValueError(msg)
+    return value
+
+
 def _some_time(value: timedelta) -> timedelta:
     if not value:
         msg = "must be longer than 0s"
@@ -105,6 +114,9 @@ Timeout = Annotated[timedelta, BeforeValidator(_timeout), AfterValidator(_some_t
 Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[Fraction, BeforeValidator(_share)]
 """More than nothing and less than the whole, to a hundredth of a percent."""
+
+Address = Annotated[str, AfterValidator(_address)]
+"""One that mail can be sent to, without a name."""
 
 Date = Annotated[date, BeforeValidator(_date)]
 OneLine = Annotated[str, AfterValidator(_one_line)]

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from token_pipelines.config import Config
+from token_pipelines.config import Config, Email
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.mail import links
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.mail.transport import Relay
+from token_pipelines.model import Mode
 from token_pipelines.policy import Policy
 from token_pipelines.source.source import Source
 from token_pipelines.source.write_back import WriteBack
@@ -56,9 +58,10 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
     """Build the parts.
 
     Raises:
-        ConfigError: if the query, a template, a URL or the sender's address is wrong.
+        ConfigError: if the query, a template, a link, a URL or the sender's address is wrong.
     """
     delivery = config.delivery
+    email = _as_sent(config)
     return Parts(
         config=config,
         clock=clock,
@@ -70,11 +73,24 @@ def assemble(config: Config, clock: Clock = system_clock) -> Parts:
         ),
         source=Source(config.source, config.folder),
         ledger=Ledger.of(config),
-        renderer=Renderer(config.folder / config.email.templates, config.email),
-        serialiser=Serialiser(config.email, Signer(config.dkim, config.folder) if config.dkim else None),
+        renderer=Renderer(config.folder / email.templates, email),
+        serialiser=Serialiser(email, Signer(config.dkim, config.folder) if config.dkim else None),
         relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
         write_back=None if config.source.on_sent is None else WriteBack(config.source, config.folder),
     )
+
+
+def _as_sent(config: Config) -> Email:
+    """The section, without the link to unsubscribe where the operator gets what is written to others.
+
+    The link is the recipient's: one click, which some mail programs make themselves, would silence a user who has seen
+    nothing.
+    """
+    links.check(config.email.links)  # the link that is left out, too
+    if config.delivery.mode is not Mode.REDIRECT:
+        return config.email
+    kept = config.email.links.model_copy(update={"unsubscribe": None})
+    return config.email.model_copy(update={"links": kept})
 
 
 def _below(folder: Path, path: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
-from token_pipelines.mail.addresses import valid_address
+from token_pipelines.addresses import valid_address
 from token_pipelines.model import DueToken, Mode, Notice, Reason, Recipient, TokenFacts
 from token_pipelines.parts import Parts
 from token_pipelines.policy import no_history

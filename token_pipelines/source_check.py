@@ -14,8 +14,8 @@ from typing import Final
 
 import pandas as pd
 
+from token_pipelines.addresses import valid_address
 from token_pipelines.errors import LedgerError
-from token_pipelines.mail.addresses import valid_address
 from token_pipelines.mail.names import clean
 from token_pipelines.model import Reason
 from token_pipelines.parts import Parts

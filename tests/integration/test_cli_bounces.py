@@ -70,6 +70,14 @@ def test_suppress_from_arguments_and_standard_input(command: Command) -> None:
     assert command("suppress", "remove", BOB).out == "0 removed, 1 not suppressed.\n"
 
 
+def test_suppress_however_the_domain_is_spelt(command: Command) -> None:
+    """The source may have it in the other form: it is one address."""
+    assert command("suppress", "add", "ada@xn--bcher-kva.example").out == "1 added, 0 suppressed already.\n"
+    assert command("suppress", "add", "Ada@Bücher.example").out == "0 added, 1 suppressed already.\n"
+    assert command("suppress", "check", "ada@bücher.example").out.startswith("1: suppressed since ")
+    assert command("suppress", "remove", "ada@bücher.example").out == "1 removed, 0 not suppressed.\n"
+
+
 def test_suppress_list(command: Command) -> None:
     """Hashes, since when and why, oldest first."""
     assert command("suppress", "list") == (0, "", "")

@@ -37,13 +37,13 @@ def config(folder: Path, port: int) -> Config:
 def test_send_a_choice(tmp_path: Path) -> None:
     """Every kind once, every tier and language once, all to that address; no database is asked."""
     with Smtpd() as relay:
-        assert send(config(tmp_path, relay.port), "you@example.org", now=NOW) == 11
+        assert send(config(tmp_path, relay.port), "you@example.org", now=NOW) == 12
     assert {message.recipient for message in relay.accepted} == {"you@example.org"}
     subjects = [message.message["Subject"] for message in relay.accepted]
-    assert len(subjects) == 11
+    assert len(subjects) == 12
     assert "Ihr API-Token bei Registry ist abgelaufen" in subjects
     assert "Your Registry API token expires in 7 days" in subjects
-    assert len({message.message["Message-ID"] for message in relay.accepted}) == 11
+    assert len({message.message["Message-ID"] for message in relay.accepted}) == 12
 
 
 def test_send_refused(tmp_path: Path) -> None:

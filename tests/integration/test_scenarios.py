@@ -674,11 +674,14 @@ def test_redirect_goes_to_the_operator_and_does_not_use_up_the_live_notice(
 ) -> None:
     three_people(registry)
     redirect = {"mode": "redirect", "redirect_to": "ops@example.org"}
+    links = {"manage": "https://example.org/tokens", "unsubscribe": "https://example.org/stop/{recipient_id}"}
     with Smtpd() as relay:
-        rehearsal = pipeline(relay, delivery=redirect)
+        rehearsal = pipeline(relay, delivery=redirect, email={"links": links})
         assert [rehearsal.run(NOW).sent, rehearsal.run(NOW + HOUR).sent] == [3, 0]
         assert recipients(relay) == ["ops@example.org"] * 3
         assert {accepted.message["To"] for accepted in relay.accepted} == {"ops@example.org"}
+        assert {accepted.message["List-Unsubscribe"] for accepted in relay.accepted} == {None}
+        assert not [accepted for accepted in relay.accepted if "/stop/" in text(accepted) + html(accepted)]
     with Smtpd() as relay:
         live = pipeline(relay)
         assert live.run(NOW + 2 * HOUR).sent == 3

@@ -509,6 +509,15 @@ def test_redirect_loads(load_with: Load) -> None:
     assert config.delivery.redirect_to == "ops@example.org"
 
 
+@pytest.mark.parametrize(
+    "to", ["ops example.org", "ops", "", "Ops <ops@example.org>", "a@example.org, b@example.org", "ops@💩.example"]
+)
+def test_redirect_to_no_address(refusal: Callable[..., str], to: str) -> None:
+    """Told at once: else every notice would be read, claimed and put off."""
+    said = refusal(delivery__mode="redirect", delivery__redirect_to=to)
+    assert said.endswith(": delivery.redirect_to: must be one plain address, like ops@example.org.")
+
+
 # Tiers
 
 

@@ -1,5 +1,6 @@
 """Instants and days, as a user writes them."""
 
+import zoneinfo
 from datetime import UTC, datetime
 
 import pytest
@@ -20,6 +21,13 @@ LATE = datetime(2026, 11, 30, 23, 5, 59, tzinfo=UTC)
         ("Mars/Olympus", "Monday, 30 November 2026 at 23:05 UTC"),
         ("../../etc/passwd", "Monday, 30 November 2026 at 23:05 UTC"),
         ("", "Monday, 30 November 2026 at 23:05 UTC"),
+        ("right/Europe/Berlin", "Monday, 30 November 2026 at 23:05 UTC"),  # 27 seconds out
+        ("posix/Europe/Berlin", "Monday, 30 November 2026 at 23:05 UTC"),
+        ("posixrules", "Monday, 30 November 2026 at 23:05 UTC"),
+        ("localtime", "Monday, 30 November 2026 at 23:05 UTC"),  # the server's, whatever that is
+        ("Factory", "Monday, 30 November 2026 at 23:05 UTC"),
+        ("Europe/Berlin\0", "Monday, 30 November 2026 at 23:05 UTC"),
+        ("\ud800", "Monday, 30 November 2026 at 23:05 UTC"),
     ],
 )
 def test_instant_in_zone(zone: str | None, words: str) -> None:
@@ -65,6 +73,12 @@ def test_dates_in_the_manner_of_a_locale(locale: str, full: str, utc: str, plain
     assert instant(LATE, "Europe/Berlin", manner) == full
     assert beside(LATE, "Europe/Berlin", manner) == utc
     assert day(LATE, "Europe/Berlin", manner) == plain
+
+
+def test_instant_in_every_zone_there_is() -> None:
+    """Of the database, and none of what else lies in its folder."""
+    for zone in zoneinfo.available_timezones() - {"UTC", "Factory", "localtime"}:
+        assert instant(LATE, zone).endswith(f" ({zone})")
 
 
 def test_day_at_the_end_of_the_calendar() -> None:

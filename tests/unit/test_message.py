@@ -175,6 +175,8 @@ def test_envelope_invalid_address(address: str) -> None:
     assert not address or address not in str(caught.value)
     with pytest.raises(ValueError, match="valid addresses"):
         Envelope(sender="noreply@example.org", recipient=address, data=b"x\r\n")
+    with pytest.raises(ValueError, match="valid addresses"):
+        Envelope(sender=address, recipient="ada@example.org", data=b"x\r\n")
 
 
 @pytest.mark.parametrize("data", [b"a\nb\r\n", b"a\r\n.\nRSET\r\n", b"a\rb\r\n"])
@@ -240,11 +242,31 @@ def test_envelope_bounces_of_a_foreign_message_id() -> None:
     assert (envelope.sender, envelope.envid) == ("bounces@example.org", None)
 
 
-@pytest.mark.parametrize("bounces", ["Bounces <bounces@example.org>", "x" * 24 + "@example.org"])
+LONG_DOMAIN = ("x" * 60 + ".") * 3 + "y" * 6
+"""Of 189 characters: behind 23 and an @ it makes 213."""
+
+
+@pytest.mark.parametrize(
+    "bounces",
+    [
+        "Bounces <bounces@example.org>",
+        "x" * 24 + "@example.org",
+        "x" * 23 + f"@y{LONG_DOMAIN}",
+        "b@" + "ü." * 3 + LONG_DOMAIN,
+    ],
+)
 def test_serialiser_wrong_bounces(bounces: str) -> None:
-    """No room for an id, or a name where there can be none."""
-    with pytest.raises(ConfigError, match=r"^email\.bounces must be a plain address with at most 23 characters"):
+    """No room for an id, before the @ or in all, or a name where there can be none."""
+    with pytest.raises(ConfigError, match=r"^email\.bounces must be a plain address with at most 23 characters before"):
         Serialiser(email(bounces=bounces))
+
+
+def test_envelope_longest_bounces() -> None:
+    """What passes at load has room for the longest id."""
+    serialiser = Serialiser(email(bounces="x" * 23 + f"@{LONG_DOMAIN}"))
+    envelope = serialiser.envelope(CONTENT, ADA, message_id=f"<{'0' * 40}@example.org>", at=AT)
+    assert envelope.sender == f"{'x' * 23}+{'0' * 40}@{LONG_DOMAIN}"
+    assert len(envelope.sender) == 254
 
 
 def test_envelope_feedback_id() -> None:

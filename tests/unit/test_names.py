@@ -31,6 +31,18 @@ TEXT = st.text(st.characters(exclude_categories=()))
         ("e\u200d\u0301", "\u00e9"),
         ("  many \u00a0\u3000 blanks  ", "many blanks"),
         ("\u3164\u2800", NO_NAME),
+        ("\ufe0f", NO_NAME),
+        ("\u034f", NO_NAME),
+        ("\u17b4\u17b5", NO_NAME),
+        ("\u180b \u180f", NO_NAME),
+        ("\U000e0100", NO_NAME),
+        ("\u0301\u20dd", NO_NAME),  # marks with nothing to stand on
+        ("\U0001d159", NO_NAME),
+        ("c\u034fi\u17b4-\u180bd\ufe00e\U000e01efploy", "ci-deploy"),
+        ("e\u034f\u0301", "\u00e9"),
+        ("\u2764\ufe0f \u2764\ufe0e 1\ufe0f\u20e3", "\u2764\ufe0f \u2764\ufe0e 1\ufe0f\u20e3"),
+        ("\u2764\ufe0f\ufe0f\u200d\ufe0e", "\u2764\ufe0f"),
+        ("a \ufe0fb\u0301\u0301\ufe0f", "a b\u0301\u0301"),
         ("", NO_NAME),
         (" \r\n\t", NO_NAME),
         (None, NO_NAME),
@@ -82,6 +94,9 @@ def test_clean_long_text_at_the_limit() -> None:
         ("\u1100\ua960\u1160" * 2, 3, "\u1100\ua960 \u1100\ua960"),
         ("ab\u0915\u094d\u0937x", 4, "ab…"),  # never half of two letters that are joined
         ("\u0915\u094d" * 9, 4, "…"),
+        ("x\u0316\u0317\u0318" * 2 + "yz", 5, "x\u0316\u0317\u0318" * 2 + "yz"),
+        ("x\u0316\u0317\u0318" * 2 + "y\u0316z", 5, "x\u0316\u0317\u0318" * 2 + "…"),
+        ("x\u0316\u0317\u0318\u0319" * 80, 80, "x\u0316\u0317\u0318\u0319" * 31 + "…"),
     ],
 )
 def test_clean_long_text_as_a_reader_counts(typed: str, limit: int, shown: str) -> None:
@@ -94,7 +109,14 @@ def test_clean_own_stand_in() -> None:
     assert clean(None, stand_in="") == ""
 
 
-@given(TEXT, st.integers(1, 100))
+INVISIBLE = {chr(point) for point in range(0x110000) if regex.match(r"\p{Default_Ignorable_Code_Point}", chr(point))}
+INVISIBLE -= {"\ufe0e", "\ufe0f"}
+"""Held against Unicode's own property, save for what makes an emoji of a sign."""
+
+
+@given(TEXT | st.text(st.sampled_from(sorted(INVISIBLE))), st.integers(1, 100))
+@example("\ufe0f", 80)
+@example("1\ufe0f\u20e3" * 50, 10)
 @example("\u0344" * 50, 10)
 @example("\u1100\u1161\u200b\u11a8", 80)
 @example("\u1100" * 200 + "\U0001f3ff" * 200, 5)
@@ -102,7 +124,9 @@ def test_clean_any_text_is_one_visible_line(typed: str, limit: int) -> None:
     """Whatever was typed: one line, within the limit, encodable, and the same when cleaned again."""
     shown = clean(typed, limit, stand_in="?")
     assert 1 <= len(list(_as_read(shown))) <= limit
-    assert len(shown) <= limit * 9
+    assert len(shown) <= limit * 2
+    assert not INVISIBLE & set(shown)
+    assert any(unicodedata.category(character)[0] not in "MZ" for character in shown)
     assert shown.split(" ") == shown.split()
     assert unicodedata.is_normalized("NFC", shown)
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -143,6 +167,16 @@ def divisions(pieces: list[str]) -> set[int]:
 def test_unlinked_plain_name_is_untouched(name: str) -> None:
     """Only what a mail program would make a link of is changed."""
     assert unlinked(name) == name
+
+
+@pytest.mark.parametrize(
+    "top", ["भारत", "বাংলা", "சிங்கப்பூர்", "ලංකා", "ಭಾರತ", "ไทย", "рф", "中国", "c\ufe0fom", "\ufe0fcom", "السعودية"]
+)
+@pytest.mark.parametrize("dot", [".", "\u3002", "\uff0e", "\uff61"])
+def test_unlinked_domain_in_any_script(top: str, dot: str) -> None:
+    """The second character of a domain may be a mark."""
+    shown = unlinked(clean(f"evil{dot}{top}"))
+    assert f"\u2060{dot}\u2060" in shown
 
 
 @pytest.mark.parametrize(
@@ -205,6 +239,8 @@ LINK_LIKE = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 @example("EVIL.EXAMPLE")
 @example("https\u200b://evil.example")
 @example("tel:+15551234567")
+@example("evil.भारत")
+@example("http://evil.சிங்கப்பூர்")
 def test_unlinked_nothing_is_linked(typed: str) -> None:
     """Held against linkify-it, which is what many mail programs and web mailers use, with all that it can guess."""
     shown = unlinked(clean(typed, 400))

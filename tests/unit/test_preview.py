@@ -18,7 +18,7 @@ from token_pipelines.mail.rendering import Renderer
 from token_pipelines.preview import gallery
 from token_pipelines.preview.samples import render_all
 
-KINDS = {"one", "five", "many", "mixed", "bare", "hostile", "long", "rtl"}
+KINDS = {"one", "five", "many", "mixed", "crowded", "bare", "hostile", "long", "rtl"}
 
 
 @pytest.fixture
@@ -91,13 +91,21 @@ def test_samples_mixed_holds_every_less_urgent_tier() -> None:
     assert counts == {"expired": 4, "day": 3, "week": 2, "month": 1}
 
 
+def test_samples_crowded_shows_the_living_first() -> None:
+    """Of 60 that have expired and one of each tier before: these, and those that expired last."""
+    (sample,) = [sample for sample in all_samples() if sample.key == "expired-crowded-default"]
+    names = re.findall(r"^  (\S+)$", sample.content.text, re.MULTILINE)
+    assert names == [*(f"build-{number:03d}" for number in range(46, -1, -1)), "deploy-1", "deploy-2", "deploy-3"]
+    assert "... and 13 more" in sample.content.text
+
+
 def test_write_gallery(tmp_path: Path) -> None:
     """One page a sample with four frames, the subject and the text; an index with a link to each."""
     index, count = gallery.write(shipped_config(), tmp_path / "new" / "folder", now=NOW)
     assert index == tmp_path / "new" / "folder" / "index.html"
     links = re.findall(r"<td>.*?</td>", index.read_text(encoding="utf-8"))
     pages = re.findall(r'<a href="([^"]+)">', "".join(links))
-    assert len(pages) == len(set(pages)) == count == 64
+    assert len(pages) == len(set(pages)) == count == 72
     for page in pages:
         html = (index.parent / page).read_text(encoding="utf-8")
         assert re.findall(r'<iframe class="(\w+) (\w+)"', html) == [
@@ -167,7 +175,7 @@ def test_command_writes_beside_the_config(
     """With the demo's config too, and without a database or a relay."""
     assert run("preview", "--config", folder / "token_pipelines.yaml") == 0
     index = folder / ".token_pipelines" / "preview" / "index.html"
-    assert capsys.readouterr().out == f"64 emails; look at them at {index.as_uri()}\n"
+    assert capsys.readouterr().out == f"72 emails; look at them at {index.as_uri()}\n"
     assert index.is_file()
     assert not (folder / ".token_pipelines" / "demo").exists()
 

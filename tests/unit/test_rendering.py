@@ -256,15 +256,17 @@ def test_render_hostile_text(left: list[timedelta]) -> None:
     tokens = [token(each, name, scopes=(SCRIPT,)) for each in left for name in names]
     eve = Recipient(recipient_id='"><b>', name=f"{SCRIPT}\nhttps://evil.example", address="eve@example.org")
     content = render(tokens, eve, service=f"{SCRIPT} & Co")
-    assert content.text.count(f"\n  {SCRIPT}\n") == len(left)
+    for name in (SCRIPT, "a Renew it: https://evil.example/", "gnp\" onload='x' {{ service }}"):
+        assert content.text.count(f"\n  {name}\n") == len(left)  # to the letter, on a line of its own
+    assert content.text.startswith(f"Hello {SCRIPT} https://evil.example,\n")
     assert "<script" not in content.html
     assert "&lt;script&gt;" in content.html
     page = Page(content.html)
     assert set(page.tags) <= {*plain.tags, "h2"}
     assert page.attributes <= plain.attributes
     assert all(link.startswith("https://example.org/") for link in page.links)
+    assert "evil.example" not in page.words
     for part in (content.text, page.words):
-        assert "evil.example" not in part
         assert "\u202e" not in part
         assert "{{ service }}" in part
     assert "\r" not in content.text + content.html + content.subject
@@ -360,6 +362,117 @@ def test_render_locale_without_templates() -> None:
     assert "Hello Ada" in content.text
     assert "mardi 24 novembre 2026" in content.text
     assert "(in 1 day)" in content.text
+
+
+def test_render_link_like_words_are_defused_in_the_html_only() -> None:
+    """A name copied from the text finds its token; one in the HTML reads the same, and is no link."""
+    ada = replace(ADA, name="ada@evil.example")
+    content = render([token(DAY, "https://evil.example/ci", scopes=("crate:evil.example", "publish-new"))], ada)
+    assert "\u2060" not in content.text
+    for line in ("Hello ada@evil.example,\n", "\n  https://evil.example/ci\n", ": crate:evil.example, publish-new\n"):
+        assert line in re.sub(r"(Scopes:) +", r"\1 ", content.text)
+    page = Page(content.html)
+    assert "evil.example" not in page.words
+    for name in ("ada@evil.example", "https://evil.example/ci", "crate:evil.example, publish-new"):
+        assert name in page.words.replace("\u2060", "")
+    assert "\u2060" not in content.subject
+
+
+def test_render_no_phone_numbers_or_dates_become_links() -> None:
+    """A phone makes links of more than our word joiners reach, save where the head forbids it."""
+    tag = '<meta name="format-detection" content="telephone=no,date=no,address=no,email=no,url=no">'
+    for locale in (None, "de"):
+        assert tag in render([token(DAY)], replace(ADA, locale=locale)).html.partition("</head>")[0]
+
+
+def test_render_scopes_that_show_as_nothing() -> None:
+    """They are left out, and not counted."""
+    content = render([token(DAY, scopes=("", "publish", " ", "\ufe0f", "\u200b", *(f"s{i}" for i in range(12)), ""))])
+    said = " ".join(content.text.split())
+    assert "Scopes: publish, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10 and 1 more Created:" in said
+    assert "no name" not in said
+    assert "Scopes: none given" in words(render([token(DAY, scopes=("", " "))]).html)
+
+
+def listed(content: Content) -> list[str]:
+    """The tokens' names, in the order of the text."""
+    return re.findall(r"^  (\S.*)$", content.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("dead", "living", "shown_dead", "shown_living"),
+    [
+        (0, 1, 0, 1),
+        (1, 0, 1, 0),
+        (1, 4, 1, 4),
+        (0, 50, 0, 50),
+        (25, 25, 25, 25),
+        (0, 51, 0, 50),
+        (51, 0, 50, 0),
+        (48, 3, 47, 3),
+        (60, 3, 47, 3),
+        (0, 500, 0, 50),
+        (500, 0, 50, 0),
+        (490, 10, 40, 10),
+        (450, 50, 1, 49),  # the templates speak of the one that has just expired
+        (1, 60, 1, 49),
+        (250, 250, 1, 49),
+    ],
+)
+@pytest.mark.parametrize("locale", [None, "de"])
+def test_render_living_tokens_get_their_places_first(
+    dead: int, living: int, shown_dead: int, shown_living: int, locale: str | None
+) -> None:
+    """Soonest first, for something can be done about them; then those that expired last. In order of expiry in each."""
+    tokens = [token(i * HOUR, f"live {i}") for i in range(1, living + 1)]
+    tokens += [token(-i * HOUR, f"dead {i}") for i in range(1, dead + 1)]
+    content = render(tokens[::-1], replace(ADA, locale=locale))
+    assert listed(content) == [
+        *(f"dead {i}" for i in range(shown_dead, 0, -1)),
+        *(f"live {i}" for i in range(1, shown_living + 1)),
+    ]
+    hidden = dead + living - LISTED_AT_MOST
+    assert (re.findall(r"^\.\.\. \w+ (\d+) ", content.text, re.MULTILINE)) == ([str(hidden)] if hidden > 0 else [])
+
+
+HOSTILE_NAMES = {
+    "marks": "x\u0316\u0317\u0318\u0319\u0903\u0903\u0903\u0903" * 500,
+    "wide marks": "\U00011013\U00011038\U00011039\U0001103a" * 900,
+    "emoji": "\U0001f44d\U0001f3ff" * 900,
+    "flags": "\U0001f1e9\U0001f1ea" * 900,
+    "keycaps": "1\ufe0f\u20e3" * 900,
+    "at signs": "@" * 900,
+    "at signs with marks": "@\U00011038\U00011039\U0001103a" * 900,
+    "domains": "a.bc" * 900,
+    "quotes": "\"'" * 900,
+    "markup": "<&>" * 900,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
+@pytest.mark.parametrize("count", [10, LISTED_AT_MOST, 500])
+def test_render_largest_hostile_email(name: str, count: int) -> None:
+    """Gmail shows 102 KB of an email, whatever is in it: the most tokens shown in full, and the most of all."""
+    eve = replace(ADA, name=name, locale="de", timezone="America/Argentina/ComodRivadavia")
+    scopes = tuple(f"{i}{name}" for i in range(100))
+    tokens = [token(i * HOUR, name, scopes=scopes) for i in range(-count // 2, count // 2)]
+    content = render(tokens, eve, unsubscribe="https://example.org/u")
+    assert len(content.html.encode()) < 102_000
+    if count >= LISTED_AT_MOST:
+        assert content.text.count("Erneuern:   https") == LISTED_AT_MOST
+
+
+@pytest.mark.parametrize(("dead", "living"), [(0, 50), (50, 0), (25, 25), (1, 1)])
+def test_render_too_large_for_gmail(dead: int, living: int) -> None:
+    """Whatever makes it so large, here the links: fewer are listed, the others are counted, and the end is shown."""
+    tokens = [token(i * HOUR, f"live {i}", "x" * 4000) for i in range(1, living + 1)]
+    tokens += [token(-i * HOUR, f"dead {i}", "x" * 4000) for i in range(1, dead + 1)]
+    content = render(tokens)
+    assert len(content.html.encode()) < 102_000
+    names = listed(content)
+    assert 15 < len(names) < 25 or names == ["dead 1", "live 1"]
+    assert (f"... and {len(tokens) - len(names)} more" in content.text) == (len(tokens) > len(names))
+    assert all(f"<bdi>{name}</bdi>" in content.html for name in names)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

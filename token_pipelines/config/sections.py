@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from token_pipelines.model import Mode
-from token_pipelines.notation import Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
+from token_pipelines.notation import Address, Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
 
 ONE_DAY = timedelta(days=1)
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
@@ -198,7 +198,7 @@ class Delivery(Section):
     """How notices leave: for real, to one address, or not at all; and how many may."""
 
     mode: Mode = Mode.LIVE
-    redirect_to: OneLine | None = None
+    redirect_to: Address | None = None
     rollout_percent: float = Field(default=100, ge=0, le=100)
     only_recipients: tuple[str, ...] = ()
     on_unknown: Literal["resend", "hold"] = "resend"

@@ -36,8 +36,7 @@ class Kept(StrEnum):
 class Bounce:
     """A delivery that was given up. ``reply`` has addresses removed.
 
-    ``named`` are the keyed hashes of the address that the report names, in the forms it may have been sent to; empty
-    when it names none.
+    ``named`` is the keyed hash of the address that the report names; None when it names none.
     """
 
     notice_id: str
@@ -46,7 +45,7 @@ class Bounce:
     enhanced: str | None
     reply: str
     address_is_dead: bool
-    named: tuple[bytes, ...]
+    named: bytes | None
 
 
 class Bounces:
@@ -80,7 +79,7 @@ class Bounces:
             sent_to = _sent_to(connection, bounce.notice_id)
             connection.execute(update(notices).where(this).values(state=State.FAILED, sent_at=None))
             connection.execute(attempts.insert().values(_attempt(bounce, sent_to)))
-            if not bounce.address_is_dead or sent_to is None or (bounce.named and sent_to not in bounce.named):
+            if not bounce.address_is_dead or sent_to is None or (bounce.named is not None and sent_to != bounce.named):
                 return Kept.RECORDED
             cause = f"a delivery report said so: {bounce.enhanced}"
             row = {"address_hash": sent_to, "at": bounce.at, "cause": cause}
@@ -121,5 +120,5 @@ def _attempt(bounce: Bounce, sent_to: bytes | None) -> dict[str, Any]:
         "enhanced": bounce.enhanced,
         "reply": bounce.reply,
         "queue_id": None,
-        "address_hash": sent_to or next(iter(bounce.named), None),
+        "address_hash": sent_to or bounce.named,
     }

@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, func, sele
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine.interfaces import ExceptionContext
 
+from token_pipelines.addresses import canonical
 from token_pipelines.config import Config
 from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
 from token_pipelines.errors import LedgerError
@@ -194,8 +195,9 @@ class Ledger:
             return {bytes(found) for found in connection.scalars(query)}
 
     def hash_address(self, address: str) -> bytes:
-        """The keyed hash under which an address is kept. The key is made once and never leaves the ledger."""
-        return hmac.digest(self._address_key, address.strip().lower().encode(), "sha256")
+        """The keyed hash under which an address is kept, however it is spelt. The key never leaves the ledger."""
+        # A delivery report may name anything as an address, half characters too.
+        return hmac.digest(self._address_key, canonical(address).encode(errors="replace"), "sha256")
 
     @property
     def _planning_lock(self) -> int:

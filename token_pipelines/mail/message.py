@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Final
 
 from token_pipelines import config
+from token_pipelines.addresses import LOCAL_OCTETS, PATH_OCTETS, valid_address, wire_address
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
-from token_pipelines.mail.addresses import parse_mailbox, valid_address, wire_address
+from token_pipelines.mail.addresses import parse_mailbox
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.mime import CRLF, mailbox, quoted_printable, unstructured
 from token_pipelines.mail.names import clean
@@ -25,9 +26,11 @@ from token_pipelines.model import Recipient
 _LINE_LIMIT: Final = 998  # RFC 5322, 2.1.1, without the CRLF
 _DISPLAY_LIMIT: Final = 100
 _SUBJECT_LIMIT: Final = 200
-_BOUNCES_LIMIT: Final = 23  # of the 64 octets before the @, a plus and a notice's id (a UUID) need the rest
+_LONGEST_ID: Final = 40  # characters of a notice's id; a UUID has 36
+_BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _LONGEST_ID - 1  # a plus and a notice's id need the rest
+_BOUNCES_LIMIT: Final = PATH_OCTETS - _LONGEST_ID - 1
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,200}@[!-;=?A-~]{1,200}>")
-_NOTICE_ID: Final = re.compile(r"<([A-Za-z0-9-]{1,40})@")
+_NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
 _ENVID: Final = re.compile(r"[!-*,-<>-~]{1,100}")  # RFC 3461, 4.4: xtext, without what would need encoding
 _FEEDBACK_ID: Final = re.compile(r"[!-~]{1,200}")
 _TEXT_PART: Final = (
@@ -157,10 +160,10 @@ def _alternatives(content: Content, boundary: bytes) -> bytes:
 def _bounces(address: str) -> tuple[str, str]:
     name, plain = parse_mailbox(address, "email.bounces")
     local, _, domain = plain.rpartition("@")
-    if name or len(local) > _BOUNCES_LIMIT:
+    if name or len(local) > _BOUNCES_LOCAL_LIMIT or len(plain) > _BOUNCES_LIMIT:
         msg = (
-            f"email.bounces must be a plain address with at most {_BOUNCES_LIMIT} characters before the @, like "
-            "bounces@example.org: a notice's id is put behind them."
+            f"email.bounces must be a plain address with at most {_BOUNCES_LOCAL_LIMIT} characters before the @ and "
+            f"{_BOUNCES_LIMIT} in all, like bounces@example.org: a notice's id is put into it."
         )
         raise ConfigError(msg)
     return local, domain

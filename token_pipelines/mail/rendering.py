@@ -4,7 +4,7 @@ Does not send, does not encode, and does not decide who is told.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +18,11 @@ from token_pipelines.mail.names import clean, unlinked
 from token_pipelines.mail.templates import PARTS, Language, Templates
 from token_pipelines.model import Recipient, TokenFacts
 
-LISTED_AT_MOST: Final = 50  # tokens in one email; nobody reads more, and Gmail cuts the HTML off at 102 KB
+LISTED_AT_MOST: Final = 50  # tokens in one email; nobody reads more
+HTML_AT_MOST: Final = 100_000  # octets; Gmail cuts the HTML off at 102 KB, and so what stands at its end
 SCOPES_AT_MOST: Final = 12  # scopes named of one token
+_ONE_OF_EACH: Final = 2  # a token that is over and one that lives
+_OCTETS_A_CHARACTER: Final = 4  # of UTF-8, at most
 _SUBJECT_LIMIT: Final = 200
 _SERVICE_LIMIT: Final = 100
 _EXPIRING: Final = "token-expiring"
@@ -38,7 +41,11 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What templates know of one token, all of it in words; "" is what the source does not say."""
+    """What templates know of one token, all of it in words; "" is what the source does not say.
+
+    The text part gets the name and the scopes as they are, so that they can be copied and searched for; the HTML part
+    gets them ``unlinked``.
+    """
 
     name: str
     scopes: str
@@ -53,7 +60,7 @@ class _Shown:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The variables of a template. The counts are of all tokens, the lists hold the shown ones, most urgent first."""
+    """The variables of a template. The counts are of all tokens, the lists hold the shown ones in order of expiry."""
 
     service: str
     recipient_name: str  # "" when unknown
@@ -105,30 +112,46 @@ class Renderer:
             msg = "a notice needs at least one token"
             raise ValueError(msg)
         ordered = sorted(tokens, key=lambda token: token.expires_at)
+        listed = min(len(ordered), LISTED_AT_MOST)
+        content = self._write(recipient, ordered, now, listed)
+        while (size := _size(content.html)) > HTML_AT_MOST and listed > _ONE_OF_EACH:
+            listed = max(_ONE_OF_EACH, listed * HTML_AT_MOST // size)
+            content = self._write(recipient, ordered, now, listed)
+        return content
+
+    def _write(self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, listed: int) -> Content:
+        """The notice with at most so many tokens in its lists."""
         notice = _EXPIRED if ordered[0].expires_at <= now else _EXPIRING
         language = self._templates.language(notice, recipient.locale)
-        facts = self._facts(recipient, ordered, now, language)
+        facts = self._facts(recipient, ordered, now, language, listed)
         variables = {name: getattr(facts, name) for name in _VARIABLES}
         line = self._templates.render(f"{language.folder}/{_SUBJECT}", variables)
         variables["subject"] = subject = clean(line, _SUBJECT_LIMIT, stand_in=self._service)
         text = self._templates.render(f"{language.folder}/{_TEXT}", variables)
+        variables["recipient_name"] = unlinked(facts.recipient_name)
+        variables["expired"] = [_unlinked(shown) for shown in facts.expired]
+        variables["expiring"] = [_unlinked(shown) for shown in facts.expiring]
         html = self._templates.render(f"{language.folder}/{_HTML}", variables)
         return Content(subject=subject, text=text.strip() + "\n", html=html.strip() + "\n")
 
-    def _facts(self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, language: Language) -> _Facts:
+    def _facts(
+        self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, language: Language, listed: int
+    ) -> _Facts:
         dead = sum(token.expires_at <= now for token in ordered)
         manner = locales.known(recipient.locale)
         words = language.locale
-        shown = [self._shown(recipient, token, now, words, manner) for token in ordered[:LISTED_AT_MOST]]
+        chosen = _chosen(len(ordered), dead, listed)
+        shown = [self._shown(recipient, token, now, words, manner) for token in ordered[chosen]]
+        shown_dead = dead - chosen.start
         first_living = ordered[dead].expires_at if dead < len(ordered) else None
         to_all = self._email.links
         return _Facts(
             service=self._service,
-            recipient_name=unlinked(clean(recipient.name, stand_in="")),
+            recipient_name=clean(recipient.name, stand_in=""),
             count=len(ordered),
-            expired=shown[:dead],
+            expired=shown[:shown_dead],
             expired_count=dead,
-            expiring=shown[dead:],
+            expiring=shown[shown_dead:],
             expiring_count=len(ordered) - dead,
             soonest="" if first_living is None else remaining.in_words(first_living, now, words),
             soonest_roughly="" if first_living is None else remaining.roughly(first_living, now, words),
@@ -142,10 +165,11 @@ class Renderer:
     ) -> _Shown:
         zone = recipient.timezone
         renew = self._email.links.renew
+        scopes, hidden_scopes = _scopes(token.scopes)
         return _Shown(
-            name=unlinked(clean(token.name, stand_in="")),
-            scopes=_scopes(token.scopes[:SCOPES_AT_MOST]),
-            hidden_scopes=max(0, len(token.scopes) - SCOPES_AT_MOST),
+            name=clean(token.name, stand_in=""),
+            scopes=scopes,
+            hidden_scopes=hidden_scopes,
             created=dates.day(token.created_at, zone, manner),
             # A source without this column looks the same as a token that nobody has used.
             last_used=dates.day(token.last_used_at, zone, manner) if token.last_used_at else "",
@@ -158,7 +182,8 @@ class Renderer:
     def _try_out(self) -> None:
         """Find at load what only rendering shows: ``token.nmae``, a macro's missing argument."""
         now = datetime(2026, 11, 20, 9, tzinfo=UTC)
-        for hours in ((1,), (1, 30), (-1,), (-1, -2), (-1, 1), (-1, -2, 1, 30), range(1, LISTED_AT_MOST + 2)):
+        many = range(1, LISTED_AT_MOST + 2)
+        for hours in ((1,), (1, 30), (-1,), (-1, -2), (-1, 1), (-1, -2, 1, 30), many, (-1, *many)):
             tokens = [_sample(now, hour) for hour in hours]
             for locale in (None, *self.translations):
                 for name, zone in (("Ada", "Asia/Tokyo"), (None, None)):
@@ -168,9 +193,33 @@ class Renderer:
                     self.render(ada, tokens, now=now)
 
 
-@lru_cache(maxsize=4096)  # a platform has few combinations
-def _scopes(scopes: tuple[str, ...]) -> str:
-    return unlinked(", ".join(clean(scope) for scope in scopes))
+def _chosen(count: int, dead: int, listed: int) -> slice:
+    """Which of the tokens are listed, of ``count`` in order of expiry of which the first ``dead`` are over.
+
+    Living ones, the soonest first, since something can still be done about them; then those that expired last. One of
+    these keeps its place however many live: it is why the notice is sent, and the templates speak of it.
+    """
+    living = min(count - dead, listed - min(dead, 1))
+    return slice(dead - min(dead, listed - living), dead + living)
+
+
+def _unlinked(shown: _Shown) -> _Shown:
+    """The token as the HTML part shows it; most are the same."""
+    name, scopes = unlinked(shown.name), unlinked(shown.scopes)
+    return shown if name == shown.name and scopes == shown.scopes else replace(shown, name=name, scopes=scopes)
+
+
+@lru_cache(maxsize=1024)  # a platform has few combinations
+def _scopes(scopes: tuple[str, ...]) -> tuple[str, int]:
+    """The scopes in words, and how many more there are. One that shows as nothing is none."""
+    seen = [shown for scope in scopes if (shown := clean(scope, stand_in=""))]
+    return ", ".join(seen[:SCOPES_AT_MOST]), max(0, len(seen) - SCOPES_AT_MOST)
+
+
+def _size(html: str) -> int:
+    """In octets; of a short one, as nearly all are, only an upper bound."""
+    most = len(html) * _OCTETS_A_CHARACTER
+    return most if most <= HTML_AT_MOST else len(html.encode())
 
 
 def _sample(now: datetime, hours: int) -> TokenFacts:

@@ -24,6 +24,7 @@ _KINDS: Final = {
     "five": "Five tokens",
     "many": "Many tokens",
     "mixed": "Several tiers at once",
+    "crowded": "Several tiers at once, more tokens than are listed",
     "bare": "Nothing known but the expiry",
     "hostile": "Hostile names",
     "long": "Long names",

@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from token_pipelines.config import Config
-from token_pipelines.mail.rendering import Content, Renderer
+from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
 from token_pipelines.model import SHORTEST_NOTICE, Recipient, Tier, TokenFacts
 
 SENT_INTO_THE_TIER: Final = timedelta(hours=5)  # after an expiry; and a run looks ahead by up to a day before one
 AGE: Final = timedelta(days=90)
 MANY: Final = 500
+MORE_THAN_LISTED: Final = LISTED_AT_MOST + 10
 _STEP: Final = timedelta(minutes=7)
 _ZONE_OF_TRANSLATIONS: Final = "Europe/Berlin"  # shows a time with UTC beside it; the default shows UTC alone
 
@@ -65,7 +66,7 @@ def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator
         for kind, (name, tokens) in _kinds(tier, config.tier_ladder, now).items():
             for locale in ("", *renderer.translations):
                 recipient = Recipient(
-                    recipient_id="1",
+                    recipient_id="preview",  # nobody's: whoever gets a sample may click on what unsubscribes
                     name=name,
                     address="ada@example.org",
                     locale=locale or None,
@@ -87,6 +88,8 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
         return tuple(_token(number, name, first + number * step, now, scopes) for number, name in enumerate(names))
 
     others = [_expiry(other, now) for other in ladder if _lead(other) >= _lead(tier)]
+    mixed = tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))
+    crowd = (f"build-{number:03d}" for number in range(MORE_THAN_LISTED))
     nothing_known = TokenFacts(
         token_id="1",  # noqa: S106 -- an id
         name=None,
@@ -99,7 +102,8 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
         "one": (ada, tokens("laptop")),
         "five": (ada, tokens("laptop", "github-actions", "release robot", "nightly", "old server")),
         "many": (ada, tokens(*(f"build-{number:03d}" for number in range(MANY)))),
-        "mixed": (ada, tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))),
+        "mixed": (ada, mixed),
+        "crowded": (ada, (*tokens(*crowd), *mixed[1:])),
         "bare": (None, (nothing_known,)),
         "hostile": ("Eve <b>https://evil.example</b>", tokens(*_HOSTILE, scopes=("<i>all</i>", "crate: a.b/c"))),
         "long": (ada * 12, tokens(*_LONG, scopes=tuple(f"publish-update-of-package-{n}" for n in range(20)))),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from token_pipelines.addresses import valid_address
 from token_pipelines.config import Config
 from token_pipelines.errors import ConfigError, RelayError
-from token_pipelines.mail.addresses import valid_address
 from token_pipelines.model import State
 from token_pipelines.parts import assemble
 from token_pipelines.preview.samples import Sample, render_all
