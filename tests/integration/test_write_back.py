@@ -232,6 +232,12 @@ def test_statement_for_mariadb(mariadb_database: URL, tmp_path: Path) -> None:
     [
         ("UPDATE t SET at = :sent_at", SourceContractError, "does not use :token_ids; name the tokens with"),
         ("UPDATE t SET at = :now WHERE id IN :token_ids", SourceContractError, "asks for :now; the only binds are"),
+        ("UPDATE t SET at = 1 -- :token_ids", SourceContractError, "does not use :token_ids; name the tokens with"),
+        ("UPDATE t SET at = ':token_ids'", SourceContractError, "does not use :token_ids; name the tokens with"),
+        ("UPDATE t SET a = 1 WHERE id = ANY(:token_ids)", SourceContractError, "after something else than IN; write"),
+        ("UPDATE t SET a = 1 WHERE id IN (SELECT unnest(:token_ids))", SourceContractError, "something else than IN;"),
+        ("UPDATE t SET a = 1 WHERE id IN :token_ids::int[]", SourceContractError, "casts :token_ids; write id IN :t"),
+        (f"{MARK}; {MARK}", SourceContractError, "holds more than one statement; keep one, or call a function"),
         ("absent.sql", ConfigError, "absent.sql cannot be read (FileNotFoundError); check the path"),
     ],
 )
@@ -241,6 +247,21 @@ def test_statement_that_cannot_work_is_a_fault_of_the_config(
     with pytest.raises(error) as raised:
         write_back("postgresql://reader@localhost/registry", tmp_path, on_sent)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "on_sent",
+    [
+        MARK.replace(":sent_at", ":sent_at::timestamptz"),
+        MARK.replace(":token_ids", "(:token_ids)"),
+        f"{MARK.replace(':token_ids', '( :token_ids )')}; -- ids that are :due, not '; all",
+        f"/* of :notices; */ {MARK} AND name <> ':x; y'",
+    ],
+)
+def test_statement_in_any_natural_spelling(registry: Registry, registry_url: str, tmp_path: Path, on_sent: str) -> None:
+    first, second, third = two_people(registry)
+    write_back(registry_url, tmp_path, on_sent).run([first, third], NOW + SECOND)
+    assert marks(registry) == {first: NOW + SECOND, second: None, third: NOW + SECOND}
 
 
 def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ On a connection of its own for each batch, which may write; in UTC, with the sou
 the ledger is not this module's concern.
 """
 
+import re
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from sqlalchemy.types import NullType
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES, PSYCOPG, explain, parse, place
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source import wording
+from token_pipelines.source.dialects import dialect_of
 
 KEY: Final = "source.on_sent"
 APPLICATION_NAME: Final = "token-pipelines write-back"
@@ -28,6 +31,12 @@ CONNECT_TIMEOUT_S: Final = 10
 TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- a bind's name
 SENT_AT: Final = "sent_at"
 FILE: Final = ".sql"
+
+_IDS: Final = re.compile(rf":{TOKEN_IDS}\b")
+_IN_IDS: Final = re.compile(rf"\bin\s*:{TOKEN_IDS}\b", re.IGNORECASE)
+_IN_PARENTHESES: Final = re.compile(rf"\b(in)\s*\(\s*:{TOKEN_IDS}\s*\)", re.IGNORECASE)
+_CAST_IDS: Final = re.compile(rf":{TOKEN_IDS}\s*::")
+"""The ids become a list in parentheses: they can stand behind IN, and nowhere else."""
 
 _QUOTES_VALUES: Final = ("22", "23", "P0")
 """Classes of SQLSTATE whose messages may repeat a value: of data, of constraints, of a trigger's own words."""
@@ -52,7 +61,7 @@ class WriteBack:
         self._key = "source.url" if config.on_sent_url is None else "source.on_sent_url"
         self._url = _url((config.on_sent_url or config.url).get_secret_value(), self._key, folder)
         self._config = config
-        self._statement = _statement(load(config.on_sent or "", folder), self._url)
+        self._statement, self._binds = _statement(load(config.on_sent or "", folder), self._url)
         self._engine = self._make_engine()
         self.fault = ""
         """What it failed with when it was last run; kept by whoever runs it, who says it once."""
@@ -67,8 +76,7 @@ class WriteBack:
         with self._explained(), self._engine.connect() as connection:
             self._begin_session(connection)
             values = {TOKEN_IDS: list(token_ids), SENT_AT: at if self._is_postgres else at.replace(tzinfo=None)}
-            asked = {name: values[name] for name in _binds(self._statement)}
-            connection.execute(self._statement, asked)
+            connection.execute(self._statement, {name: values[name] for name in self._binds})
             connection.commit()
 
     @property
@@ -127,34 +135,40 @@ def load(on_sent: str, folder: Path) -> str:
         ConfigError: if there is no such file.
     """
     if not on_sent.endswith(FILE):
-        return on_sent.strip().rstrip(";").rstrip()
+        return on_sent
     path = folder / on_sent
     try:
-        return path.read_text(encoding="utf-8").strip().rstrip(";").rstrip()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{KEY}: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
 
 
-def _statement(written: str, url: URL) -> TextClause:
-    binds = _binds(text(written))
+def _statement(written: str, url: URL) -> tuple[TextClause, set[str]]:
+    """The statement and the names of its binds."""
+    dialect = dialect_of(url.get_backend_name())
+    written = wording.one_statement(written, dialect, named=KEY, cure="keep one, or call a function of the database")
+    binds = wording.binds(written, dialect, named=KEY, known=(TOKEN_IDS, SENT_AT))
     if TOKEN_IDS not in binds:
         msg = f"{KEY} does not use :{TOKEN_IDS}; name the tokens with WHERE id IN :{TOKEN_IDS}."
         raise SourceContractError(msg)
-    unknown = binds - {TOKEN_IDS, SENT_AT}
-    if unknown:
-        msg = f"{KEY} asks for :{min(unknown)}; the only binds are :{TOKEN_IDS} and :{SENT_AT} (write \\: for a colon)."
-        raise SourceContractError(msg)
+    written = _IN_PARENTHESES.sub(rf"\1 :{TOKEN_IDS}", wording.for_sqlalchemy(written, dialect))
+    _refuse_other_than_in(wording.code(written, dialect))
     # Without a type: Postgres then reads each id in the type of the column that it is compared with.
     statement = text(written).bindparams(bindparam(TOKEN_IDS, expanding=True, type_=NullType()))
     if SENT_AT in binds:
         kind = DateTime(timezone=url.get_backend_name() == POSTGRES)
         statement = statement.bindparams(bindparam(SENT_AT, type_=kind))
-    return statement
+    return statement, binds
 
 
-def _binds(statement: TextClause) -> set[str]:
-    return set(statement.compile().params)
+def _refuse_other_than_in(code: str) -> None:
+    if _CAST_IDS.search(code):
+        msg = f"{KEY} casts :{TOKEN_IDS}; write id IN :{TOKEN_IDS}, since each id is read in the column's own type."
+        raise SourceContractError(msg)
+    if len(_IDS.findall(code)) > len(_IN_IDS.findall(code)):
+        msg = f"{KEY} uses :{TOKEN_IDS} after something else than IN; write id IN :{TOKEN_IDS}, a list in parentheses."
+        raise SourceContractError(msg)
 
 
 def _url(url: str, key: str, folder: Path) -> URL:
