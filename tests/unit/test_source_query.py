@@ -139,3 +139,12 @@ def test_ids_are_written_as_the_database_compares_them() -> None:
     assert MYSQL.literals(ids, pa.int64()) == [5, -1]
     assert MYSQL.literals(ids, pa.null()) == ids
     assert SQLITE.literals(ids, pa.null()) == [*ids, 5, -1]
+
+
+def test_ids_as_large_as_a_column_can_hold_are_numbers() -> None:
+    """By value: 2^63 is none of SQLite's, whose driver cannot even send it."""
+    inside = [-(2**63), 10**18, 1234567890123456789, 2**63 - 1]
+    unsigned = [2**63, 2**64 - 1]
+    ids = [str(number) for number in (*inside, *unsigned, 2**64, -(2**63) - 1)]
+    assert MYSQL.literals(ids, pa.int64()) == [*inside, *unsigned]
+    assert SQLITE.literals(ids, pa.null()) == [*ids, *inside]

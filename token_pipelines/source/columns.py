@@ -15,6 +15,7 @@ from token_pipelines.source.instants import ZERO_DATE
 _UTC: Final = pa.timestamp("us", tz="UTC")
 _NAIVE: Final = pa.timestamp("us")
 _BIT: Final = 16
+_INT64_MAX: Final = 2**63 - 1
 _MYSQL_TYPES: Final = {
     **dict.fromkeys((1, 2, 3, 8, 9, 13), pa.int64()),
     **dict.fromkeys((4, 5), pa.float64()),
@@ -48,8 +49,10 @@ def _column(name: str, kind: pa.DataType | None, values: Sequence[Any]) -> pa.Ar
         return _instants(kind, values)
     if kind is not None and pa.types.is_date(kind):
         return pa.array([None if isinstance(value, str) else value for value in values], kind)
-    if kind == pa.int64():  # BIT comes as bytes; a sum in UNSIGNED BIGINT may be too large, and is no matter of ours
+    if kind == pa.int64():  # BIT comes as bytes; of UNSIGNED BIGINT the upper half is no int64
         values = [int.from_bytes(value) if isinstance(value, bytes) else value for value in values]
+        if any(isinstance(value, int) and value > _INT64_MAX for value in values):
+            values = [None if value is None else Decimal(value) for value in values]
         return pa.array(values) if any(value is not None for value in values) else pa.array(values, kind)
     kinds = {type(value) for value in values if value is not None}
     if kinds and kinds <= {int, str, UUID, Decimal} and kinds not in ({int}, {str}):

@@ -10,7 +10,9 @@ from typing import Final
 
 import pyarrow as pa
 
-_INTEGER: Final = re.compile(r"-?(0|[1-9]\d{0,17})")  # within 64 bits; no other notation, or 007 would find 7
+_INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,19}")  # in no other notation, or 007 would find 7
+_INT64: Final = range(-(2**63), 2**63)
+_INT64_OR_UNSIGNED: Final = range(-(2**63), 2**64)
 
 _HAS_ADDRESS: Final = "CASE WHEN trim(email) LIKE '_%' THEN 1 ELSE 0 END AS has_address"
 """For databases without booleans, and for Oracle, where an empty text is a null."""
@@ -29,15 +31,20 @@ class Dialect:
     has_booleans: bool = False
     text_instants: bool = False
     backslashes: bool = False
+    integers: range = _INT64_OR_UNSIGNED
     explain: str = "EXPLAIN"
     id_as_text: str = "{name}"
     has_address: str = _HAS_ADDRESS
 
     def literals(self, token_ids: Collection[str], kind: pa.DataType) -> list[str | int]:
-        """Canonical ids as this database compares them with a ``token_id`` of this type, so that an index is used."""
+        """Canonical ids as this database compares them with a ``token_id`` of this type, so that an index is used.
+
+        An id is left out only where no column of this type can hold it.
+        """
         if self.has_booleans:  # Postgres reads an untyped literal in the column's own type
             return list(token_ids)
-        numbers = [int(token_id) for token_id in token_ids if _INTEGER.fullmatch(token_id)]
+        written = (int(token_id) for token_id in token_ids if _INTEGER.fullmatch(token_id))
+        numbers = [number for number in written if number in self.integers]
         if pa.types.is_integer(kind):
             return list(numbers)
         # SQLite's columns have no types, and 5 = '5' is false where neither side is a column.
@@ -70,6 +77,7 @@ SQLITE: Final = Dialect(
     from_text="(datetime({name}) || 'Z')",
     without_extremes="CASE WHEN {name} BETWEEN '0001' AND '9999-13' THEN {name} END",
     text_instants=True,
+    integers=_INT64,
     explain="EXPLAIN QUERY PLAN",
 )
 PLAIN: Final = Dialect(
