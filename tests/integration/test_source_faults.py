@@ -192,6 +192,19 @@ def test_column_that_looks_like_a_secret_is_refused(open_database: OpenDatabase,
     )
 
 
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
+@pytest.mark.parametrize("name", ["email", "token_id", "revoked"])
+def test_column_that_comes_twice_is_refused(open_database: OpenDatabase, kind: str, name: str) -> None:
+    """SQLite would number the second one: email:1."""
+    changes = {"revoked": "1 = 0"} if name == "revoked" else {}
+    again = f", 'x' AS {name.upper() if kind == 'sqlite' else name} FROM tokens"
+    source = make(open_database, kind).source(query(kind, **changes).replace(" FROM tokens", again), timezone="UTC")
+    said = {
+        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; mend source.query."
+    }
+    assert refusal(source, SourceContractError) == said.get(kind, f"The source query returns {name} twice; keep one.")
+
+
 def test_column_that_only_sounds_like_a_secret_is_ignored(open_database: OpenDatabase) -> None:
     names = [
         "token_type",

@@ -37,11 +37,15 @@ FACT_COLUMNS: Final = (
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SECRET: Final = re.compile(
-    r"(^|_)(secret|passwords?|passwd|passphrase|digest|salt|plaintext|encrypted|hashed)(_|$)"
-    r"|(^|_)(token|hash|jwt|bearer)$|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?$"
+    r"(^|_)(secret|passwords?|passwd|pwd|passphrase|passcode|digest|salt|plaintext|encrypted|hashed)(_|$)"
+    r"|(^|_)(token|token_value|hash|jwt|bearer|credentials?)$|(^|(?<!fingerprint)_)(sha\d+|md5)$"
+    r"|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?(_pem|_der|_jwk)?$"
 )
 """Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
-public_key or secret-less counters; who is wronged renames the column in the SELECT."""
+public_key, a public key's fingerprint or secret-less counters; who is wronged renames the column in the SELECT."""
+
+_TWICE: Final = re.compile(r"(.+):\d+")
+"""How SQLite names a column whose name an earlier one has."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class Contract:
                     f"The source query does not return {name}; add it to the SELECT (docs/sources tells what it means)."
                 )
                 raise SourceContractError(msg)
-        for name in schema.names:
-            if name in known and schema.names.count(name) > 1:
+        names = [_name(column, dialect) for column in schema.names]
+        for name in names:
+            if name in known and names.count(name) > 1:
                 msg = f"The source query returns {name} twice; keep one."
                 raise SourceContractError(msg)
             if name not in known and _SECRET.search(_CAMEL.sub("_", name).lower()):
@@ -156,6 +161,11 @@ class Contract:
 
     def _may_be_flag(self, kind: pa.DataType) -> bool:
         return bool(pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and not self.dialect.has_booleans))
+
+
+def _name(column: str, dialect: Dialect) -> str:
+    again = _TWICE.fullmatch(column) if dialect.text_instants else None
+    return again[1].lower() if again else column
 
 
 def _is_number(kind: pa.DataType) -> bool:
