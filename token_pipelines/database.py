@@ -11,6 +11,9 @@ from sqlalchemy.exc import ArgumentError
 from token_pipelines.errors import ConfigError
 
 POSTGRES: Final = "postgresql"
+HEROKUS: Final = "postgres"
+"""How Heroku and others write it. SQLAlchemy knows no such database any more."""
+
 SQLITE: Final = "sqlite"
 
 PSYCOPG: Final = "postgresql+psycopg"
@@ -113,6 +116,8 @@ def parse(url: str, key: str) -> URL:
     except (ArgumentError, ValueError):
         msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
         raise ConfigError(msg) from None
+    if parsed.get_backend_name() == HEROKUS:
+        return parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
     if parsed.drivername == DEMO:
         msg = f"{key} is {url}, the demo's; run `token-pipelines demo` first, or put your own database's URL there."
         raise ConfigError(msg)

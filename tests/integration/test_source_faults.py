@@ -200,7 +200,8 @@ def test_column_that_comes_twice_is_refused(open_database: OpenDatabase, kind: s
     again = f", 'x' AS {name.upper() if kind == 'sqlite' else name} FROM tokens"
     source = make(open_database, kind).source(query(kind, **changes).replace(" FROM tokens", again), timezone="UTC")
     said = {
-        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; mend source.query."
+        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; mend "
+        "source.query."
     }
     assert refusal(source, SourceContractError) == said.get(kind, f"The source query returns {name} twice; keep one.")
 
