@@ -268,7 +268,9 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
     """A constraint's message holds the row; a read-only account's says only what it may not do."""
     token, *_ = two_people(registry)
     registry.execute("ALTER TABLE api_tokens ADD CHECK (expiry_notification_at < '2000-01-01')")
-    with pytest.raises(SourceError, match=r"source.on_sent failed in .*: CheckViolation 23514; mend the statement"):
+    with pytest.raises(
+        SourceError, match=r"source.on_sent failed in .*: SQLSTATE 23514, CheckViolation; mend the statement"
+    ):
         write_back(registry_url, tmp_path).run([token], NOW)
     registry.execute(
         "ALTER DATABASE "

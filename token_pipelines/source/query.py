@@ -61,6 +61,9 @@ def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
 
 def _check(query: str, path: Path, dialect: Dialect) -> None:
     missing = {AFTER, BEFORE} - wording.binds(query, dialect, named=str(path), known=(AFTER, BEFORE))
+    if missing and wording.is_unclosed(query, dialect):
+        msg = f"{path} has a quote or a comment that is not closed; close it."
+        raise SourceContractError(msg)
     if missing:
         cure = f"filter with expires_at >= :{AFTER} AND expires_at < :{BEFORE}"
         msg = f"{path} does not use :{min(missing)}; {cure}."

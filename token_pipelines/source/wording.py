@@ -29,6 +29,8 @@ _CAST: Final = re.compile(_BIND.pattern + "(?=::)")
 _SQLALCHEMYS_BIND: Final = re.compile(r"(?<![:\w\\]):([\w$]+)(?![:\w$])")
 """A bind as operators write it, with Postgres' cast behind it too, and as SQLAlchemy's ``text`` finds it, without."""
 
+_BEGINNINGS: Final = re.compile(r"['\"`]|/\*")
+
 _OPERAND: Final = re.compile(r"(^|\b(union|except|intersect|minus)(\s+(all|distinct))?)\s*$", re.IGNORECASE)
 """What stands before a parenthesis that holds a part of the query itself, and no sub-select."""
 
@@ -78,6 +80,11 @@ def binds(sql: str, dialect: Dialect, *, named: str, known: tuple[str, str]) -> 
         msg = f"{named} asks for :{min(unknown)}; the only binds are :{first} and :{second} (write \\: for a colon)."
         raise SourceContractError(msg)
     return asked
+
+
+def is_unclosed(sql: str, dialect: Dialect) -> bool:
+    """Whether a quote or a comment seems to have no end, so that the rest is not what it looks like."""
+    return any(is_code and _BEGINNINGS.search(text) for is_code, text in _pieces(sql, dialect))
 
 
 def for_sqlalchemy(sql: str, dialect: Dialect) -> str:

@@ -5,7 +5,6 @@ the ledger is not this module's concern.
 """
 
 import re
-import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,16 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import psycopg
-from sqlalchemy import URL, Connection, DateTime, Engine, NullPool, TextClause, bindparam, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, DateTime, TextClause, bindparam, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import NullType
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import POSTGRES, PSYCOPG, explain, parse, place
+from token_pipelines.database import POSTGRES, PSYCOPG, explain, is_option, parse, place
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import wording
 from token_pipelines.source.dialects import dialect_of
+from token_pipelines.source.engines import connected, make_engine
+from token_pipelines.source.refusals import safe_words
 
 KEY: Final = "source.on_sent"
 APPLICATION_NAME: Final = "token-pipelines write-back"
@@ -37,12 +37,6 @@ _IN_IDS: Final = re.compile(rf"\bin\s*:{TOKEN_IDS}\b", re.IGNORECASE)
 _IN_PARENTHESES: Final = re.compile(rf"\b(in)\s*\(\s*:{TOKEN_IDS}\s*\)", re.IGNORECASE)
 _CAST_IDS: Final = re.compile(rf":{TOKEN_IDS}\s*::")
 """The ids become a list in parentheses: they can stand behind IN, and nowhere else."""
-
-_QUOTES_VALUES: Final = ("22", "23", "P0")
-"""Classes of SQLSTATE whose messages may repeat a value: of data, of constraints, of a trigger's own words."""
-
-_MYSQL_NAMES: Final = {1054, 1142, 1143, 1146, 1205, 1290, 1792}
-"""Errors of MariaDB and MySQL that name columns, tables, rights and locks, and no value."""
 
 _SQLITE: Final = "sqlite"
 _MYSQL: Final = ("mysql", "mariadb")
@@ -62,7 +56,7 @@ class WriteBack:
         self._url = _url((config.on_sent_url or config.url).get_secret_value(), self._key, folder)
         self._config = config
         self._statement, self._binds = _statement(load(config.on_sent or "", folder), self._url)
-        self._engine = self._make_engine()
+        self._engine = make_engine(self._url, self._key, self._arguments)
         self.fault = ""
         """What it failed with when it was last run; kept by whoever runs it, who says it once."""
 
@@ -73,7 +67,7 @@ class WriteBack:
             SourceError: if the database cannot be reached or refuses; nothing was changed then.
         """
         at = sent_at.astimezone(UTC)
-        with self._explained(), self._engine.connect() as connection:
+        with self._explained(), connected(self._engine, self._url, self._key) as connection:
             self._begin_session(connection)
             values = {TOKEN_IDS: list(token_ids), SENT_AT: at if self._is_postgres else at.replace(tzinfo=None)}
             connection.execute(self._statement, {name: values[name] for name in self._binds})
@@ -82,17 +76,6 @@ class WriteBack:
     @property
     def _is_postgres(self) -> bool:
         return self._url.get_backend_name() == POSTGRES
-
-    def _make_engine(self) -> Engine:
-        try:
-            engine = create_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=self._arguments())
-        except (ModuleNotFoundError, NoSuchModuleError):
-            msg = f"{self._key} is a {self._url.drivername} database, whose driver is not installed; install it."
-            raise ConfigError(msg) from None
-        if engine.dialect.is_async:
-            msg = f"{self._key} names the asynchronous driver {self._url.get_driver_name()}; name a synchronous one."
-            raise ConfigError(msg)
-        return engine
 
     def _arguments(self) -> dict[str, Any]:
         statement, lock = (
@@ -120,11 +103,11 @@ class WriteBack:
             yield
         except DBAPIError as error:
             cause = error.orig or error
-            never_made = error.statement is None and isinstance(error, OperationalError | InterfaceError)
-            if error.connection_invalidated or never_made:
-                raise SourceError(explain(cause, self._url, self._key)) from None
+            if error.connection_invalidated or error.statement is None:  # the connection was lost, or never made
+                said = explain(cause, self._url, self._key)
+                raise (ConfigError(said) if is_option(cause) else SourceError(said)) from None
             where = f"the database of {self._key} ({place(self._url)})"
-            msg = f"{KEY} failed in {where}: {_said(cause)}; mend the statement, or the rights of the account."
+            msg = f"{KEY} failed in {where}: {safe_words(cause)}; mend the statement, or the rights of the account."
             raise SourceError(msg) from None
 
 
@@ -181,16 +164,3 @@ def _url(url: str, key: str, folder: Path) -> URL:
         existing = {"mode": "rw", "uri": "true"}
         return parsed.set(database=f"file:{quote(str(folder / file))}").update_query_dict(existing)
     return parsed.set(drivername=f"{parsed.drivername}+pymysql") if parsed.drivername in _MYSQL else parsed
-
-
-def _said(cause: BaseException) -> str:
-    """What the database says, where that repeats no value; else only which kind of error it is."""
-    name = type(cause).__name__
-    if isinstance(cause, psycopg.Error):
-        sqlstate = cause.sqlstate or ""
-        primary = None if sqlstate[:2] in _QUOTES_VALUES else cause.diag.message_primary
-        return primary or f"{name} {sqlstate}".strip()
-    if isinstance(cause, sqlite3.OperationalError):  # of names and locks; values are another class's matter
-        return str(cause)
-    code = cause.args[0] if cause.args and isinstance(cause.args[0], int) else ""
-    return str(cause.args[1]) if code in _MYSQL_NAMES else f"{name} {code}".strip()
