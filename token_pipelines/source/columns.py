@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceContractError
+from token_pipelines.source.contract import NEVER_NULL_INSTANTS
 from token_pipelines.source.dialects import MYSQL, Dialect
 from token_pipelines.source.instants import ZERO_DATE
 
@@ -27,10 +28,29 @@ _MYSQL_TYPES: Final = {
 """MySQL's types by their numbers in the protocol. A TIMESTAMP (7) is an instant and comes in the session's zone, which
 is UTC; a DATETIME (12) is what somebody wrote down. Text and binary share their numbers: only values tell."""
 
+_MYSQL_NO_INSTANTS: Final = {
+    **dict.fromkeys((15, 247, 249, 250, 251, 252, 253, 254), pa.string()),
+    **dict.fromkeys((0, 246), pa.decimal128(38, 6)),
+}
+"""Text or binary, and decimals."""
+
 
 def types_of(cursor: Any, dialect: Dialect) -> list[pa.DataType | None]:  # noqa: ANN401 -- a cursor of any driver
     """What the driver says of each column; None where it says nothing that we understand."""
     return [_MYSQL_TYPES.get(column[1]) if dialect is MYSQL else None for column in cursor.description]
+
+
+def types_without_rows(cursor: Any, dialect: Dialect) -> list[pa.DataType | None]:  # noqa: ANN401 -- as above
+    """What the driver says of each column of no rows, where only that can tell.
+
+    An instant that is never null is text in its rows where it is text here; another one may be a null of any type.
+    """
+    known = types_of(cursor, dialect)
+    if dialect is not MYSQL:
+        return known
+    judged = [column[0] in NEVER_NULL_INSTANTS for column in cursor.description]
+    found = [_MYSQL_NO_INSTANTS.get(column[1]) for column in cursor.description]
+    return [kind or (other if is_judged else None) for kind, other, is_judged in zip(known, found, judged, strict=True)]
 
 
 def to_table(names: Sequence[str], types: Sequence[pa.DataType | None], rows: Sequence[Sequence[Any]]) -> pa.Table:

@@ -20,7 +20,8 @@ INSTANTS: Final = ("created_at", "expires_at", "last_used_at", "replaced_at", "l
 FLAGS: Final = {"email_verified": True, "revoked": False, "muted": False}
 """Optional booleans, and what counts where the query does not return the column. A null counts as False."""
 
-NOT_NULL: Final = ("token_id", "recipient_id", "created_at", "expires_at")
+NEVER_NULL_INSTANTS: Final = ("created_at", "expires_at")
+NOT_NULL: Final = (*IDS, *NEVER_NULL_INSTANTS)
 TEXTS: Final = ("token_name", "recipient_name", "email", "locale", "timezone")
 OPTIONAL: Final = ("last_used_at", "scopes", *FLAGS, "replaced_at", "last_notified_at", "locale", "timezone")
 

@@ -20,7 +20,11 @@ _HAS_ADDRESS: Final = "CASE WHEN trim(email) LIKE '_%' THEN 1 ELSE 0 END AS has_
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One kind of database. In the cures, ``{name}`` stands for a column."""
+    """One kind of database. In the cures, ``{name}`` stands for a column.
+
+    Where a database compares whatever with whatever, ``widest`` are binds that let every row through, whatever its
+    expires_at is kept as; ``misread`` is true of one that no window would hold, ``readable`` of one that some would.
+    """
 
     name: str
     from_epoch: str
@@ -32,6 +36,9 @@ class Dialect:
     text_instants: bool = False
     backslashes: bool = False
     integers: range = _INT64_OR_UNSIGNED
+    widest: tuple[tuple[object, object], ...] = ()
+    misread: str | None = None
+    readable: str | None = None
     explain: str = "EXPLAIN"
     id_as_text: str = "{name}"
     has_address: str = _HAS_ADDRESS
@@ -51,6 +58,10 @@ class Dialect:
         return [*token_ids, *numbers] if self.text_instants else list(token_ids)
 
 
+_DATE: Final = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+_SIX_DIGITS: Final = "*[0-9]" * 6 + "*"
+"""In SQLite's GLOB. With fewer digits a text is no instant but a word for never, as 0 and -1 are among numbers."""
+
 POSTGRES: Final = Dialect(
     name="Postgres",
     from_epoch="to_timestamp({name})",
@@ -69,6 +80,8 @@ MYSQL: Final = Dialect(
     from_text="CAST({name} AS datetime(6))",
     without_extremes="nullif({name}, 0)",
     backslashes=True,
+    widest=((-(2**62), 2**62), ("", "\U0010ffff")),
+    readable="expires_at IS NOT NULL",
 )
 SQLITE: Final = Dialect(
     name="SQLite",
@@ -78,6 +91,12 @@ SQLITE: Final = Dialect(
     without_extremes="CASE WHEN {name} BETWEEN '0001' AND '9999-13' THEN {name} END",
     text_instants=True,
     integers=_INT64,
+    widest=((-(2**62), b"\xff" * 16), ("0000-01-01 00:00:00", "9999-12-31 23:59:59")),
+    misread=f"""(
+        typeof(expires_at) = 'blob' OR typeof(expires_at) IN ('integer', 'real') AND expires_at > 0
+        OR typeof(expires_at) = 'text' AND expires_at NOT GLOB '{_DATE}*' AND expires_at GLOB '{_SIX_DIGITS}'
+    )""",
+    readable=f"(expires_at GLOB '{_DATE}[T ]*' AND expires_at BETWEEN '1971' AND '9000')",
     explain="EXPLAIN QUERY PLAN",
 )
 PLAIN: Final = Dialect(

@@ -93,6 +93,11 @@ def wrap_nothing(query: str, columns: Sequence[str], bounds: Mapping[str, Any]) 
     return Statement(f"{_select(query, columns)} WHERE 1 = 0", bounds)
 
 
+def first(query: str, columns: Sequence[str], bounds: Mapping[str, Any], where: str) -> Statement:
+    """One row of the same SELECT of which ``where`` is true. For databases that know LIMIT."""
+    return Statement(f"{_select(query, columns)} WHERE {where} LIMIT 1", bounds)
+
+
 def _select(query: str, columns: Sequence[str]) -> str:
     """Without AS before the alias, which Oracle refuses; on lines of its own, since a query may end in a comment."""
     return f"SELECT {', '.join(columns)} FROM (\n{query}\n) source"  # noqa: S608 -- the operator's own query

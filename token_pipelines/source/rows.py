@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.source import sessions
-from token_pipelines.source.columns import to_table, types_of
+from token_pipelines.source.columns import to_table, types_of, types_without_rows
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import MYSQL, Dialect, dialect_of
 from token_pipelines.source.engines import connected, make_engine
@@ -49,7 +49,8 @@ class RowsReader:
         """See Reader."""
         with self._connection() as connection:
             result = connection.execute(*_bound(statement))
-            return to_table(*self._columns(result), []).schema
+            types = types_without_rows(result.cursor, self.dialect)
+            return to_table(list(result.keys()), types, []).schema
 
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
