@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from commands import Command
 from pipeline import DAY, YEAR, Registry
+from sqlalchemy import make_url
 
 from token_pipelines import source_check
-from token_pipelines.source_check import mask_address, mask_name
+from token_pipelines.mail.masks import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
 Configured = Callable[..., Command]
@@ -21,6 +22,12 @@ SELECT id AS token_id, user_id AS recipient_id, created_at, expired_at AS expire
     NULL::text AS recipient_name, 'someone@example.org' AS email, {more} AS {name}
 FROM api_tokens WHERE expired_at >= :expires_after AND expired_at < :expires_before
 """
+
+
+NOBODY = (
+    "The source query returned no row at all in the widest window of a run, so that nobody would be told; if tokens "
+    "expire in it, look at what the query's WHERE and its joins leave out."
+)
 
 
 @pytest.fixture
@@ -112,7 +119,9 @@ def test_check_looks_further_when_little_expires_now(configured: Configured, reg
     registry.execute("DELETE FROM api_tokens")
     said = configured()("source check")
     assert said.status == 0
-    assert said.out.splitlines()[-1].endswith(": only the columns were checked.")
+    assert ": only the columns were checked." in said.out
+    assert said.out.splitlines()[-1] == NOBODY
+    assert check(configured())["advice"] == [NOBODY]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +207,53 @@ def test_check_names_a_column_that_is_not_used(
     found = check(configured(source={"query": "tokens.sql"}))
     assert found["columns"]["unused"] == ["last_notification_at"]
     assert found["advice"] == ["The column last_notification_at is not used; did you mean last_notified_at?"]
+
+
+MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"
+
+
+@pytest.mark.parametrize(
+    ("on_sent", "sentence"),
+    [
+        (
+            MARK.replace("expiry_", "no_"),
+            'column "no_notification_at" of relation "api_tokens" does not exist; mend the',
+        ),
+        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; mend"),
+        ("DELETE FROM api_tokens WHERE id IN :token_ids", None),
+        (MARK, None),
+    ],
+)
+def test_check_tries_what_is_run_after_sending(
+    configured: Configured, registry: Registry, now: datetime, on_sent: str, sentence: str | None
+) -> None:
+    """In a transaction that is rolled back, for no token: it changes nothing."""
+    people(registry, now)
+    before = registry.execute("SELECT * FROM api_tokens ORDER BY id")
+    found = check(configured(source={"on_sent": on_sent}), status=0 if sentence is None else 1)
+    assert registry.execute("SELECT * FROM api_tokens ORDER BY id") == before
+    if sentence is None:
+        assert found["faults"] == []
+    else:
+        [fault] = found["faults"]
+        assert fault.startswith("source.on_sent failed in the database of source.url (")
+        assert sentence in fault
+
+
+def test_check_says_that_the_account_may_not_write(configured: Configured, registry: Registry, now: datetime) -> None:
+    people(registry, now)
+    registry.execute("CREATE ROLE may_only_read LOGIN")
+    registry.execute("GRANT SELECT ON api_tokens TO may_only_read")
+    url = make_url(registry.url).set(username="may_only_read").render_as_string(hide_password=False)
+    try:
+        [fault] = check(configured(source={"on_sent": MARK, "on_sent_url": url}), status=1)["faults"]
+        away = "postgresql://writer@127.0.0.1:1/registry"
+        [unreachable] = check(configured(source={"on_sent": MARK, "on_sent_url": away}), status=1)["faults"]
+    finally:
+        registry.execute("DROP OWNED BY may_only_read")
+        registry.execute("DROP ROLE may_only_read")
+    assert "permission denied for table api_tokens; mend the statement, or the rights of the account." in fault
+    assert unreachable.startswith("The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached;")
 
 
 def test_check_needs_no_ledger(configured: Configured, registry: Registry, now: datetime) -> None:

@@ -66,12 +66,26 @@ class WriteBack:
         Raises:
             SourceError: if the database cannot be reached or refuses; nothing was changed then.
         """
+        with self._executed(token_ids, sent_at) as connection:
+            connection.commit()
+
+    def try_out(self, sent_at: datetime) -> None:
+        """Run the statement for no token, in a transaction that is rolled back: are its names and rights in order?
+
+        Raises:
+            SourceError: as `run`.
+        """
+        with self._executed([None], sent_at) as connection:  # a null is of every type, and equal to nothing
+            connection.rollback()
+
+    @contextmanager
+    def _executed(self, token_ids: Collection[str | int | None], sent_at: datetime) -> Iterator[Connection]:
         at = sent_at.astimezone(UTC)
         with self._explained(), connected(self._engine, self._url, self._key) as connection:
             self._begin_session(connection)
             values = {TOKEN_IDS: list(token_ids), SENT_AT: at if self._is_postgres else at.replace(tzinfo=None)}
             connection.execute(self._statement, {name: values[name] for name in self._binds})
-            connection.commit()
+            yield connection
 
     @property
     def _is_postgres(self) -> bool:
