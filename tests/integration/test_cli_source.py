@@ -1,7 +1,9 @@
 """The command ``source check`` as a user calls it: what is understood of a query, each fault, and no address."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,20 @@ def test_check_names_a_column_that_is_not_used(
     found = check(configured(source={"query": "tokens.sql"}))
     assert found["columns"]["unused"] == ["last_notification_at"]
     assert found["advice"] == ["The column last_notification_at is not used; did you mean last_notified_at?"]
+
+
+def test_check_says_that_sqlite_would_never_return_a_number(configured: Configured, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE api_tokens (id integer, user_id, created_at, expired_at integer, name)")
+        connection.execute("INSERT INTO api_tokens VALUES (4711, 7, '2026-01-01T00:00:00Z', 1795338000, 'ci')")
+    query = QUERY.replace("NULL::text", "NULL").format(more="1", name="email_verified")
+    (tmp_path / "tokens.sql").write_text(query, encoding="utf-8")
+    said = configured(source={"url": "sqlite:///app.db", "query": "tokens.sql"})("source check")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == (
+        "The source query's expires_at is int64, a number and not an instant; if it counts seconds since 1970, write"
+        " (datetime(expires_at, 'unixepoch') || 'Z').\n"
+    )
 
 
 MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"

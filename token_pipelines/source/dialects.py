@@ -92,9 +92,10 @@ SQLITE: Final = Dialect(
     text_instants=True,
     integers=_INT64,
     widest=((-(2**62), b"\xff" * 16), ("0000-01-01 00:00:00", "9999-12-31 23:59:59")),
+    # Numbers are below any text, blobs above; asked so rather than by typeof(), whose calls take three times as long.
     misread=f"""(
-        typeof(expires_at) = 'blob' OR typeof(expires_at) IN ('integer', 'real') AND expires_at > 0
-        OR typeof(expires_at) = 'text' AND expires_at NOT GLOB '{_DATE}*' AND expires_at GLOB '{_SIX_DIGITS}'
+        expires_at >= x'' OR expires_at > 0 AND expires_at < ''
+        OR expires_at >= '' AND expires_at NOT GLOB '{_DATE}*' AND expires_at GLOB '{_SIX_DIGITS}'
     )""",
     readable=f"(expires_at GLOB '{_DATE}[T ]*' AND expires_at BETWEEN '1971' AND '9000')",
     explain="EXPLAIN QUERY PLAN",
