@@ -221,7 +221,8 @@ def test_check_says_that_sqlite_would_never_return_a_number(configured: Configur
     assert (said.status, said.out) == (2, "")
     assert said.err == (
         "The source query's expires_at is int64, a number and not an instant; if it counts seconds since 1970, write"
-        " (datetime(expires_at, 'unixepoch') || 'Z').\n"
+        " (datetime(expires_at, 'unixepoch') || 'Z'); divide milliseconds by 1000, and of a Julian day write"
+        " (datetime(expires_at) || 'Z').\n"
     )
 
 

@@ -93,8 +93,9 @@ def test_zero_date_is_refused(open_database: OpenDatabase, column: str) -> None:
 )
 def test_epoch_number_is_refused(open_database: OpenDatabase, kind: str, column: str, value: str, found: str) -> None:
     cure = {
-        "mariadb": "from_unixtime(created_at), with source.timezone: UTC",
-        "sqlite": "(datetime(created_at, 'unixepoch') || 'Z')",
+        "mariadb": "from_unixtime(created_at), with source.timezone: UTC; divide milliseconds by 1000",
+        "sqlite": "(datetime(created_at, 'unixepoch') || 'Z'); divide milliseconds by 1000, and of a Julian day write"
+        " (datetime(created_at) || 'Z')",
     }
     database = make(open_database, kind, column, (value, value))
     said = refusal(database.source(query(kind, created_at="x"), timezone="UTC"), SourceContractError)
@@ -110,7 +111,8 @@ def test_epoch_number_of_postgres_is_refused(open_database: OpenDatabase, column
     said = refusal(database.source(query("postgres", created_at="x")), SourceContractError)
     assert "created_at is " in said
     assert said.endswith(
-        "a number and not an instant; if it counts seconds since 1970, write to_timestamp(created_at)."
+        "a number and not an instant; if it counts seconds since 1970, write to_timestamp(created_at); divide"
+        " milliseconds by 1000."
     )
 
 

@@ -142,7 +142,8 @@ class Contract:
             return f"is a DATE; say in SQL at which instant of that day it is meant, for example {example}"
         if _is_number(kind):
             example = self.dialect.from_epoch.format(name=name)
-            return f"is {kind}, a number and not an instant; if it counts seconds since 1970, write {example}"
+            others = self.dialect.other_numbers.format(name=name)
+            return f"is {kind}, a number and not an instant; if it counts seconds since 1970, write {example}; {others}"
         if _is_text(kind) and self.dialect.text_instants:
             return None
         if not pa.types.is_timestamp(kind):

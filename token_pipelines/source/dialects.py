@@ -31,6 +31,7 @@ class Dialect:
     from_date: str
     from_text: str
     without_extremes: str
+    other_numbers: str = "divide milliseconds by 1000"
     binary_as_text: str = "hex({name})"
     has_booleans: bool = False
     text_instants: bool = False
@@ -89,6 +90,7 @@ SQLITE: Final = Dialect(
     from_date="({name} || ' 00:00:00Z')",
     from_text="(datetime({name}) || 'Z')",
     without_extremes="CASE WHEN {name} BETWEEN '0001' AND '9999-13' THEN {name} END",
+    other_numbers="divide milliseconds by 1000, and of a Julian day write (datetime({name}) || 'Z')",
     text_instants=True,
     integers=_INT64,
     widest=((-(2**62), b"\xff" * 16), ("0000-01-01 00:00:00", "9999-12-31 23:59:59")),
