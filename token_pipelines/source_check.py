@@ -1,6 +1,7 @@
 """What the pipeline understands of the operator's query: its columns, and a few tokens with their tier and why.
 
-Reads a small window of expiries, and a few of its tokens again by id. Writes nothing. An address is shown by its first
+Reads a small window of expiries, and a few of its tokens again by id; tries what is run after sending. Changes nothing.
+An address is shown by its first
 letter and its top-level domain at most.
 """
 
@@ -15,7 +16,8 @@ from typing import Final
 import pandas as pd
 
 from token_pipelines.addresses import valid_address
-from token_pipelines.errors import LedgerError
+from token_pipelines.errors import ConfigError, LedgerError, SourceError
+from token_pipelines.mail.masks import SHOWN_LIMIT, mask_address, mask_name, without_address
 from token_pipelines.mail.names import clean
 from token_pipelines.model import Reason
 from token_pipelines.parts import Parts
@@ -39,8 +41,10 @@ MARKER: Final = (
     "Mark its place in the query, after a condition of the WHERE, with a comment like /* token_ids: tokens.id */"
 )
 
-HIDDEN: Final = "…"
-NAME_LIMIT: Final = 40
+NOBODY: Final = (
+    "The source query returned no row at all in the widest window of a run, so that nobody would be told; if tokens "
+    "expire in it, look at what the query's WHERE and its joins leave out."
+)
 
 WITHOUT: Final = {
     "email_verified": "every address counts as verified",
@@ -128,7 +132,21 @@ def check_source(parts: Parts) -> SourceCheck:
     chosen = _choose(kinds)
     if len(chosen):
         _read_by_id(parts, chosen, checked)
+    else:
+        parts.source.refuse_unseen()
+        checked.advice.append(NOBODY)
+    _try_on_sent(parts, checked)
     return checked
+
+
+def _try_on_sent(parts: Parts, checked: SourceCheck) -> None:
+    """What is run after sending is run for no token, and rolled back: its faults are not to wait for the emails."""
+    if parts.write_back is None:
+        return
+    try:
+        parts.write_back.try_out(checked.now)
+    except (SourceError, ConfigError) as error:
+        checked.faults.append(str(error))
 
 
 def _read_by_id(parts: Parts, chosen: pd.DataFrame, checked: SourceCheck) -> None:
@@ -204,9 +222,9 @@ def _sample(row: pd.Series, facts: pd.DataFrame) -> Sample:
     if reason is None and same.any() and not valid_address(email):
         reason = str(Reason.BAD_ADDRESS)
     return Sample(
-        token_id=_without_address(row["token_id"]),
-        recipient_id=_without_address(row["recipient_id"]),
-        token_name=_without_address(clean(token_name, NAME_LIMIT)),
+        token_id=without_address(row["token_id"]),
+        recipient_id=without_address(row["recipient_id"]),
+        token_name=without_address(clean(token_name, SHOWN_LIMIT)),
         recipient_name=mask_name(recipient_name),
         address=mask_address(email),
         created_at=row["created_at"].to_pydatetime(),
@@ -224,29 +242,6 @@ def _names(facts: pd.DataFrame) -> tuple[str, str, str]:
     return token_name, recipient_name, email.strip()
 
 
-def mask_address(email: str) -> str:
-    """``a…@….org``: the first letter and the top-level domain; nothing of what is no address. Empty stays empty."""
-    if not email:
-        return ""
-    if not valid_address(email):
-        return HIDDEN
-    local, _, domain = email.partition("@")
-    first = local[0] if local[0].isalnum() else ""
-    suffix = domain.rpartition(".")[2] if "." in domain else ""
-    return f"{first}{HIDDEN}@{HIDDEN}.{suffix}" if suffix else f"{first}{HIDDEN}@{HIDDEN}"
-
-
-def mask_name(name: str) -> str:
-    """``A…``: enough to see that the column is the right one. Empty stays empty."""
-    cleaned = clean(name, NAME_LIMIT, stand_in="")
-    return f"{cleaned[0] if cleaned[0].isalnum() else ''}{HIDDEN}" if cleaned else ""
-
-
-def _without_address(text: str) -> str:
-    """People put addresses into names of tokens too."""
-    return HIDDEN if any(at in text for at in "@\uff20\ufe6b") else text
-
-
 def _lost_by_id(chosen: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
     """A query that returns a token for a window and not by id would have all its notices dropped as gone."""
     key = ["token_id", "recipient_id", "expires_at"]
@@ -256,7 +251,7 @@ def _lost_by_id(chosen: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
         return []
     msg = (
         f"Asked again by id, as just before sending, the source query does not return the same for token_id "
-        f"{_without_address(lost[0])}, so that its notice would be dropped; make each row independent of the others "
+        f"{without_address(lost[0])}, so that its notice would be dropped; make each row independent of the others "
         "(no row numbers, no grouping over tokens, no random choice)."
     )
     return [msg]

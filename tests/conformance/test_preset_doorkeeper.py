@@ -149,6 +149,12 @@ def test_disabled_user_is_left_out(doorkeeper: Database) -> None:
     assert doorkeeper.snapshot_ids() == set()
 
 
+def test_user_of_whom_it_is_not_known_whether_they_are_disabled_is_told(doorkeeper: Database) -> None:
+    doorkeeper.execute("ALTER TABLE users ALTER disabled DROP NOT NULL")
+    token = add_token(doorkeeper, add_user(doorkeeper, disabled=None))
+    assert doorkeeper.snapshot_ids() == {str(token)}
+
+
 OLD: dict[str, Any] = {"created_at": LONG_AGO, "expires_in": FOR_AGES}
 NEWER: dict[str, Any] = {"created_at": LONG_AGO + DAY, "expires_in": FOR_AGES}
 

@@ -102,6 +102,12 @@ def test_unknown_revocation_is_none(gitlab: Database, revoked: bool | None, mean
     assert bool(gitlab.snapshot().loc[str(token), "revoked"]) is meant
 
 
+def test_token_that_does_not_say_whether_it_is_an_impersonation_is_read(gitlab: Database) -> None:
+    gitlab.execute("ALTER TABLE personal_access_tokens ALTER impersonation DROP NOT NULL")
+    token = add_token(gitlab, add_user(gitlab), impersonation=None)
+    assert gitlab.snapshot_ids() == {str(token)}
+
+
 def test_impersonation_is_left_out(gitlab: Database) -> None:
     add_token(gitlab, add_user(gitlab), impersonation=True)
     assert gitlab.snapshot_ids() == set()

@@ -1,7 +1,9 @@
 """The command ``source check`` as a user calls it: what is understood of a query, each fault, and no address."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ from typing import Any
 import pytest
 from commands import Command
 from pipeline import DAY, YEAR, Registry
+from sqlalchemy import make_url
 
 from token_pipelines import source_check
-from token_pipelines.source_check import mask_address, mask_name
+from token_pipelines.mail.masks import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
 Configured = Callable[..., Command]
@@ -21,6 +24,12 @@ SELECT id AS token_id, user_id AS recipient_id, created_at, expired_at AS expire
     NULL::text AS recipient_name, 'someone@example.org' AS email, {more} AS {name}
 FROM api_tokens WHERE expired_at >= :expires_after AND expired_at < :expires_before
 """
+
+
+NOBODY = (
+    "The source query returned no row at all in the widest window of a run, so that nobody would be told; if tokens "
+    "expire in it, look at what the query's WHERE and its joins leave out."
+)
 
 
 @pytest.fixture
@@ -112,7 +121,9 @@ def test_check_looks_further_when_little_expires_now(configured: Configured, reg
     registry.execute("DELETE FROM api_tokens")
     said = configured()("source check")
     assert said.status == 0
-    assert said.out.splitlines()[-1].endswith(": only the columns were checked.")
+    assert ": only the columns were checked." in said.out
+    assert said.out.splitlines()[-1] == NOBODY
+    assert check(configured())["advice"] == [NOBODY]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +209,68 @@ def test_check_names_a_column_that_is_not_used(
     found = check(configured(source={"query": "tokens.sql"}))
     assert found["columns"]["unused"] == ["last_notification_at"]
     assert found["advice"] == ["The column last_notification_at is not used; did you mean last_notified_at?"]
+
+
+def test_check_says_that_sqlite_would_never_return_a_number(configured: Configured, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE api_tokens (id integer, user_id, created_at, expired_at integer, name)")
+        connection.execute("INSERT INTO api_tokens VALUES (4711, 7, '2026-01-01T00:00:00Z', 1795338000, 'ci')")
+    query = QUERY.replace("NULL::text", "NULL").format(more="1", name="email_verified")
+    (tmp_path / "tokens.sql").write_text(query, encoding="utf-8")
+    said = configured(source={"url": "sqlite:///app.db", "query": "tokens.sql"})("source check")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == (
+        "The source query's expires_at is int64, a number and not an instant; if it counts seconds since 1970, write"
+        " (datetime(expires_at, 'unixepoch') || 'Z'); divide milliseconds by 1000, and of a Julian day write"
+        " (datetime(expires_at) || 'Z').\n"
+    )
+
+
+MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"
+
+
+@pytest.mark.parametrize(
+    ("on_sent", "sentence"),
+    [
+        (
+            MARK.replace("expiry_", "no_"),
+            'column "no_notification_at" of relation "api_tokens" does not exist; mend the',
+        ),
+        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; mend"),
+        ("DELETE FROM api_tokens WHERE id IN :token_ids", None),
+        (MARK, None),
+    ],
+)
+def test_check_tries_what_is_run_after_sending(
+    configured: Configured, registry: Registry, now: datetime, on_sent: str, sentence: str | None
+) -> None:
+    """In a transaction that is rolled back, for no token: it changes nothing."""
+    people(registry, now)
+    before = registry.execute("SELECT * FROM api_tokens ORDER BY id")
+    found = check(configured(source={"on_sent": on_sent}), status=0 if sentence is None else 1)
+    assert registry.execute("SELECT * FROM api_tokens ORDER BY id") == before
+    if sentence is None:
+        assert found["faults"] == []
+    else:
+        [fault] = found["faults"]
+        assert fault.startswith("source.on_sent failed in the database of source.url (")
+        assert sentence in fault
+
+
+def test_check_says_that_the_account_may_not_write(configured: Configured, registry: Registry, now: datetime) -> None:
+    people(registry, now)
+    registry.execute("CREATE ROLE may_only_read LOGIN")
+    registry.execute("GRANT SELECT ON api_tokens TO may_only_read")
+    url = make_url(registry.url).set(username="may_only_read").render_as_string(hide_password=False)
+    try:
+        [fault] = check(configured(source={"on_sent": MARK, "on_sent_url": url}), status=1)["faults"]
+        away = "postgresql://writer@127.0.0.1:1/registry"
+        [unreachable] = check(configured(source={"on_sent": MARK, "on_sent_url": away}), status=1)["faults"]
+    finally:
+        registry.execute("DROP OWNED BY may_only_read")
+        registry.execute("DROP ROLE may_only_read")
+    assert "permission denied for table api_tokens; mend the statement, or the rights of the account." in fault
+    assert unreachable.startswith("The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached;")
 
 
 def test_check_needs_no_ledger(configured: Configured, registry: Registry, now: datetime) -> None:

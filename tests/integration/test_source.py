@@ -244,7 +244,7 @@ def test_aware_instant_does_not_mind_the_sources_zone(registry: Registry, source
             select(created_at="extract(epoch FROM created_at)::bigint"),
             (
                 "The source query's created_at is int64, a number and not an instant; if it counts seconds since 1970,"
-                " write to_timestamp(created_at)."
+                " write to_timestamp(created_at); divide milliseconds by 1000."
             ),
         ),
         (

@@ -415,11 +415,56 @@ def test_statement_for_mariadb(mariadb_database: URL, tmp_path: Path) -> None:
         write_back(url, tmp_path, on_sent.replace("stamp =", "nowhere =")).run([1], NOW)
 
 
+@pytest.mark.parametrize("column", ["uuid", "text", "bigint", "bytea"])
+def test_trying_it_fits_ids_of_every_type(registry: Registry, registry_url: str, tmp_path: Path, column: str) -> None:
+    registry.execute(f"CREATE TABLE marks (id {column}, at timestamptz)")
+    write_back(
+        registry_url, tmp_path, "INSERT INTO marks SELECT id, :sent_at FROM marks WHERE id IN :token_ids"
+    ).try_out(NOW)
+    with pytest.raises(SourceError, match='column "ad" does not exist; mend the statement'):
+        write_back(registry_url, tmp_path, "UPDATE marks SET at = now() WHERE ad IN :token_ids").try_out(NOW)
+
+
+def test_trying_it_changes_nothing_in_mariadb(mariadb_database: URL, tmp_path: Path) -> None:
+    engine = create_engine(mariadb_database.set(drivername="mariadb+pymysql"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE tokens (id bigint, at datetime(6) NULL)"))
+        connection.execute(text("INSERT INTO tokens (id) VALUES (0), (1), (NULL)"))
+    url = mariadb_database.set(drivername="mysql").render_as_string(hide_password=False)
+    write_back(url, tmp_path, "UPDATE tokens SET at = :sent_at WHERE id IN :token_ids").try_out(NOW)
+    write_back(url, tmp_path, "INSERT INTO tokens SELECT 9, max(id IN :token_ids) FROM tokens").try_out(NOW)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*), count(at) FROM tokens")).one() == (3, 0)
+    with pytest.raises(SourceError, match=r"Unknown column 'ad' in .*; mend the statement"):
+        write_back(url, tmp_path, "UPDATE tokens SET ad = 1 WHERE id IN :token_ids").try_out(NOW)
+
+
+def test_trying_it_changes_nothing_in_sqlite(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE tokens (id integer, warned_at text)")
+        connection.execute("INSERT INTO tokens (id) VALUES (0), (1), (NULL)")
+    on_sent = "UPDATE tokens SET warned_at = :sent_at WHERE id IN :token_ids"
+    write_back("sqlite:///app.db", tmp_path, on_sent).try_out(NOW)
+    write_back("sqlite:///app.db", tmp_path, "INSERT INTO tokens SELECT 9, max(id IN :token_ids) FROM tokens").try_out(
+        NOW
+    )
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT count(*), count(warned_at) FROM tokens").fetchall() == [(3, 0)]
+    with pytest.raises(SourceError, match="no such column: ad; mend the statement"):
+        write_back("sqlite:///app.db", tmp_path, on_sent.replace("id IN", "ad IN")).try_out(NOW)
+
+
 @pytest.mark.parametrize(
     ("on_sent", "error", "sentence"),
     [
         ("UPDATE t SET at = :sent_at", SourceContractError, "does not use :token_ids; name the tokens with"),
         ("UPDATE t SET at = :now WHERE id IN :token_ids", SourceContractError, "asks for :now; the only binds are"),
+        ("UPDATE t SET at = 1 -- :token_ids", SourceContractError, "does not use :token_ids; name the tokens with"),
+        ("UPDATE t SET at = ':token_ids'", SourceContractError, "does not use :token_ids; name the tokens with"),
+        ("UPDATE t SET a = 1 WHERE id = ANY(:token_ids)", SourceContractError, "after something else than IN; write"),
+        ("UPDATE t SET a = 1 WHERE id IN (SELECT unnest(:token_ids))", SourceContractError, "something else than IN;"),
+        ("UPDATE t SET a = 1 WHERE id IN :token_ids::int[]", SourceContractError, "casts :token_ids; write id IN :t"),
+        (f"{MARK}; {MARK}", SourceContractError, "holds more than one statement; keep one, or call a function"),
         ("absent.sql", ConfigError, "absent.sql cannot be read (FileNotFoundError); check the path"),
     ],
 )
@@ -431,11 +476,28 @@ def test_statement_that_cannot_work_is_a_fault_of_the_config(
     assert sentence in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "on_sent",
+    [
+        MARK.replace(":sent_at", ":sent_at::timestamptz"),
+        MARK.replace(":token_ids", "(:token_ids)"),
+        f"{MARK.replace(':token_ids', '( :token_ids )')}; -- ids that are :due, not '; all",
+        f"/* of :notices; */ {MARK} AND name <> ':x; y'",
+    ],
+)
+def test_statement_in_any_natural_spelling(registry: Registry, registry_url: str, tmp_path: Path, on_sent: str) -> None:
+    first, second, third = two_people(registry)
+    write_back(registry_url, tmp_path, on_sent).run([first, third], NOW + SECOND)
+    assert marks(registry) == {first: NOW + SECOND, second: None, third: NOW + SECOND}
+
+
 def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_path: Path) -> None:
     """A constraint's message holds the row; a read-only account's says only what it may not do."""
     token, *_ = two_people(registry)
     registry.execute("ALTER TABLE api_tokens ADD CHECK (expiry_notification_at < '2000-01-01')")
-    with pytest.raises(SourceError, match=r"source.on_sent failed in .*: CheckViolation 23514; mend the statement"):
+    with pytest.raises(
+        SourceError, match=r"source.on_sent failed in .*: SQLSTATE 23514, CheckViolation; mend the statement"
+    ):
         write_back(registry_url, tmp_path).run([token], NOW)
     registry.execute(
         "ALTER DATABASE "

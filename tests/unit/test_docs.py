@@ -62,6 +62,18 @@ def test_every_relative_link_resolves(document: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_row_of_a_table_has_as_many_cells_as_its_heading(document: Path) -> None:
+    """A row that was cut in two once stood in the reference for months."""
+    odd = []
+    cells = 0
+    for line in FENCE.sub("", document.read_text(encoding="utf-8")).splitlines():
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        cells = found and (cells or found)
+        odd += [line] if found != cells else []
+    assert odd == []
+
+
 def test_figures_of_the_performance_page_are_those_of_the_last_bench() -> None:
     kept = json.loads((ROOT / "bench" / "results" / "latest.json").read_text(encoding="utf-8"))["figures"]
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

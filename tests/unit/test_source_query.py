@@ -51,6 +51,21 @@ def test_colon_in_quotes_or_comments_of_mysql_is_no_bind(tmp_path: Path, odd: st
     assert binds(written) == {"expires_after", "expires_before"}
 
 
+def test_bind_with_a_cast_of_postgres_is_one(tmp_path: Path) -> None:
+    between = "WHERE ends >= :expires_after::timestamptz AND ends < (:expires_before)::date"
+    written = load(tmp_path, f"SELECT ':noon::text' AS x, y::text FROM t {between}")
+    assert binds(written) == {"expires_after", "expires_before"}
+    assert "':noon::text'" in str(text(written))
+
+
+def test_two_minus_signs_of_mysql_need_a_blank_to_be_a_comment(tmp_path: Path) -> None:
+    written = f"SELECT 5--1 AS x, y --\n FROM t {BETWEEN} AND z < 7--:expires_after"
+    assert binds(load(tmp_path, written, MYSQL)) == {"expires_after", "expires_before"}
+    with pytest.raises(SourceContractError, match="limits its rows"):
+        load(tmp_path, f"SELECT x FROM t {BETWEEN} AND z < 7--1 LIMIT 5", MYSQL)
+    assert load(tmp_path, f"SELECT x FROM t {BETWEEN} -- LIMIT 5", MYSQL) is not None
+
+
 @pytest.mark.parametrize("limit", ["LIMIT 10", "FETCH FIRST 10 ROWS ONLY", "limit :expires_after"])
 def test_limit_is_refused(tmp_path: Path, limit: str) -> None:
     with pytest.raises(SourceContractError, match="limits its rows"):
@@ -60,6 +75,43 @@ def test_limit_is_refused(tmp_path: Path, limit: str) -> None:
 def test_top_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceContractError, match="limits its rows"):
         load(tmp_path, f"SELECT TOP 10 x FROM t {BETWEEN}")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "(SELECT mail FROM mails WHERE mails.who = t.who ORDER BY at LIMIT 1)",
+        "(SELECT min(mail) FROM (SELECT mail FROM mails ORDER BY at FETCH FIRST 1 ROW ONLY) AS few)",
+        "(SELECT TOP 1 mail FROM mails)",
+    ],
+)
+def test_limit_of_a_sub_select_is_its_own_matter(tmp_path: Path, inner: str) -> None:
+    """The usual way to pick one address of several."""
+    assert load(tmp_path, f"SELECT {inner} AS email FROM t {BETWEEN}") is not None
+    assert load(tmp_path, f"SELECT email FROM t CROSS JOIN LATERAL {inner} AS one {BETWEEN}") is not None
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "(SELECT x FROM t {0} LIMIT 10)",
+        "((SELECT x FROM t {0} LIMIT 10))",
+        "(SELECT x FROM t {0}) UNION ALL (SELECT x FROM u {0} LIMIT 10)",
+        "SELECT (x) FROM t {0} AND y IN (1) LIMIT 10",
+        "SELECT ')' AS x FROM t {0} LIMIT 10",
+        "WITH t AS (SELECT 1) SELECT x FROM t {0} LIMIT 10",
+    ],
+)
+def test_limit_of_the_query_itself_is_refused_in_parentheses_too(tmp_path: Path, whole: str) -> None:
+    with pytest.raises(SourceContractError, match="limits its rows"):
+        load(tmp_path, whole.format(BETWEEN))
+
+
+def test_semicolon_at_the_end_is_left_out_and_a_second_statement_refused(tmp_path: Path) -> None:
+    written = f"SELECT ';' AS x FROM t {BETWEEN}"
+    assert load(tmp_path, f"{written} ; -- the end;\n;") == f"{written}  -- the end;"
+    with pytest.raises(SourceContractError, match=r"tokens.sql holds more than one statement; keep one"):
+        load(tmp_path, f"SET x = 1; {written}")
 
 
 def test_limit_in_quotes_or_comments_is_none(tmp_path: Path) -> None:
@@ -87,3 +139,12 @@ def test_ids_are_written_as_the_database_compares_them() -> None:
     assert MYSQL.literals(ids, pa.int64()) == [5, -1]
     assert MYSQL.literals(ids, pa.null()) == ids
     assert SQLITE.literals(ids, pa.null()) == [*ids, 5, -1]
+
+
+def test_ids_as_large_as_a_column_can_hold_are_numbers() -> None:
+    """By value: 2^63 is none of SQLite's, whose driver cannot even send it."""
+    inside = [-(2**63), 10**18, 1234567890123456789, 2**63 - 1]
+    unsigned = [2**63, 2**64 - 1]
+    ids = [str(number) for number in (*inside, *unsigned, 2**64, -(2**63) - 1)]
+    assert MYSQL.literals(ids, pa.int64()) == [*inside, *unsigned]
+    assert SQLITE.literals(ids, pa.null()) == [*ids, *inside]

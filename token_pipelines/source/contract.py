@@ -20,7 +20,8 @@ INSTANTS: Final = ("created_at", "expires_at", "last_used_at", "replaced_at", "l
 FLAGS: Final = {"email_verified": True, "revoked": False, "muted": False}
 """Optional booleans, and what counts where the query does not return the column. A null counts as False."""
 
-NOT_NULL: Final = ("token_id", "recipient_id", "created_at", "expires_at")
+NEVER_NULL_INSTANTS: Final = ("created_at", "expires_at")
+NOT_NULL: Final = (*IDS, *NEVER_NULL_INSTANTS)
 TEXTS: Final = ("token_name", "recipient_name", "email", "locale", "timezone")
 OPTIONAL: Final = ("last_used_at", "scopes", *FLAGS, "replaced_at", "last_notified_at", "locale", "timezone")
 
@@ -37,11 +38,15 @@ FACT_COLUMNS: Final = (
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SECRET: Final = re.compile(
-    r"(^|_)(secret|passwords?|passwd|passphrase|digest|salt|plaintext|encrypted|hashed)(_|$)"
-    r"|(^|_)(token|hash|jwt|bearer)$|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?$"
+    r"(^|_)(secret|passwords?|passwd|pwd|passphrase|passcode|digest|salt|plaintext|encrypted|hashed)(_|$)"
+    r"|(^|_)(token|token_value|hash|jwt|bearer|credentials?)$|(^|(?<!fingerprint)_)(sha\d+|md5)$"
+    r"|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?(_pem|_der|_jwk)?$"
 )
 """Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
-public_key or secret-less counters; who is wronged renames the column in the SELECT."""
+public_key, a public key's fingerprint or secret-less counters; who is wronged renames the column in the SELECT."""
+
+_TWICE: Final = re.compile(r"(.+):\d+")
+"""How SQLite names a column whose name an earlier one has."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class Contract:
                     f"The source query does not return {name}; add it to the SELECT (docs/sources tells what it means)."
                 )
                 raise SourceContractError(msg)
-        for name in schema.names:
-            if name in known and schema.names.count(name) > 1:
+        names = [_name(column, dialect) for column in schema.names]
+        for name in names:
+            if name in known and names.count(name) > 1:
                 msg = f"The source query returns {name} twice; keep one."
                 raise SourceContractError(msg)
             if name not in known and _SECRET.search(_CAMEL.sub("_", name).lower()):
@@ -136,7 +142,8 @@ class Contract:
             return f"is a DATE; say in SQL at which instant of that day it is meant, for example {example}"
         if _is_number(kind):
             example = self.dialect.from_epoch.format(name=name)
-            return f"is {kind}, a number and not an instant; if it counts seconds since 1970, write {example}"
+            others = self.dialect.other_numbers.format(name=name)
+            return f"is {kind}, a number and not an instant; if it counts seconds since 1970, write {example}; {others}"
         if _is_text(kind) and self.dialect.text_instants:
             return None
         if not pa.types.is_timestamp(kind):
@@ -156,6 +163,11 @@ class Contract:
 
     def _may_be_flag(self, kind: pa.DataType) -> bool:
         return bool(pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and not self.dialect.has_booleans))
+
+
+def _name(column: str, dialect: Dialect) -> str:
+    again = _TWICE.fullmatch(column) if dialect.text_instants else None
+    return again[1].lower() if again else column
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -1,7 +1,6 @@
 """Postgres, read through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
 
 import json
-import re
 import threading
 import weakref
 from collections.abc import Collection, Generator, Iterator
@@ -18,12 +17,11 @@ from sqlalchemy import URL, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain, may_pass, unreachable
-from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import POSTGRES, Dialect
 from token_pipelines.source.plans import reaches_in_postgres
 from token_pipelines.source.query import Statement
+from token_pipelines.source.refusals import explained
 
 APPLICATION_NAME: Final = "token-pipelines source"
 CONNECT_TIMEOUT_S: Final = 10
@@ -39,10 +37,6 @@ END AS lag
 """
 """Seconds. While the primary is idle nothing is replayed, and the last transaction's age is no lag: a replica that
 receives and has replayed all that it received is up to date. One that receives nothing may be days behind."""
-
-_POSTGRES_SAYS: Final = re.compile(r"ERROR:\s*(.+)")
-_SYNTAX_CLASS: Final = "42"
-"""SQLSTATEs that begin so blame the statement, and name identifiers only."""
 
 
 class PostgresReader:
@@ -108,8 +102,8 @@ class PostgresReader:
         try:
             with self.connection() as connection, closing(connection.cursor()) as cursor:
                 yield cursor
-        except (adbc_driver_manager.Error, OSError) as error:
-            raise self._explained(error) from None
+        except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:  # the last two while rows are fetched
+            raise explained(error, self._url, self._key) from None
 
     def uri(self) -> str:
         """The URL as libpq reads it, with the session's settings."""
@@ -130,15 +124,6 @@ class PostgresReader:
         )
         # libpq reads a + in a query string as a plus sign.
         return url.render_as_string(hide_password=False).replace("+", "%20")
-
-    def _explained(self, error: Exception) -> SourceError | SourceContractError:
-        sqlstate = getattr(error, "sqlstate", None) or ""
-        blame = _POSTGRES_SAYS.search(str(error))
-        if sqlstate.startswith(_SYNTAX_CLASS) and blame and "permission denied" not in blame[1]:
-            msg = f"The source query is not accepted by the database: {blame[1].strip()}; mend source.query."
-            return SourceContractError(msg)
-        said = explain(error, self._url, self._key)
-        return SourceError(said, may_pass=may_pass(error), unreachable=unreachable(error))
 
 
 class _Lasting:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from token_pipelines.errors import ConfigError, SourceContractError
+from token_pipelines.source import wording
 from token_pipelines.source.dialects import POSTGRES, Dialect
 
 PRESETS: Final = Path(__file__).parent / "presets"
@@ -16,24 +17,7 @@ BEFORE: Final = "expires_before"
 TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- no password
 """The names of the values in a statement; the last one is ours, and only where a few tokens are read."""
 
-_NOT_CODE: Final = r"""
-    (?P<comment>--[^\n]*|/\*.*?\*/)
-    |(?P<quoted>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-"""
-_NOT_MYSQL_CODE: Final = r"""
-    (?P<comment>--[^\n]*|\#[^\n]*|/\*.*?\*/)
-    |(?P<quoted>'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`[^`]*`)
-"""
-_WORDS: Final = {
-    False: re.compile(_NOT_CODE, re.DOTALL | re.VERBOSE),
-    True: re.compile(_NOT_MYSQL_CODE, re.DOTALL | re.VERBOSE),
-}
-"""Comments and quoted text, by whether the dialect is MySQL's, where a backslash escapes a quote."""
-
 _LIMIT: Final = re.compile(r"\b(limit\s+[\w:(]|fetch\s+(first|next)\b|select\s+top\s*[\d(])", re.IGNORECASE)
-_BIND: Final = re.compile(r"(?<![:\w\\]):([\w$]+)(?![:\w$])")
-"""As SQLAlchemy finds them."""
-
 _MARKER: Final = re.compile(r"/\*\s*token_ids\s*:\s*(.+?)\s*\*/", re.DOTALL)
 
 
@@ -66,27 +50,25 @@ def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
             msg = f"source.query: {name!r} is not a preset; take one of {known}, or give the path of a .sql file."
             raise ConfigError(msg)
     try:
-        query = path.read_text(encoding="utf-8").strip().rstrip(";").rstrip()
+        query = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"source.query: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
+    query = wording.one_statement(query, dialect, named=str(path), cure="keep one SELECT")
     _check(query, path, dialect)
-    return _escape_false_binds(query, dialect)
+    return wording.for_sqlalchemy(query, dialect)
 
 
 def _check(query: str, path: Path, dialect: Dialect) -> None:
-    bare = _WORDS[dialect.backslashes].sub(lambda found: " " if found["comment"] else "''", query)
-    asked = {found[1] for found in _BIND.finditer(bare)}
-    missing = {AFTER, BEFORE} - asked
+    missing = {AFTER, BEFORE} - wording.binds(query, dialect, named=str(path), known=(AFTER, BEFORE))
+    if missing and wording.is_unclosed(query, dialect):
+        msg = f"{path} has a quote or a comment that is not closed; close it."
+        raise SourceContractError(msg)
     if missing:
         cure = f"filter with expires_at >= :{AFTER} AND expires_at < :{BEFORE}"
         msg = f"{path} does not use :{min(missing)}; {cure}."
         raise SourceContractError(msg)
-    unknown = asked - {AFTER, BEFORE}
-    if unknown:
-        msg = f"{path} asks for :{min(unknown)}; the only binds are :{AFTER} and :{BEFORE} (write \\: for a colon)."
-        raise SourceContractError(msg)
-    if _LIMIT.search(bare):
+    if _LIMIT.search(wording.outermost(wording.code(query, dialect))):
         msg = f"{path} limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST."
         raise SourceContractError(msg)
 
@@ -111,11 +93,11 @@ def wrap_nothing(query: str, columns: Sequence[str], bounds: Mapping[str, Any]) 
     return Statement(f"{_select(query, columns)} WHERE 1 = 0", bounds)
 
 
+def first(query: str, columns: Sequence[str], bounds: Mapping[str, Any], where: str) -> Statement:
+    """One row of the same SELECT of which ``where`` is true. For databases that know LIMIT."""
+    return Statement(f"{_select(query, columns)} WHERE {where} LIMIT 1", bounds)
+
+
 def _select(query: str, columns: Sequence[str]) -> str:
     """Without AS before the alias, which Oracle refuses; on lines of its own, since a query may end in a comment."""
     return f"SELECT {', '.join(columns)} FROM (\n{query}\n) source"  # noqa: S608 -- the operator's own query
-
-
-def _escape_false_binds(query: str, dialect: Dialect) -> str:
-    """A ``:name`` in a comment or in quotes is no bind."""
-    return _WORDS[dialect.backslashes].sub(lambda words: _BIND.sub(r"\\:\1", words[0]), query)

@@ -1,6 +1,5 @@
 """Every database but Postgres, read through SQLAlchemy Core: rows in partitions, streamed where the driver can."""
 
-import re
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,31 +7,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import URL, Connection, CursorResult, NullPool, TextClause, bindparam, create_engine, text
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import URL, Connection, CursorResult, TextClause, bindparam, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain, may_pass, unreachable
-from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sessions
-from token_pipelines.source.columns import to_table, types_of
+from token_pipelines.source.columns import to_table, types_of, types_without_rows
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import MYSQL, SQLITE, Dialect, dialect_of
+from token_pipelines.source.dialects import MYSQL, Dialect, dialect_of
+from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.plans import reaches_in_rows
 from token_pipelines.source.query import TOKEN_IDS, Statement
+from token_pipelines.source.refusals import explained
 
 PARTITION: Final = 20_000
 """Rows; some 15 MB as Python's objects."""
 
 MARGIN: Final = timedelta(seconds=2)
 """How much longer than a database's own timeout we wait before we interrupt."""
-
-_SQLITE_BLAMES: Final = re.compile(r"no such (column|table|function)|syntax error|ambiguous column|wrong number of arg")
-_MYSQL_BLAMES: Final = {1051, 1052, 1054, 1055, 1060, 1064, 1109, 1140, 1146, 1222, 1248, 1305, 1582, 1630}
-"""Errors that blame the statement: what is not known, not unique or not in its place. They name identifiers only."""
-
-_QUOTED_QUERY: Final = re.compile(r"near '.*' at line", re.DOTALL)
-"""MySQL repeats the rest of the statement there."""
 
 _BEHIND: Final = ("Seconds_Behind_Source", "Seconds_Behind_Master")
 
@@ -44,29 +36,21 @@ class RowsReader:
         """Opens nothing. ``key`` names the URL in messages; a SQLite file's path is relative to ``folder``.
 
         Raises:
-            ConfigError: if the driver is not installed, or is an asynchronous one.
+            ConfigError: if the driver is not installed, or is an asynchronous one, or does not take an option.
         """
         self.dialect: Dialect = dialect_of(url.get_backend_name())
         self._url = url
         self._key = key
         self._config = config
         target = sessions.url_with_driver(url, folder)
-        try:
-            arguments = sessions.arguments(target, self.dialect, config)
-            self._engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
-        except (ModuleNotFoundError, NoSuchModuleError):
-            extra = "token-pipelines[mysql]" if self.dialect is MYSQL else "the package that SQLAlchemy names for it"
-            msg = f"{key} is a {target.drivername} database, whose driver is not installed; install {extra}."
-            raise ConfigError(msg) from None
-        if self._engine.dialect.is_async:
-            msg = f"{key} names the asynchronous driver {target.get_driver_name()}; name a synchronous one."
-            raise ConfigError(msg)
+        self._engine = make_engine(target, key, lambda: sessions.arguments(target, self.dialect, config))
 
     def schema(self, statement: Statement) -> pa.Schema:
         """See Reader."""
         with self._connection() as connection:
             result = connection.execute(*_bound(statement))
-            return to_table(*self._columns(result), []).schema
+            types = types_without_rows(result.cursor, self.dialect)
+            return to_table(list(result.keys()), types, []).schema
 
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
@@ -107,7 +91,7 @@ class RowsReader:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         try:
-            with self._engine.connect() as connection:
+            with connected(self._engine, self._url, self._key) as connection:
                 for setting in sessions.settings(connection, self.dialect, self._config):
                     connection.exec_driver_sql(setting)
                 try:
@@ -117,25 +101,8 @@ class RowsReader:
                     connection.invalidate()
                     raise
         except SQLAlchemyError as error:
-            raise self._explained(error) from None
-
-    def _explained(self, error: SQLAlchemyError) -> SourceError | SourceContractError:
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        blame = _blame(cause, self.dialect)
-        if blame is not None:
-            msg = f"The source query is not accepted by the database: {blame}; mend source.query."
-            return SourceContractError(msg)
-        said = explain(cause, self._url, self._key)
-        return SourceError(said, may_pass=may_pass(cause), unreachable=unreachable(cause))
-
-
-def _blame(cause: BaseException, dialect: Dialect) -> str | None:
-    """What the database says against the statement, if it does."""
-    if dialect is SQLITE and _SQLITE_BLAMES.search(str(cause)):
-        return str(cause)
-    if dialect is MYSQL and cause.args and cause.args[0] in _MYSQL_BLAMES:
-        return _QUOTED_QUERY.sub("at line", str(cause.args[1])).strip()
-    return None
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+            raise explained(cause, self._url, self._key) from None
 
 
 def _bound(statement: Statement) -> tuple[TextClause, dict[str, Any]]:

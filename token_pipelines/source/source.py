@@ -27,6 +27,7 @@ from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.rows import RowsReader
 from token_pipelines.source.spool import Spool
+from token_pipelines.source.unseen import Unseen
 
 KEY: Final = "source.url"
 
@@ -102,6 +103,18 @@ class Source:
         """Canonical ids as the database compares them with its own, in their type."""
         return self.dialect.literals(token_ids, self.contract.schema.field("token_id").type)
 
+    def refuse_unseen(self) -> None:
+        """Look, where a database's comparison is loose, for a token whose expiry the query compares in vain.
+
+        Raises:
+            SourceContractError: if that is of the wrong type.
+            SourceError: if it is no instant, or the query does not find the token by it.
+        """
+        self._unseen(Deadline(self._config.deadline)).refuse()
+
+    def _unseen(self, deadline: Deadline) -> Unseen:
+        return Unseen(self.reader, self._query, self.contract, deadline)
+
     def _bounds(self, window: Window) -> Bounds:
         kind = self.contract.schema.field("expires_at").type
         return Bounds.of(window, self.dialect, kind, self._config.timezone)
@@ -109,6 +122,8 @@ class Source:
     def _fill(self, spool: Spool, window: Window, deadline: Deadline) -> None:
         spool.clear()
         self._refuse_lag()
+        if self.dialect.text_instants:
+            self._unseen(deadline).refuse()
         bounds = self._bounds(window)
         statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
         # Closed at once when a row is at fault: else the error's traceback would keep the connection open.

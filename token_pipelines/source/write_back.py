@@ -5,8 +5,8 @@ the ledger is not this module's concern.
 """
 
 import os
+import re
 import socket
-import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import psycopg
-from sqlalchemy import URL, Connection, DateTime, Engine, NullPool, TextClause, bindparam, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, DateTime, TextClause, bindparam, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.types import NullType
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import POSTGRES, PSYCOPG, explain, parse, place
+from token_pipelines.database import POSTGRES, PSYCOPG, explain, is_option, parse, place
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source import wording
 from token_pipelines.source.deadline import Deadline
+from token_pipelines.source.dialects import dialect_of
+from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.postgres import KEEPALIVES
+from token_pipelines.source.refusals import safe_words
 from token_pipelines.source.rows import MARGIN
 
 KEY: Final = "source.on_sent"
@@ -34,11 +37,11 @@ TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- a bind's name
 SENT_AT: Final = "sent_at"
 FILE: Final = ".sql"
 
-_QUOTES_VALUES: Final = ("22", "23", "P0")
-"""Classes of SQLSTATE whose messages may repeat a value: of data, of constraints, of a trigger's own words."""
-
-_MYSQL_NAMES: Final = {1054, 1142, 1143, 1146, 1205, 1290, 1792}
-"""Errors of MariaDB and MySQL that name columns, tables, rights and locks, and no value."""
+_IDS: Final = re.compile(rf":{TOKEN_IDS}\b")
+_IN_IDS: Final = re.compile(rf"\bin\s*:{TOKEN_IDS}\b", re.IGNORECASE)
+_IN_PARENTHESES: Final = re.compile(rf"\b(in)\s*\(\s*:{TOKEN_IDS}\s*\)", re.IGNORECASE)
+_CAST_IDS: Final = re.compile(rf":{TOKEN_IDS}\s*::")
+"""The ids become a list in parentheses: they can stand behind IN, and nowhere else."""
 
 _SQLITE: Final = "sqlite"
 _MYSQL: Final = ("mysql", "mariadb")
@@ -57,8 +60,8 @@ class WriteBack:
         self._key = "source.url" if config.on_sent_url is None else "source.on_sent_url"
         self._url = _url((config.on_sent_url or config.url).get_secret_value(), self._key, folder)
         self._config = config
-        self._statement = _statement(load(config.on_sent or "", folder), self._url)
-        self._engine = self._make_engine()
+        self._statement, self._binds = _statement(load(config.on_sent or "", folder), self._url)
+        self._engine = make_engine(self._url, self._key, self._arguments)
         self.fault = ""
         """What it failed with when it was last run; kept by whoever runs it, who says it once."""
 
@@ -69,28 +72,34 @@ class WriteBack:
             SourceError: if the database refuses, or is ``unreachable``. Nothing was changed then; where the connection
                 was lost at the commit, perhaps everything.
         """
+        with self._executed(token_ids, sent_at) as connection:
+            connection.commit()
+
+    def try_out(self, sent_at: datetime) -> None:
+        """Run the statement for no token, in a transaction that is rolled back: are its names and rights in order?
+
+        Raises:
+            SourceError: as `run`.
+        """
+        with self._executed([None], sent_at) as connection:  # a null is of every type, and equal to nothing
+            connection.rollback()
+
+    @contextmanager
+    def _executed(self, token_ids: Collection[str | int | None], sent_at: datetime) -> Iterator[Connection]:
         at = sent_at.astimezone(UTC)
-        with self._explained(), self._engine.connect() as connection, self._deadline(connection):
+        with (
+            self._explained(),
+            connected(self._engine, self._url, self._key) as connection,
+            self._deadline(connection),
+        ):
             self._begin_session(connection)
             values = {TOKEN_IDS: list(token_ids), SENT_AT: at if self._is_postgres else at.replace(tzinfo=None)}
-            asked = {name: values[name] for name in _binds(self._statement)}
-            connection.execute(self._statement, asked)
-            connection.commit()
+            connection.execute(self._statement, {name: values[name] for name in self._binds})
+            yield connection
 
     @property
     def _is_postgres(self) -> bool:
         return self._url.get_backend_name() == POSTGRES
-
-    def _make_engine(self) -> Engine:
-        try:
-            engine = create_engine(self._url, poolclass=NullPool, hide_parameters=True, connect_args=self._arguments())
-        except (ModuleNotFoundError, NoSuchModuleError):
-            msg = f"{self._key} is a {self._url.drivername} database, whose driver is not installed; install it."
-            raise ConfigError(msg) from None
-        if engine.dialect.is_async:
-            msg = f"{self._key} names the asynchronous driver {self._url.get_driver_name()}; name a synchronous one."
-            raise ConfigError(msg)
-        return engine
 
     def _arguments(self) -> dict[str, Any]:
         statement, lock = (
@@ -135,10 +144,12 @@ class WriteBack:
         except DBAPIError as error:
             cause = error.orig or error
             never_made = error.statement is None and isinstance(error, OperationalError | InterfaceError)
+            if error.statement is None and is_option(cause):
+                raise ConfigError(explain(cause, self._url, self._key)) from None
             if error.connection_invalidated or never_made:
                 raise SourceError(explain(cause, self._url, self._key), unreachable=True) from None
             where = f"the database of {self._key} ({place(self._url)})"
-            msg = f"{KEY} failed in {where}: {_said(cause)}; mend the statement, or the rights of the account."
+            msg = f"{KEY} failed in {where}: {safe_words(cause)}; mend the statement, or the rights of the account."
             raise SourceError(msg) from None
 
 
@@ -149,34 +160,40 @@ def load(on_sent: str, folder: Path) -> str:
         ConfigError: if there is no such file.
     """
     if not on_sent.endswith(FILE):
-        return on_sent.strip().rstrip(";").rstrip()
+        return on_sent
     path = folder / on_sent
     try:
-        return path.read_text(encoding="utf-8").strip().rstrip(";").rstrip()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{KEY}: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
 
 
-def _statement(written: str, url: URL) -> TextClause:
-    binds = _binds(text(written))
+def _statement(written: str, url: URL) -> tuple[TextClause, set[str]]:
+    """The statement and the names of its binds."""
+    dialect = dialect_of(url.get_backend_name())
+    written = wording.one_statement(written, dialect, named=KEY, cure="keep one, or call a function of the database")
+    binds = wording.binds(written, dialect, named=KEY, known=(TOKEN_IDS, SENT_AT))
     if TOKEN_IDS not in binds:
         msg = f"{KEY} does not use :{TOKEN_IDS}; name the tokens with WHERE id IN :{TOKEN_IDS}."
         raise SourceContractError(msg)
-    unknown = binds - {TOKEN_IDS, SENT_AT}
-    if unknown:
-        msg = f"{KEY} asks for :{min(unknown)}; the only binds are :{TOKEN_IDS} and :{SENT_AT} (write \\: for a colon)."
-        raise SourceContractError(msg)
+    written = _IN_PARENTHESES.sub(rf"\1 :{TOKEN_IDS}", wording.for_sqlalchemy(written, dialect))
+    _refuse_other_than_in(wording.code(written, dialect))
     # Without a type: Postgres then reads each id in the type of the column that it is compared with.
     statement = text(written).bindparams(bindparam(TOKEN_IDS, expanding=True, type_=NullType()))
     if SENT_AT in binds:
         kind = DateTime(timezone=url.get_backend_name() == POSTGRES)
         statement = statement.bindparams(bindparam(SENT_AT, type_=kind))
-    return statement
+    return statement, binds
 
 
-def _binds(statement: TextClause) -> set[str]:
-    return set(statement.compile().params)
+def _refuse_other_than_in(code: str) -> None:
+    if _CAST_IDS.search(code):
+        msg = f"{KEY} casts :{TOKEN_IDS}; write id IN :{TOKEN_IDS}, since each id is read in the column's own type."
+        raise SourceContractError(msg)
+    if len(_IDS.findall(code)) > len(_IN_IDS.findall(code)):
+        msg = f"{KEY} uses :{TOKEN_IDS} after something else than IN; write id IN :{TOKEN_IDS}, a list in parentheses."
+        raise SourceContractError(msg)
 
 
 def _url(url: str, key: str, folder: Path) -> URL:
@@ -189,16 +206,3 @@ def _url(url: str, key: str, folder: Path) -> URL:
         existing = {"mode": "rw", "uri": "true"}
         return parsed.set(database=f"file:{quote(str(folder / file))}").update_query_dict(existing)
     return parsed.set(drivername=f"{parsed.drivername}+pymysql") if parsed.drivername in _MYSQL else parsed
-
-
-def _said(cause: BaseException) -> str:
-    """What the database says, where that repeats no value; else only which kind of error it is."""
-    name = type(cause).__name__
-    if isinstance(cause, psycopg.Error):
-        sqlstate = cause.sqlstate or ""
-        primary = None if sqlstate[:2] in _QUOTES_VALUES else cause.diag.message_primary
-        return primary or f"{name} {sqlstate}".strip()
-    if isinstance(cause, sqlite3.OperationalError):  # of names and locks; values are another class's matter
-        return str(cause)
-    code = cause.args[0] if cause.args and isinstance(cause.args[0], int) else ""
-    return str(cause.args[1]) if code in _MYSQL_NAMES else f"{name} {code}".strip()

@@ -41,7 +41,7 @@ CROSS JOIN LATERAL (
     WHERE users.id = tokens.resource_owner_id
 ) AS owners
 LEFT JOIN oauth_applications ON oauth_applications.id = tokens.application_id
-WHERE NOT owners.disabled
+WHERE owners.disabled IS NOT TRUE
   AND tokens.expires_in > 86400
   AND tokens.created_at + tokens.expires_in * interval '1 second' >= CAST(:expires_after AS timestamptz) AT TIME ZONE 'UTC'
   AND tokens.created_at + tokens.expires_in * interval '1 second' < CAST(:expires_before AS timestamptz) AT TIME ZONE 'UTC'

@@ -29,7 +29,7 @@ SELECT
 FROM personal_access_tokens AS tokens
 JOIN users ON users.id = tokens.user_id
 LEFT JOIN personal_access_tokens AS newer ON newer.previous_personal_access_token_id = tokens.id
-WHERE NOT tokens.impersonation
+WHERE tokens.impersonation IS NOT TRUE
   AND users.state = 'active'
   AND coalesce(users.user_type, 0) = 0
   -- The instants become timestamps, not the column: a date compares with a timestamp as its midnight, and by an index.
