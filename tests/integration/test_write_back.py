@@ -198,7 +198,7 @@ def test_refusal_names_a_token_and_is_said_once(
     faults = {report.write_back_fault for day in days for report in day.tiers.values()} - {""}
     [fault] = faults
     assert fault.endswith(
-        ": CheckViolation 23514; mend the statement, or the rights of the account. "
+        ": SQLSTATE 23514, CheckViolation; mend the statement, or the rights of the account. "
         f"Refused by itself: token_id {tokens[1]}, for one."
     )
     said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.writing_back"]
@@ -261,7 +261,7 @@ def test_statement_that_is_refused_always_is_not_tried_for_ever(
         day = pipeline(relay).run(NOW + HOUR, tiers=["month"])
     assert registry.execute("SELECT last_value FROM tries") == [(tries,)]
     assert not_written_back(day) == {"month": 20}
-    assert ": RaiseException P0001; mend the statement, or the rights of the account." in (
+    assert ": SQLSTATE P0001, RaiseException; mend the statement, or the rights of the account." in (
         day.tiers["month"].write_back_fault
     )
 

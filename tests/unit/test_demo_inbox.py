@@ -165,11 +165,16 @@ def test_write_index_of_a_broken_message_still_lists_it(tmp_path: Path, raw: byt
     assert "00001-a%40example.org.html" in write_index(tmp_path).read_text(encoding="utf-8")
 
 
-def test_write_index_of_2000_messages_is_quick(tmp_path: Path) -> None:
-    raw = _message(html="<p>Hello</p>\n" * 400).as_bytes(policy=email.policy.SMTP)
-    for number in range(1, 2001):
+def test_write_index_again_reads_no_more_than_the_heads(tmp_path: Path) -> None:
+    """Thousands of emails are listed anew each time that one comes: what was shown before is not read whole again."""
+    raw = _message(html="<p>Hello</p>\n" * 4000).as_bytes(policy=email.policy.SMTP)
+    for number in range(300):
         (tmp_path / f"{number:05d}-a@example.org.eml").write_bytes(raw)
 
-    started = time.process_time()
-    write_index(tmp_path)
-    assert time.process_time() - started < 3
+    def seconds() -> float:
+        started = time.process_time()
+        write_index(tmp_path)
+        return time.process_time() - started
+
+    first = seconds()
+    assert min(seconds(), seconds()) < first / 3
