@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from token_pipelines.config import Email, Links
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail.message import Envelope, Serialiser
-from token_pipelines.mail.mime import quoted_printable
+from token_pipelines.mail.mime import quoted_printable, transfer_encoded
 from token_pipelines.mail.names import clean
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Recipient
@@ -259,6 +259,29 @@ def test_hostile_words_combined() -> None:
 @given(WORDS)
 def test_hostile_words_found(words: str) -> None:
     check(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Hello Ada,\n\n\tsee https://example.org/?a=b\n", b"7bit"),
+        (f"{'x' * 76}\n", b"7bit"),
+        (f"{'x' * 77}\n", b"quoted-printable"),
+        ("Hello J\u00f6rg,\n", b"quoted-printable"),
+        ("a blank \nthat a relay may drop\n", b"quoted-printable"),
+        ("a tab\t\n", b"quoted-printable"),
+        ("--=_a boundary\n", b"quoted-printable"),
+        ("a bell\a\n", b"quoted-printable"),
+        ("a return\r\n", b"quoted-printable"),
+        ("no end", b"quoted-printable"),
+    ],
+)
+def test_transfer_encoding_is_7bit_where_nobody_would_touch_the_text(words: str, encoding: bytes) -> None:
+    found, data = transfer_encoded(words)
+    assert found == encoding
+    decoded = data if found == b"7bit" else quopri.decodestring(data)
+    assert decoded == lines_of(words).replace("\n", "\r\n").encode()
+    assert max(map(len, data.split(b"\r\n"))) <= 76
 
 
 @settings(max_examples=150)

@@ -18,7 +18,7 @@ from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
 from token_pipelines.mail.addresses import parse_mailbox
 from token_pipelines.mail.dkim import Signer
-from token_pipelines.mail.mime import CRLF, mailbox, quoted_printable, unstructured
+from token_pipelines.mail.mime import CRLF, mailbox, quoted_printable, transfer_encoded, unstructured
 from token_pipelines.mail.names import clean
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Recipient
@@ -33,10 +33,8 @@ _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,200}@[!-;=?A-~]{1,200}>")
 _NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
 _ENVID: Final = re.compile(r"[!-*,-<>-~]{1,100}")  # RFC 3461, 4.4: xtext, without what would need encoding
 _FEEDBACK_ID: Final = re.compile(r"[!-~]{1,200}")
-_TEXT_PART: Final = (
-    b'\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
-)
-_HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
+_TEXT_PART: Final = b'\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: '
+_HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html") + b"quoted-printable\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +100,7 @@ class Serialiser:
             msg = "a message id is written <left@right>, in ASCII without blanks"
             raise ValueError(msg)
         address = wire_address(recipient.address)
-        # Quoted-printable cannot produce "=_", so no line of a body is a boundary.
+        # No body holds "=_" as it is encoded here, so no line of it is a boundary.
         boundary = "=_" + hashlib.sha256(message_id.encode()).hexdigest()[:24]
         headers = [
             self._from,
@@ -152,9 +150,10 @@ def _alternatives(content: Content, boundary: bytes) -> bytes:
     """Text and HTML, as the multipart's body."""
     head, end_of_head, rest = content.html.partition("</head>\n")
     html = _head(head + end_of_head) + quoted_printable(rest) if end_of_head else quoted_printable(content.html)
-    text = quoted_printable(content.text)
+    encoding, text = transfer_encoded(content.text)
     line = b"\r\n--" + boundary
-    return b"".join((line[2:], _TEXT_PART, text, line, _HTML_PART, html, line, b"--\r\n"))
+    text_part = (line[2:], _TEXT_PART, encoding, b"\r\n\r\n", text)
+    return b"".join((*text_part, line, _HTML_PART, html, line, b"--\r\n"))
 
 
 def _bounces(address: str) -> tuple[str, str]:

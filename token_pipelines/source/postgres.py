@@ -141,5 +141,10 @@ def _written(statement: Statement) -> str:
 
 def _literal(value: object) -> str:
     if isinstance(value, list):  # ids, untyped: Postgres reads them in the column's own type
-        return f"({', '.join(sql.Literal(item).as_string() for item in value)})"
+        return f"({', '.join(_plain(item) or sql.Literal(item).as_string() for item in value)})"
     return sql.Literal(value).as_string()
+
+
+def _plain(item: object) -> str | None:
+    """An id as a literal, where nothing in it needs the driver's care, which takes ten times as long."""
+    return f"'{item}'" if isinstance(item, str) and item.isascii() and item.isalnum() else None

@@ -5,6 +5,7 @@ Vectorised, a batch at a time. Each fault is said in one sentence with a sample 
 
 import json
 from collections.abc import Collection
+from datetime import UTC
 from typing import Final
 
 import pandas as pd
@@ -40,11 +41,13 @@ def facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
         if name not in rows.column_names:
             values: list[object] = [None] * rows.num_rows
         elif name in INSTANTS:
-            values = instants.to_utc(rows, name, contract.zone, contract.dialect).to_pylist()
+            # By numpy, and not Arrow's to_pylist, which makes one instant in the time of ten.
+            utc = instants.to_utc(rows, name, contract.zone, contract.dialect).cast(pa.timestamp("us")).to_numpy()
+            values = [instant and instant.replace(tzinfo=UTC) for instant in utc.tolist()]
         elif name == "scopes":
             values = [_scopes(value) for value in rows[name].to_pylist()]
         else:
-            values = rows[name].to_pylist()
+            values = rows[name].to_numpy().tolist()
         frame[name] = pd.Series(values, index=frame.index, dtype="object")
     return frame
 
