@@ -52,15 +52,15 @@ class Crew:
         threads = max(1, min(self._smtp.connections, len(notice_ids)))
         size = max(1, min(CLAIM_SIZE, len(notice_ids) // threads))
         batches: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        start = 0
+        rest = notice_ids
         for number in count(1):
+            if not rest:
+                break
             # The first ones differ in size: else all threads would read the source at once, time after time, and none
             # would send meanwhile.
-            end = start + max(1, size * min(number, threads) // threads)
-            batches.put(notice_ids[start:end])
-            start = end
-            if start >= len(notice_ids):
-                break
+            share = max(1, size * min(number, threads) // threads)
+            batches.put(rest[:share])
+            rest = rest[share:]
         with senders(threads) as pool:
             work = [pool.submit(self._work, batches) for _ in range(threads)]
             try:

@@ -147,8 +147,8 @@ class _Sender:
 
     def _deliver_while_fresh(self, notices: Sequence[Notice]) -> int:
         """Deliver these for as long as what is read of their tokens is the present; how many that were."""
-        read_at = self._parts.clock()
-        letters = resolve(self._parts, notices, read_at)
+        letters = resolve(self._parts, notices, self._parts.clock())
+        read_at = self._parts.clock()  # not before: however slow the source is, each read must lead to a message
         for start in range(0, len(letters), WRITTEN_AT_ONCE):
             written = [(letter, self._write(letter)) for letter in letters[start : start + WRITTEN_AT_ONCE]]
             for done, (letter, email) in enumerate(written, start):

@@ -613,6 +613,19 @@ def test_message_in_doubt_is_sent_at_most_max_attempts_times(registry: Registry,
     assert [entry["state"] for entry in house.history()] == ["unknown"]
 
 
+def test_message_in_doubt_outlives_a_relay_that_hangs_up_run_after_run(
+    registry: Registry, pipeline: MakePipeline
+) -> None:
+    people(registry, 1)
+    with Smtpd(script=times(1, "dot", Action(drop="before"))) as relay:
+        assert pipeline(relay).run(NOW).numbers == {"unknown": 1}
+    with Smtpd(script=at_stage("data", Action(drop="before"))) as relay:
+        house = pipeline(relay)
+        assert [house.run(NOW + hours * HOUR).numbers for hours in range(1, 5)] == [{"unknown": 1}] * 4
+    with Smtpd() as relay:
+        assert pipeline(relay).run(NOW + 5 * HOUR).numbers == {"sent": 1}
+
+
 def test_message_in_doubt_refused_at_the_second_try_stays_in_doubt(registry: Registry, pipeline: MakePipeline) -> None:
     """The first copy may have been delivered: it never becomes free to be planned again."""
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=IN_TWO_DAYS)

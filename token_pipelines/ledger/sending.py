@@ -17,13 +17,15 @@ from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 
 # Of a run that was held for dead only a late 250 counts: another answer says nothing of what others have sent since.
-# A try that was answered "not now" does not count: a greylisted notice must not use up what a doubt may be resent.
+# A try that was answered "not now", or cut off before the dot, does not count: a greylisted notice or a relay that goes
+# down must not use up what a doubt may be resent.
 _RECORD: Final = """
 recorded AS (
     UPDATE notices SET state = :state, claimed_by = NULL, claimed_from = NULL,
         sent_at = CASE WHEN :state = 'sent' THEN CAST(:at AS timestamptz) END,
         attempts = attempts
-            - CASE WHEN state = 'sending' AND CAST(:code AS int) BETWEEN 400 AND 499 THEN 1 ELSE 0 END
+            - CASE WHEN state = 'sending' AND (CAST(:code AS int) BETWEEN 400 AND 499
+                OR (CAST(:code AS int) IS NULL AND CAST(:stage AS text) <> 'dot')) THEN 1 ELSE 0 END
     WHERE notice_id = :recorded_id
         AND (claimed_by = :run_id OR (:state = 'sent' AND (state = 'unknown' OR claimed_from = 'unknown')))
 ), logged AS (
