@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from pipeline import DAY, NOW, Pipeline, Registry
 
-from token_pipelines import delivery
+from token_pipelines import crew, delivery
 from token_pipelines.planning import Examination, examine, plan
 from token_pipelines.tally import TierReport
 
@@ -169,7 +169,7 @@ def test_token_expired_long_ago_is_not_told(pipeline: Pipeline, registry: Regist
 def test_more_than_one_page_is_told_whole(
     pipeline: Pipeline, registry: Registry, server: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "CLAIM_SIZE", 20)
+    monkeypatch.setattr(crew, "CLAIM_SIZE", 20)
     people = add_people(registry, 90, days(6))
 
     tiers = pipeline.run(NOW).tiers
