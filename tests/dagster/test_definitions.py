@@ -293,7 +293,7 @@ def test_tier_fails_alone_in_one_sentence_and_keeps_its_numbers(
     [observation] = instance.fetch_observations(key("day"), limit=10).records
     assert observation.asset_observation is not None
     assert observation.asset_observation.partition == "2026-11-20"
-    assert numbers(observation.asset_observation.metadata) == sent_numbers(waiting=1)
+    assert numbers(observation.asset_observation.metadata) == sent_numbers(deferred=1)
     with Smtpd() as relay:
         again = run(configure(relay.port), instance, selection=[key("day")])
     assert again.success
