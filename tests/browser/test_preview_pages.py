@@ -24,6 +24,7 @@ def test_frames_show_both_schemes(page: Page, tmp_path: Path, own: str) -> None:
     page.on("requestfailed", lambda request: problems.append(request.url))
     page.goto(index.as_uri())
     page.get_by_role("link", name="de", exact=True).first.click()
+    page.wait_for_url("**/*-de.html", wait_until="load")  # a click does not wait for the frames
     page.evaluate(f"document.documentElement.style.colorScheme = '{own}'")
     frames = [frame for frame in page.frames if frame != page.main_frame]
     seen = [(frame.evaluate("innerWidth"), frame.evaluate(SCHEME), frame.evaluate(PAPER)) for frame in frames]
