@@ -18,12 +18,11 @@ from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
 from token_pipelines.mail.addresses import parse_mailbox
 from token_pipelines.mail.dkim import Signer
-from token_pipelines.mail.mime import CRLF, mailbox, quoted_printable, transfer_encoded, unstructured
+from token_pipelines.mail.mime import CRLF, LINE_LIMIT, mailbox, transfer_encoded, unstructured
 from token_pipelines.mail.names import clean
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Recipient
 
-_LINE_LIMIT: Final = 998  # RFC 5322, 2.1.1, without the CRLF
 _DISPLAY_LIMIT: Final = 100
 _SUBJECT_LIMIT: Final = 200
 _LONGEST_ID: Final = 40  # characters of a notice's id; a UUID has 36
@@ -34,7 +33,7 @@ _NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
 _ENVID: Final = re.compile(r"[!-*,-<>-~]{1,100}")  # RFC 3461, 4.4: xtext, without what would need encoding
 _FEEDBACK_ID: Final = re.compile(r"[!-~]{1,200}")
 _TEXT_PART: Final = b'\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: '
-_HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html") + b"quoted-printable\r\n\r\n"
+_HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +124,7 @@ class Serialiser:
         if self._unsubscribe is None:
             return []
         line = f"List-Unsubscribe: <{links.fill(self._unsubscribe, recipient_id=recipient.recipient_id)}>"
-        if len(line) > _LINE_LIMIT:  # a monstrous recipient id; the link in the body remains
+        if len(line) > LINE_LIMIT:  # a monstrous recipient id; the link in the body remains
             return []
         post = ["List-Unsubscribe-Post: List-Unsubscribe=One-Click"] if self._unsubscribe.startswith("https://") else []
         return [line, *post]
@@ -142,18 +141,14 @@ class Serialiser:
 _date = lru_cache(maxsize=64)(format_datetime)
 """Hundreds of messages leave in the same second."""
 
-_head = lru_cache(maxsize=64)(quoted_printable)
-"""An HTML part's head is half of it, and the same for everyone with the same subject. It holds nobody's name."""
-
 
 def _alternatives(content: Content, boundary: bytes) -> bytes:
     """Text and HTML, as the multipart's body."""
-    head, end_of_head, rest = content.html.partition("</head>\n")
-    html = _head(head + end_of_head) + quoted_printable(rest) if end_of_head else quoted_printable(content.html)
-    encoding, text = transfer_encoded(content.text)
     line = b"\r\n--" + boundary
+    encoding, text = transfer_encoded(content.text)
+    encoding_of_html, html = transfer_encoded(content.html)
     text_part = (line[2:], _TEXT_PART, encoding, b"\r\n\r\n", text)
-    return b"".join((*text_part, line, _HTML_PART, html, line, b"--\r\n"))
+    return b"".join((*text_part, line, _HTML_PART, encoding_of_html, b"\r\n\r\n", html, line, b"--\r\n"))
 
 
 def _bounces(address: str) -> tuple[str, str]:

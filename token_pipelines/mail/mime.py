@@ -14,8 +14,9 @@ from typing import Final
 
 CRLF: Final = "\r\n"
 
-_LINE_LIMIT: Final = 76  # RFC 2045, 6.7: what quoted-printable allows
-_PRINTABLE: Final = bytes(range(0x20, 0x7F)) + b"\t\n"
+LINE_LIMIT: Final = 998
+"""RFC 5322, 2.1.1: octets of a line, without its CRLF."""
+
 _WORD_LIMIT: Final = 75  # RFC 2047, 2: an encoded word; the line that holds it may have one more
 _NEXT_LINE: Final = CRLF + " "
 _UNREADABLE: Final = 3  # in quoted form an octet becomes three; beyond one such octet in six, base64 is shorter
@@ -23,19 +24,23 @@ _AS_IT_STANDS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 _QUOTED: Final = tuple(
     chr(octet) if octet in _AS_IT_STANDS else "_" if octet == ord(" ") else f"={octet:02X}" for octet in range(256)
 )
+_NOT_AS_IT_STANDS: Final = (b"\0", b"\r", b" \n", b"\t\n", b"--=_")
+"""Neither 7bit, nor blanks that a relay may cut off, nor what may be a boundary of ours."""
+
 _BLANK_AT_A_LONG_LINES_END: Final = re.compile(rb"^(.{74})(=20|=09)\r\n", re.MULTILINE)
 
 
 def transfer_encoded(text: str) -> tuple[bytes, bytes]:
-    """The name of a transfer encoding, and the text in it: CRLF line ends, lines of at most 76, 7 bits, no ``=_``.
+    """The name of a transfer encoding, and the text in it: CRLF line ends, 7 bits, and no ``--=_``.
 
-    ``7bit``, as it stands, where that is so already and every mail system will leave it so: most text parts.
+    As it stands where RFC 2045, 2.7, calls that ``7bit``, and no mail system has a reason to touch it: it is shorter,
+    and takes a third of the time. Else in quoted-printable.
     """
-    if text.isascii():
+    if text.isascii() and text.endswith("\n"):
         octets = text.encode()
+        untouched = not any(fault in octets for fault in _NOT_AS_IT_STANDS)
         lines = octets.split(b"\n")
-        untouched = not (octets.translate(None, _PRINTABLE) or b" \n" in octets or b"\t\n" in octets or b"=_" in octets)
-        if untouched and max(map(len, lines)) <= _LINE_LIMIT and text.endswith("\n"):
+        if untouched and max(map(len, lines)) <= LINE_LIMIT:
             return b"7bit", b"\r\n".join(lines)
     return b"quoted-printable", quoted_printable(text)
 

@@ -4,11 +4,11 @@ Does not send, does not encode, and does not decide who is told.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, NotRequired, TypedDict
 
 from babel import Locale
 
@@ -39,9 +39,8 @@ class Content:
     html: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What templates know of one token, all of it in words; "" is what the source does not say.
+class _Shown(NamedTuple):
+    """What templates know of one token, in words; "" is what the source does not say.
 
     The text part gets the name and the scopes as they are, so that they can be copied and searched for; the HTML part
     gets them ``unlinked``.
@@ -54,12 +53,12 @@ class _Shown:
     last_used: str
     expires: str
     expires_utc: str  # "" where ``expires`` is in UTC already
+    expired: bool
     remaining: str
     renew: str | None  # None without such a link
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(TypedDict):
     """The variables of a template. The counts are of all tokens, the lists hold the shown ones in order of expiry."""
 
     service: str
@@ -74,10 +73,7 @@ class _Facts:
     hidden: int  # tokens beyond those shown
     manage: str
     unsubscribe: str | None
-    subject: str = ""  # known to the bodies only
-
-
-_VARIABLES: Final = tuple(field.name for field in fields(_Facts))
+    subject: NotRequired[str]  # known to the bodies only
 
 
 class Renderer:
@@ -93,7 +89,7 @@ class Renderer:
         links.check(email.links)
         self._email = email
         self._service = clean(email.service, _SERVICE_LIMIT, stand_in="this service")
-        self._templates = Templates(folder, notices=(_EXPIRING, _EXPIRED), variables=set(_VARIABLES))
+        self._templates = Templates(folder, notices=(_EXPIRING, _EXPIRED), variables=set(_Facts.__annotations__))
         self._try_out()
 
     @property
@@ -124,14 +120,13 @@ class Renderer:
         notice = _EXPIRED if ordered[0].expires_at <= now else _EXPIRING
         language = self._templates.language(notice, recipient.locale)
         facts = self._facts(recipient, ordered, now, language, listed)
-        variables = {name: getattr(facts, name) for name in _VARIABLES}
-        line = self._templates.render(f"{language.folder}/{_SUBJECT}", variables)
-        variables["subject"] = subject = clean(line, _SUBJECT_LIMIT, stand_in=self._service)
-        text = self._templates.render(f"{language.folder}/{_TEXT}", variables)
-        variables["recipient_name"] = unlinked(facts.recipient_name)
-        variables["expired"] = [_unlinked(shown) for shown in facts.expired]
-        variables["expiring"] = [_unlinked(shown) for shown in facts.expiring]
-        html = self._templates.render(f"{language.folder}/{_HTML}", variables)
+        line = self._templates.render(f"{language.folder}/{_SUBJECT}", facts)
+        facts["subject"] = subject = clean(line, _SUBJECT_LIMIT, stand_in=self._service)
+        text = self._templates.render(f"{language.folder}/{_TEXT}", facts)
+        facts["recipient_name"] = unlinked(facts["recipient_name"])
+        facts["expired"] = [_unlinked(shown) for shown in facts["expired"]]
+        facts["expiring"] = [_unlinked(shown) for shown in facts["expiring"]]
+        html = self._templates.render(f"{language.folder}/{_HTML}", facts)
         return Content(subject=subject, text=text.strip() + "\n", html=html.strip() + "\n")
 
     def _facts(
@@ -143,7 +138,7 @@ class Renderer:
         chosen = _chosen(len(ordered), dead, listed)
         shown = [self._shown(recipient, token, now, words, manner) for token in ordered[chosen]]
         shown_dead = dead - chosen.start
-        first_living = ordered[dead].expires_at if dead < len(ordered) else None
+        soonest = ordered[dead].expires_at if dead < len(ordered) else None
         to_all = self._email.links
         return _Facts(
             service=self._service,
@@ -153,8 +148,8 @@ class Renderer:
             expired_count=dead,
             expiring=shown[shown_dead:],
             expiring_count=len(ordered) - dead,
-            soonest="" if first_living is None else remaining.in_words(first_living, now, words),
-            soonest_roughly="" if first_living is None else remaining.roughly(first_living, now, words),
+            soonest="" if soonest is None else remaining.in_words(soonest, now, words),
+            soonest_roughly="" if soonest is None else remaining.roughly(soonest, now, words),
             hidden=len(ordered) - len(shown),
             manage=links.fill(to_all.manage, recipient_id=recipient.recipient_id),
             unsubscribe=to_all.unsubscribe and links.fill(to_all.unsubscribe, recipient_id=recipient.recipient_id),
@@ -175,6 +170,7 @@ class Renderer:
             last_used=dates.day(token.last_used_at, zone, manner) if token.last_used_at else "",
             expires=dates.instant(token.expires_at, zone, manner),
             expires_utc=dates.beside(token.expires_at, zone, manner),
+            expired=token.expires_at <= now,
             remaining=remaining.in_words(token.expires_at, now, words),
             renew=renew and links.fill(renew, recipient_id=recipient.recipient_id, token_id=token.token_id),
         )
@@ -206,7 +202,7 @@ def _chosen(count: int, dead: int, listed: int) -> slice:
 def _unlinked(shown: _Shown) -> _Shown:
     """The token as the HTML part shows it; most are the same."""
     name, scopes = unlinked(shown.name), unlinked(shown.scopes)
-    return shown if name == shown.name and scopes == shown.scopes else replace(shown, name=name, scopes=scopes)
+    return shown if name == shown.name and scopes == shown.scopes else shown._replace(name=name, scopes=scopes)
 
 
 @lru_cache(maxsize=1024)  # a platform has few combinations

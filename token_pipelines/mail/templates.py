@@ -3,11 +3,11 @@
 Knows which languages there are. Does not know what the variables mean.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
 import jinja2.meta
@@ -47,18 +47,7 @@ class Templates:
         self._folder = folder
         sheet = self._stylesheet()
         self._loader = _StyledLoader(folder, sheet)
-        self._environment = jinja2.Environment(
-            loader=self._loader,
-            autoescape=_escapes,  # noqa: S701 -- the rule knows select_autoescape only
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-            cache_size=-1,
-        )
-        self._environment.filters["paragraph"] = paragraph
-        self._environment.filters["hanging"] = hanging
-        self._environment.filters["label"] = label
+        self._environment = _Environment(self._loader)
         self._environment.globals["head_css"] = Markup(sheet.head)  # noqa: S704 -- the operator's own stylesheet
         for notice in notices:
             self._require(notice, "copy it from the templates we ship, or set email.templates")
@@ -149,6 +138,34 @@ class Templates:
             f"needs {error.name}, which is missing" if isinstance(error, jinja2.TemplateNotFound) else f"fails: {error}"
         )
         return TemplateError(f"{where} {reason.rstrip('.')}; mend it, or copy the file from the templates we ship.")
+
+
+class _Environment(jinja2.Environment):
+    """Knows each template by its name: Jinja's own way to one, six times an email, is a tenth of its time."""
+
+    def __init__(self, loader: jinja2.BaseLoader) -> None:
+        super().__init__(
+            loader=loader,
+            autoescape=_escapes,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            cache_size=0,
+        )
+        self.filters.update(paragraph=paragraph, hanging=hanging, label=label)
+        self._known: dict[str | jinja2.Template, jinja2.Template] = {}
+
+    def get_template(
+        self,
+        name: str | jinja2.Template,
+        parent: str | None = None,
+        globals: MutableMapping[str, Any] | None = None,  # noqa: A002 -- Jinja's name
+    ) -> jinja2.Template:
+        try:
+            return self._known[name]
+        except KeyError:
+            found = self._known[name] = super().get_template(name, parent, globals)
+            return found
 
 
 class _StyledLoader(jinja2.FileSystemLoader):
