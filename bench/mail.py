@@ -14,8 +14,9 @@ from bench.servers import delayed, seconds_of_smtp_source, sink
 from token_pipelines import config
 from token_pipelines.delivery import WRITTEN_AT_ONCE
 from token_pipelines.mail.dkim import Signer
+from token_pipelines.mail.message import Envelope
 from token_pipelines.mail.senders import senders
-from token_pipelines.mail.transport import Relay
+from token_pipelines.mail.transport import Connection, Relay
 from token_pipelines.model import State
 
 TARGETS = {"mail.ratio_to_smtp_source": (">=", 0.30), "mail.cpu_us_per_message": ("<=", 200.0)}
@@ -72,11 +73,15 @@ def _at_once(port: int, writer: Writer) -> tuple[float, float]:
 def _send(relay: Relay, writer: Writer, numbers: range) -> None:
     with relay.connect() as connection:
         for start in range(0, len(numbers), WRITTEN_AT_ONCE):
-            for envelope in [writer.write(number) for number in numbers[start : start + WRITTEN_AT_ONCE]]:
-                outcome = connection.send(envelope)
-                if outcome.state is not State.SENT:
-                    msg = f"not sent: {outcome}"
-                    raise RuntimeError(msg)
+            _send_all(connection, [writer.write(number) for number in numbers[start : start + WRITTEN_AT_ONCE]])
+
+
+def _send_all(connection: Connection, envelopes: list[Envelope]) -> None:
+    for envelope, following in zip(envelopes, [*envelopes[1:], None], strict=True):
+        outcome = connection.send(envelope, following=following)
+        if outcome.state is not State.SENT:
+            msg = f"not sent: {outcome}"
+            raise RuntimeError(msg)
 
 
 def _us_of(work: Callable[[int], object]) -> float:
@@ -94,8 +99,7 @@ def _over_a_delay(writer: Writer) -> dict[str, float]:
             relay = Relay(relay_config(far))
             with relay.connect() as connection:
                 began = time.perf_counter()
-                for number in range(MESSAGES_OVER_THE_DELAY):
-                    connection.send(writer.write(number))
+                _send_all(connection, [writer.write(number) for number in range(MESSAGES_OVER_THE_DELAY)])
                 found[f"mail.per_second_at_20_ms_{name}_pipelining"] = MESSAGES_OVER_THE_DELAY / (
                     time.perf_counter() - began
                 )

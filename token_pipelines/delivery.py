@@ -151,14 +151,15 @@ class _Sender:
         read_at = self._parts.clock()  # not before: however slow the source is, each read must lead to a message
         for start in range(0, len(letters), WRITTEN_AT_ONCE):
             written = [(letter, self._write(letter)) for letter in letters[start : start + WRITTEN_AT_ONCE]]
-            for done, (letter, email) in enumerate(written, start):
+            then = [*(email for _, email in written[1:]), None]
+            for done, ((letter, email), next_email) in enumerate(zip(written, then, strict=True), start):
                 if email is not None and not self._await_turn():
                     return done
                 now = self._parts.clock()
                 if now - read_at > READ_AGAIN_AFTER:
                     return done
                 is_old = email is not None and now - email.written_at > WRITTEN_AGAIN_AFTER
-                self._deliver(letter, self._write(letter) if is_old else email)
+                self._deliver(letter, self._write(letter) if is_old else email, next_email)
                 if self._crew.stopped.is_set():
                     return done + 1
         return len(letters)
@@ -192,7 +193,7 @@ class _Sender:
             self._has_turn = True
         return not self._crew.stopped.is_set()
 
-    def _deliver(self, letter: Letter, email: _Email | None) -> None:
+    def _deliver(self, letter: Letter, email: _Email | None, next_email: _Email | None) -> None:
         notice = letter.notice
         if email is None:
             self._sending.skip(notice, letter.reason)
@@ -203,12 +204,20 @@ class _Sender:
         if email.envelope is None:
             self._keep(letter, Outcome(state=State.DEFERRED, stage=Stage.CONNECT, reply=email.fault))
             return
-        self._has_turn = False
-        outcome = self._send(notice, email.envelope, email.at)
+        following = self._following(next_email)
+        outcome = self._send(notice, email.envelope, email.at, following)
         if outcome is not None:
             self._keep(letter, outcome)
 
-    def _send(self, notice: Notice, envelope: Envelope, at: datetime) -> Outcome | None:
+    def _following(self, email: _Email | None) -> Envelope | None:
+        """The message that the relay may hear of while it takes this one; its turn must have come."""
+        self._has_turn = False
+        if email is None or email.envelope is None or self._crew.stopped.is_set():
+            return None
+        self._has_turn = self._parts.relay.rate.take_at_once()
+        return email.envelope if self._has_turn else None
+
+    def _send(self, notice: Notice, envelope: Envelope, at: datetime, following: Envelope | None) -> Outcome | None:
         """Mark, then send; a relay in trouble gets some pauses. None when another run has taken the notice over."""
         while True:
             mine = self._sending.record_and_mark(self._unrecorded, notice.notice_id, at)
@@ -217,7 +226,7 @@ class _Sender:
                 log.warning("Notice %s was taken over by another run; it is not sent here.", notice.notice_id)
                 return None
             try:
-                return self._connected().send(envelope)
+                return self._connected().send(envelope, following=following)
             except RecipientInTroubleError as error:
                 if not self._crew.breaker.trips(notice.notice_id, error):
                     return error.outcome  # perhaps only theirs: it is put off, and the next one tells

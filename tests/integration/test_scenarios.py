@@ -482,6 +482,7 @@ def test_notice_that_waits_for_its_turn_is_not_marked_and_the_one_before_is_reco
     with Smtpd() as relay:
         house = pipeline(relay, smtp={"connections": 1})
         monkeypatch.setattr(RateLimit, "take", take)
+        monkeypatch.setattr(RateLimit, "take_at_once", lambda _limit: False)
         monkeypatch.setattr("token_pipelines.crew.threading", SimpleNamespace(Event=Looking))
         assert house.run(NOW).numbers == {"sent": 2}
     assert seen == [{"claimed": 2}, {"claimed": 2}, {"sending": 1, "claimed": 1}, {"sent": 1, "claimed": 1}]

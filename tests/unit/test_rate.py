@@ -55,3 +55,13 @@ def test_take_from_many_threads_gives_different_places() -> None:
     for thread in threads:
         thread.join()
     assert sorted(round(wait, 6) for wait in waits) == [round(i / 10, 6) for i in range(11)]
+
+
+def test_take_at_once_takes_a_place_that_has_come_and_none_that_is_to_come() -> None:
+    clock = Clock()
+    limit = RateLimit(10, clock=clock)
+    assert [limit.take_at_once() for _ in range(3)] == [True, False, False]
+    assert clock.wait(limit) == pytest.approx(0.1)
+    clock.now += 0.1
+    assert limit.take_at_once()
+    assert all(RateLimit(None).take_at_once() for _ in range(3))

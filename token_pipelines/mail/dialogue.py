@@ -10,17 +10,19 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from token_pipelines.mail.queue_ids import queue_id_in
 from token_pipelines.mail.redaction import redacted
-from token_pipelines.mail.replies import EndlessReplyError, Replies
+from token_pipelines.mail.replies import EndlessReplyError, Replies, set_timeout
 from token_pipelines.model import Stage
 
 CLOSING: Final = 421
 """The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
 
 _REPLY_LIMIT: Final = 500  # characters kept of a reply
+_LEAST_TIMEOUT_S: Final = 0.001  # when the time is over: with 0 a socket does not wait at all, nor say so
 _READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
@@ -89,6 +91,7 @@ class Dialogue(smtplib.SMTP):
         super().__init__(local_hostname=own_name, timeout=timeout)
         self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
         self._refusal: smtplib.SMTPAuthenticationError | None = None
+        self._unsaid = 0  # octets of the last write that did not go out
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
@@ -103,11 +106,8 @@ class Dialogue(smtplib.SMTP):
             ConnectionLost: they cannot have gone out whole.
             ValueError: a line holds a line break.
         """
-        if any("\r" in line or "\n" in line for line in lines):
-            msg = "an SMTP command is one line"
-            raise ValueError(msg)
         try:
-            self.send("".join(f"{line}\r\n" for line in lines).encode())
+            self.send(_octets(lines))
         except smtplib.SMTPException as error:
             raise ConnectionLost(stage, error) from None
 
@@ -121,32 +121,52 @@ class Dialogue(smtplib.SMTP):
         self.say(stage, line)
         return self.hear(stage)
 
-    def message(self, data: bytes, *, timeout: float, hide: Iterable[str] = ()) -> Reply:
-        """Say the whole message and its final dot in one write, after a 354; wait ``timeout`` seconds for the answer.
+    def message(self, data: bytes, *following: str, timeout: float, hide: Iterable[str] = ()) -> Reply:
+        """Say the whole message, its final dot and the ``following`` lines in one write, after a 354; hear its reply.
+
+        Writing and hearing may take ``timeout`` seconds each. The replies to the lines come behind it.
 
         Raises:
-            ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it has.
+            ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it may have.
+            ValueError: a line holds a line break.
         """
         stuffed = data.replace(b"\r\n.", b"\r\n..")  # RFC 5321, 4.5.2; the lines of an envelope end in CRLF
         first = b"." if data.startswith(b".") else b""
         end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
-        try:
-            # The dot is the last thing written: when the write fails, the relay has not seen it.
-            self.send(first + stuffed + end)
-        except smtplib.SMTPException as error:
-            raise ConnectionLost(Stage.DATA, error) from None
+        behind = _octets(following)
         usual = self.timeout
         self.wait_at_most(timeout)
         try:
+            self.send(first + stuffed + end + behind)
             return self.hear(Stage.DOT, hide=hide)
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(Stage.DATA if self._unsaid > len(behind) else Stage.DOT, error) from None
         finally:
             self.wait_at_most(usual)
 
     def wait_at_most(self, seconds: float) -> None:
         """From now on each write and each reply may take so long."""
         self.timeout = seconds
-        if self.sock is not None:
-            self.sock.settimeout(seconds)
+
+    def send(self, s: bytes | str) -> None:  # type: ignore[override]
+        """As smtplib's, which all its steps use, but it knows how much was not written when it failed.
+
+        Raises:
+            SMTPServerDisconnected: with what happened as its context.
+        """
+        unsaid = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)
+        deadline = monotonic() + self.timeout
+        try:
+            if self.sock is None:
+                raise ConnectionError
+            set_timeout(self.sock, self.timeout)
+            while unsaid := unsaid[self.sock.send(unsaid) :]:
+                self.sock.settimeout(max(deadline - monotonic(), _LEAST_TIMEOUT_S))
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected from error
+        finally:
+            self._unsaid = len(unsaid)
 
     def abandon(self) -> Reply:
         """Say a lone dot: a relay that waits for a message although it refused the recipient gets none (RFC 2920, 3.1).
@@ -227,6 +247,14 @@ class TlsDialogue(Dialogue):
         except BaseException:
             plain.close()
             raise
+
+
+def _octets(lines: Iterable[str]) -> bytes:
+    """Commands as they are said."""
+    if any("\r" in line or "\n" in line for line in lines):
+        msg = "an SMTP command is one line"
+        raise ValueError(msg)
+    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:

@@ -24,7 +24,21 @@ class RateLimit:
         if not self._interval:
             return 0.0
         with self._lock:
-            now = self._clock()
-            place = max(self._next, now - self._slack)
+            now, place = self._next_place()
             self._next = place + self._interval
         return max(place - now, 0.0)
+
+    def take_at_once(self) -> bool:
+        """Take a place if it has come already."""
+        if not self._interval:
+            return True
+        with self._lock:
+            now, place = self._next_place()
+            if place > now:
+                return False
+            self._next = place + self._interval
+        return True
+
+    def _next_place(self) -> tuple[float, float]:
+        now = self._clock()
+        return now, max(self._next, now - self._slack)

@@ -132,13 +132,13 @@ class Renderer:
     def _facts(
         self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, language: Language, listed: int
     ) -> _Facts:
-        dead = sum(token.expires_at <= now for token in ordered)
+        dead = sum([token.expires_at <= now for token in ordered])
         manner = locales.known(recipient.locale)
         words = language.locale
         chosen = _chosen(len(ordered), dead, listed)
         shown = [self._shown(recipient, token, now, words, manner) for token in ordered[chosen]]
         shown_dead = dead - chosen.start
-        soonest = ordered[dead].expires_at if dead < len(ordered) else None
+        living = shown[shown_dead:]  # empty only where none lives
         to_all = self._email.links
         return _Facts(
             service=self._service,
@@ -146,10 +146,10 @@ class Renderer:
             count=len(ordered),
             expired=shown[:shown_dead],
             expired_count=dead,
-            expiring=shown[shown_dead:],
+            expiring=living,
             expiring_count=len(ordered) - dead,
-            soonest="" if soonest is None else remaining.in_words(soonest, now, words),
-            soonest_roughly="" if soonest is None else remaining.roughly(soonest, now, words),
+            soonest=living[0].remaining if living else "",
+            soonest_roughly=remaining.roughly(ordered[dead].expires_at, now, words) if living else "",
             hidden=len(ordered) - len(shown),
             manage=links.fill(to_all.manage, recipient_id=recipient.recipient_id),
             unsubscribe=to_all.unsubscribe and links.fill(to_all.unsubscribe, recipient_id=recipient.recipient_id),

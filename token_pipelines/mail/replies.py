@@ -20,14 +20,14 @@ class Replies:
     """What has arrived and was not yet asked for stays here, until the socket changes."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """``sock`` has a timeout, and it is the one that ``next`` is told."""
+        """``sock`` gets the timeouts that ``next`` is told."""
         self._sock = sock
         self._unread = b""
 
     def next(self, seconds: float) -> tuple[int, bytes]:
         """The next reply's code, -1 where there is none, and the texts of its lines, joined by LF.
 
-        On the ordinary path this is one read. ``seconds`` is the socket's timeout, here counted over the whole reply.
+        On the ordinary path this is one read. ``seconds`` are counted over the whole reply.
 
         Raises:
             OSError: the connection ended (a ConnectionError), the time was up (a TimeoutError), or it had no end.
@@ -38,11 +38,9 @@ class Replies:
             if end == 0:
                 if len(data) >= _REPLY_AT_MOST:
                     raise EndlessReplyError
-                if not deadline:
-                    deadline = monotonic() + seconds
-                    more = self._sock.recv(_AT_ONCE)
-                else:
-                    more = self._more(deadline, seconds)
+                left = deadline - monotonic() if deadline else seconds
+                deadline = deadline or monotonic() + seconds
+                more = self._read(left)
                 if more:
                     data += more
                     continue
@@ -62,16 +60,18 @@ class Replies:
         self._unread = data[start:]
         return code, b"\n".join(texts)
 
-    def _more(self, deadline: float, seconds: float) -> bytes:
-        left = deadline - monotonic()
-        if left <= 0:
+    def _read(self, seconds: float) -> bytes:
+        if seconds <= 0:
             raise TimeoutError
-        self._sock.settimeout(left)
-        try:
-            return self._sock.recv(_AT_ONCE)
-        finally:
-            self._sock.settimeout(seconds)
+        set_timeout(self._sock, seconds)
+        return self._sock.recv(_AT_ONCE)
 
     def close(self) -> None:
         """Forget what is unread; the socket is the owner's."""
         self._unread = b""
+
+
+def set_timeout(sock: socket.socket, seconds: float) -> None:
+    """Set it where it is another one: that is a system call, and nearly always it is this one."""
+    if sock.gettimeout() != seconds:
+        sock.settimeout(seconds)

@@ -51,6 +51,7 @@ class Templates:
         self._environment.globals["head_css"] = Markup(sheet.head)  # noqa: S704 -- the operator's own stylesheet
         for notice in notices:
             self._require(notice, "copy it from the templates we ship, or set email.templates")
+        self._default = {notice: Language(notice, None) for notice in notices}
         self._languages = {notice: dict(self._translations(notice)) for notice in notices}
         self._compiled: dict[str, jinja2.Template] = {}
         for name in self._environment.list_templates(extensions=["txt", "html"]):
@@ -63,7 +64,7 @@ class Templates:
             for candidate in locales.candidates(locale):
                 if candidate in translations:
                     return translations[candidate]
-        return Language(notice, None)
+        return self._default[notice]
 
     @property
     def translations(self) -> tuple[str, ...]:

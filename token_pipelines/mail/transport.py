@@ -22,6 +22,10 @@ _RECIPIENT_NAMED: Final = frozenset({Stage.RCPT, Stage.DATA, Stage.DOT})
 _TRIES: Final = 2  # a connection that has idled may be stale; a new one tells
 
 
+_Lines = dict[Stage, str]
+"""What is said at each stage before a message."""
+
+
 class RecipientInTroubleError(RelayError):
     """Trouble that came when the recipient had been named: theirs, or everybody's. Nothing was delivered.
 
@@ -67,6 +71,7 @@ class Connection:
         self._recycle_after = recycle_after
         self._dialogue: Dialogue | None = opener.open()
         self._tried = 0
+        self._offered: _Lines = {}  # said already of the next message, and the answers not yet heard
 
     def __enter__(self) -> Self:
         """The connection itself."""
@@ -80,12 +85,16 @@ class Connection:
 
     def close(self) -> None:
         """Say goodbye, without waiting long for the answer. A later ``send`` connects anew."""
-        if self._dialogue is not None:
+        if self._dialogue is not None and not self._offered:  # else the relay would take a QUIT for a message's text
             session.part(self._dialogue)
-            self._dialogue = None
+        self._drop()
 
-    def send(self, envelope: Envelope) -> Outcome:
+    def send(self, envelope: Envelope, *, following: Envelope | None = None) -> Outcome:
         """Send one message, and say what became of it. Whoever sends many waits for ``Relay.rate`` before each.
+
+        The message that is meant to be sent next is ``following``: where the relay takes commands ahead, it hears whom
+        that is for while it takes this one, and each message waits once instead of twice. Nothing of it is delivered
+        until it is sent; when another one is, or none, that costs a connection.
 
         Raises:
             RelayError: the relay is in trouble, or refuses the sender or by policy; nothing was delivered.
@@ -93,7 +102,7 @@ class Connection:
         """
         for attempt in range(1, _TRIES + 1):
             try:
-                return self._send(self._ready(), envelope)
+                return self._send(self._ready(envelope), envelope, following)
             except ConnectionLost as lost:
                 self._drop()
                 if lost.stage is Stage.DOT:  # perhaps accepted: only the ledger may decide to send it again
@@ -111,7 +120,9 @@ class Connection:
                 raise RelayError(msg, may_pass=True)
         raise AssertionError
 
-    def _ready(self) -> Dialogue:
+    def _ready(self, envelope: Envelope) -> Dialogue:
+        if self._dialogue is not None and self._offered not in ({}, _lines(self._dialogue, envelope)):
+            self._drop()
         if self._tried >= self._recycle_after:
             self.close()
         if self._dialogue is None:
@@ -123,35 +134,42 @@ class Connection:
         if self._dialogue is not None:
             self._dialogue.close()
             self._dialogue = None
+        self._offered = {}
 
-    def _send(self, dialogue: Dialogue, envelope: Envelope) -> Outcome:
-        needs_utf8 = not envelope.recipient.isascii()
-        if needs_utf8 and not dialogue.has_extn("smtputf8"):
+    def _send(self, dialogue: Dialogue, envelope: Envelope, following: Envelope | None) -> Outcome:
+        if not _can_say(dialogue, envelope):
             return Outcome(state=State.FAILED, stage=Stage.RCPT, reply="the relay does not offer SMTPUTF8")
         self._tried += 1
-        answer = self._offer(dialogue, envelope, _options(dialogue, envelope))
+        answer = self._offer(dialogue, envelope)
         if answer.stage is Stage.MAIL:
             raise self._refusal(answer, "check email.from, and what the relay lets this login send")
         if answer.code != _GO_AHEAD:
             return self._refused(dialogue, answer)
+        self._offered = self._ahead(dialogue, following)
+        hide = (envelope.recipient, envelope.sender)
         answer = self._heard(
-            dialogue.message(envelope.data, timeout=self._dot_timeout, hide=(envelope.recipient, envelope.sender))
+            dialogue.message(envelope.data, *self._offered.values(), timeout=self._dot_timeout, hide=hide)
         )
         if answer.accepted:
             return _outcome(State.SENT, answer, queue_id=answer.queue_id)
         return self._refused(dialogue, answer)
 
-    def _offer(self, dialogue: Dialogue, envelope: Envelope, options: str) -> Reply:
+    def _ahead(self, dialogue: Dialogue, following: Envelope | None) -> _Lines:
+        """What is said behind a message of the one that follows it on this connection (RFC 2920, 3.1)."""
+        if following is None or self._tried >= self._recycle_after:
+            return {}
+        if not (dialogue.has_extn("pipelining") and _can_say(dialogue, following)):
+            return {}
+        return _lines(dialogue, following)
+
+    def _offer(self, dialogue: Dialogue, envelope: Envelope) -> Reply:
         """Say MAIL, RCPT and DATA, in one write where the relay can take that; give the first refusal, or the 354."""
         hide = (envelope.recipient, envelope.sender)
-        lines = {
-            Stage.MAIL: f"MAIL FROM:<{envelope.sender}>{options}",
-            Stage.RCPT: f"RCPT TO:<{envelope.recipient}>",
-            Stage.DATA: "DATA",
-        }
+        lines = _lines(dialogue, envelope)
         at_once = dialogue.has_extn("pipelining")
-        if at_once:
+        if at_once and not self._offered:
             dialogue.say(Stage.MAIL, *lines.values())
+        self._offered = {}
         refusal: Reply | None = None
         try:
             for stage, line in lines.items():
@@ -215,6 +233,18 @@ class _Closing(Exception):  # noqa: N818 -- an event, handled in ``Connection.se
     def __init__(self, reply: Reply) -> None:
         super().__init__()
         self.reply = reply
+
+
+def _lines(dialogue: Dialogue, envelope: Envelope) -> _Lines:
+    return {
+        Stage.MAIL: f"MAIL FROM:<{envelope.sender}>{_options(dialogue, envelope)}",
+        Stage.RCPT: f"RCPT TO:<{envelope.recipient}>",
+        Stage.DATA: "DATA",
+    }
+
+
+def _can_say(dialogue: Dialogue, envelope: Envelope) -> bool:
+    return envelope.recipient.isascii() or dialogue.has_extn("smtputf8")
 
 
 def _options(dialogue: Dialogue, envelope: Envelope) -> str:
