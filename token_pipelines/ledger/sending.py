@@ -1,6 +1,6 @@
 """Sending inside the ledger: claim, mark, record. The states and their order are those of `model.State`.
 
-A mark is committed before the socket is touched, in the same statement that records the connection's previous
+A mark is committed before any of the message's text goes out, in the same statement that records the connection's previous
 outcome: one commit a message. What a killed run leaves in doubt is therefore what was on a socket, and no more.
 """
 
