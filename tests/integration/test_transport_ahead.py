@@ -2,6 +2,7 @@
 
 import socket
 from smtpd import Action, Script, Smtpd
+from time import sleep
 from typing import cast
 
 import pytest
@@ -155,10 +156,11 @@ def test_only_what_the_relay_can_take(writes: list[bytes]) -> None:
 
 
 class HalfDeaf:
-    """A socket that takes so many octets, and then breaks."""
+    """A socket that takes so many octets, a few at a time, and then breaks."""
 
-    def __init__(self, takes: int) -> None:
+    def __init__(self, takes: int, pause: float = 0.0) -> None:
         self.left = takes
+        self.pause = pause
 
     def gettimeout(self) -> float:
         return 5.0
@@ -169,6 +171,7 @@ class HalfDeaf:
     def send(self, data: memoryview) -> int:
         if not self.left:
             raise BrokenPipeError
+        sleep(self.pause)
         taken = min(len(data), self.left, 7)
         self.left -= taken
         return taken
@@ -185,3 +188,12 @@ def test_a_write_that_fails_behind_the_dot_leaves_doubt(behind: int, stage: Stag
     with pytest.raises(ConnectionLost) as lost:
         dialogue.message(FIRST.data, "MAIL FROM:<noreply@example.org>", timeout=5.0)
     assert lost.value.stage is stage
+
+
+def test_a_relay_that_reads_drop_by_drop_has_so_long_for_the_whole_message() -> None:
+    """Each write gets somewhere, and still the time is up."""
+    dialogue = Dialogue("relay.example.org", timeout=5.0, own_name="here")
+    dialogue.sock = cast("socket.socket", HalfDeaf(1 << 20, pause=0.02))
+    with pytest.raises(ConnectionLost, match="no answer in time") as lost:
+        dialogue.message(b"x\r\n" * 10_000, timeout=0.1)
+    assert lost.value.stage is Stage.DATA

@@ -1,7 +1,8 @@
 """Sending inside the ledger: claim, mark, record. The states and their order are those of `model.State`.
 
-A mark is committed before any of the message's text goes out, in the same statement that records the connection's previous
-outcome: one commit a message. What a killed run leaves in doubt is therefore what was on a socket, and no more.
+A mark is committed before any of the message's text goes out, in the same statement that records the connection's
+previous outcome: one commit a message. What a killed run leaves in doubt is therefore what was on a socket, and no
+more.
 """
 
 from collections.abc import Callable, Collection

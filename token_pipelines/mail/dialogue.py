@@ -22,7 +22,6 @@ CLOSING: Final = 421
 """The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
 
 _REPLY_LIMIT: Final = 500  # characters kept of a reply
-_LEAST_TIMEOUT_S: Final = 0.001  # when the time is over: with 0 a socket does not wait at all, nor say so
 _READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 _EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
@@ -161,7 +160,7 @@ class Dialogue(smtplib.SMTP):
                 raise ConnectionError
             set_timeout(self.sock, self.timeout)
             while unsaid := unsaid[self.sock.send(unsaid) :]:
-                self.sock.settimeout(max(deadline - monotonic(), _LEAST_TIMEOUT_S))
+                set_timeout(self.sock, deadline - monotonic())
         except OSError as error:
             self.close()
             raise smtplib.SMTPServerDisconnected from error

@@ -40,7 +40,8 @@ class Replies:
                     raise EndlessReplyError
                 left = deadline - monotonic() if deadline else seconds
                 deadline = deadline or monotonic() + seconds
-                more = self._read(left)
+                set_timeout(self._sock, left)
+                more = self._sock.recv(_AT_ONCE)
                 if more:
                     data += more
                     continue
@@ -60,18 +61,18 @@ class Replies:
         self._unread = data[start:]
         return code, b"\n".join(texts)
 
-    def _read(self, seconds: float) -> bytes:
-        if seconds <= 0:
-            raise TimeoutError
-        set_timeout(self._sock, seconds)
-        return self._sock.recv(_AT_ONCE)
-
     def close(self) -> None:
         """Forget what is unread; the socket is the owner's."""
         self._unread = b""
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Set it where it is another one: that is a system call, and nearly always it is this one."""
+    """Set it where it is another one: that is a system call, and nearly always it is this one.
+
+    Raises:
+        TimeoutError: the time is over. For a socket 0 would mean not to wait at all.
+    """
+    if seconds <= 0:
+        raise TimeoutError
     if sock.gettimeout() != seconds:
         sock.settimeout(seconds)
