@@ -113,6 +113,21 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
     ledger.close()
 
 
+def test_many_over_one_connection(postfix: Postfix, registry_url: str, tmp_path: Path) -> None:
+    """Each is heard of behind the dot of the one before; where that is not allowed, this Postfix hangs up."""
+    registry = Registry(registry_url)
+    for number in range(40):
+        user = registry.user(f"user{number}", email=KNOWN)
+        registry.token(user, expires_at=NOW + WEEK)
+    pipeline = Pipeline(tmp_path, registry_url, postfix.port, smtp={"connections": 1, "recycle_after": 30})
+    assert pipeline.run(NOW).numbers == {"sent": 40}
+    delivered = postfix.wait_for_mail("ada", 40)
+    assert len({message["Message-ID"] for message in delivered}) == len(delivered) == 40
+    assert postfix.log.count(": connect from") == 2
+    assert "lost connection" not in postfix.log
+    assert "pipelining" not in postfix.log
+
+
 def _last_reply(entry: dict[str, object]) -> tuple[str, str]:
     tries = entry["attempts"]
     assert isinstance(tries, list)
