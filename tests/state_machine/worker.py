@@ -372,7 +372,7 @@ class _Relay:
     def connect(self) -> "_Relay":
         return self
 
-    def send(self, envelope: Envelope) -> Outcome:
+    def send(self, envelope: Envelope, *, following: Envelope | None = None) -> Outcome:  # noqa: ARG002 -- a relay without PIPELINING
         return self._worker.sends(envelope)
 
     def close(self) -> None:
