@@ -19,12 +19,12 @@ from bench import plain_script
 from bench.samples import Writer
 from bench.servers import repository, seconds_of_smtp_source, sink
 from token_pipelines.config import load
-from token_pipelines.delivery import send_tier
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
-from token_pipelines.parts import Parts, assemble
-from token_pipelines.planning import Examination, examine, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.planning import SnapshotCounts, examine, plan
 
 TARGETS = {"delivery.ratio_to_smtp_source": (">=", 0.15), "delivery.speedup_over_script": (">=", 6.0)}
 
@@ -73,7 +73,7 @@ def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
     parts = _parts(folder, postgres.url(TEMPLATE), port)
     parts.ledger.migrate()
     day = parts.config.schedule.today(now)
-    snapshot = pd.concat(list(examine(parts, day=day, examination=Examination())), ignore_index=True)
+    snapshot = pd.concat(list(examine(parts, day=day, counts=SnapshotCounts())), ignore_index=True)
     planned = plan(parts, snapshot, day=day, tiers=["week"], run_id="bench")
     parts.ledger.close()
     if len(planned["week"]) != RECIPIENTS:
@@ -90,12 +90,12 @@ def fresh_database(postgres: EmbeddedPostgres) -> str:
     return postgres.url(name)
 
 
-def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Parts:
+def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Pipeline:
     """The pipeline on a copy of it."""
     return _parts(folder, fresh_database(postgres), port)
 
 
-def send(parts: Parts) -> None:
+def send(parts: Pipeline) -> None:
     """One tier's run, all of which must be sent."""
     report = TierReport()
     send_tier(parts, "week", run_id=uuid.uuid4().hex, report=report, has_ended=lambda _: False)
@@ -105,7 +105,7 @@ def send(parts: Parts) -> None:
         raise RuntimeError(msg)
 
 
-def _parts(folder: Path, url: str, port: int) -> Parts:
+def _parts(folder: Path, url: str, port: int) -> Pipeline:
     config = {
         "source": {"url": url, "query": "crates_io"},
         "ledger": {"url": url},

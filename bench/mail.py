@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from bench.samples import Writer, relay_config
 from bench.servers import delayed, seconds_of_smtp_source, sink
 from token_pipelines import config
-from token_pipelines.delivery import WRITTEN_AT_ONCE
+from token_pipelines.delivery.tier import WRITTEN_AT_ONCE
+from token_pipelines.delivery.workers import senders
+from token_pipelines.envelope import Envelope
 from token_pipelines.mail.dkim import Signer
-from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.senders import senders
-from token_pipelines.mail.transport import Connection, Relay
 from token_pipelines.model import State
+from token_pipelines.smtp.transport import Connection, Relay
 
 TARGETS = {"mail.ratio_to_smtp_source": (">=", 0.30), "mail.cpu_us_per_message": ("<=", 200.0)}
 

@@ -12,19 +12,19 @@ from typing import Final
 import token_pipelines.definitions  # noqa: F401 -- what a run has imported before it reads
 from bench.database import NOW, parts_of
 from token_pipelines.defs.storage import Table, write_atomically
-from token_pipelines.planning import Examination, examine, no_tokens
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens
 
 STATUS: Final = Path("/proc/self/status")
 KB_PER_MB: Final = 1024
 
 
-def read_day(config: Path, file: Path) -> tuple[float, Examination]:
+def read_day(config: Path, file: Path) -> tuple[float, SnapshotCounts]:
     """Take the day's snapshot into a file. Seconds, and what the snapshot showed."""
     parts = parts_of(config)
     parts.ledger.migrate()
-    examination = Examination()
+    examination = SnapshotCounts()
     began = time.perf_counter()
-    frames = examine(parts, day=NOW.date(), examination=examination)
+    frames = examine(parts, day=NOW.date(), counts=examination)
     write_atomically(file, Table(frames, no_tokens(parts)))
     seconds = time.perf_counter() - began
     parts.ledger.close()

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from bench.servers import repository
 from token_pipelines import config
+from token_pipelines.envelope import Envelope
 from token_pipelines.mail.dkim import Signer
-from token_pipelines.mail.message import Envelope, Serialiser
+from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.model import Recipient, TokenFacts
 

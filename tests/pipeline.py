@@ -4,7 +4,7 @@ registry = Registry(registry_url)
 ada = registry.user("ada", email="ada@example.org")
 registry.token(ada, expires_at=NOW + 2 * DAY)
 with Smtpd() as relay:
-    day = Pipeline(tmp_path, registry_url, relay.port).run(NOW)
+    day = PipelineRunner(tmp_path, registry_url, relay.port).run(NOW)
 assert day.sent == 1
 """
 
@@ -23,12 +23,12 @@ import yaml
 
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
-from token_pipelines.delivery import send_tier
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.parts import Parts, assemble
-from token_pipelines.planning import Examination, examine, no_tokens, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
 DAY: Final = timedelta(days=1)
@@ -97,7 +97,7 @@ class Registry:
 class Day:
     """What one run did."""
 
-    examination: Examination = field(default_factory=Examination)
+    examination: SnapshotCounts = field(default_factory=SnapshotCounts)
     tiers: dict[str, TierReport] = field(default_factory=dict)
     troubles: list[TokenPipelinesError] = field(default_factory=list)
 
@@ -122,13 +122,13 @@ class Day:
         return dict(sum((report.skipped for report in self.tiers.values()), Counter[str]()))
 
 
-class Pipeline:
+class PipelineRunner:
     """A config in a folder of its own, and its parts. Each run opens its connections and closes them all."""
 
     name: str | None = None
     _runs = 0
     _now = NOW
-    _parts: Parts | None = None
+    _parts: Pipeline | None = None
 
     def __init__(
         self, folder: Path, url: str, port: int, *, ledger_url: str | None = None, **sections: dict[str, Any]
@@ -148,7 +148,7 @@ class Pipeline:
         """The config, read anew."""
         return load(self.path, self.name)
 
-    def parts(self, now: datetime) -> Parts:
+    def parts(self, now: datetime) -> Pipeline:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
         self._now = now
         if self._parts is None:
@@ -168,7 +168,7 @@ class Pipeline:
         with closing(parts.ledger):
             parts.ledger.migrate()
             day = day or parts.config.schedule.today(now)
-            frames = list(examine(parts, day=day, examination=done.examination))
+            frames = list(examine(parts, day=day, counts=done.examination))
             snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
             chosen = list(tiers) or [tier.name for tier in parts.policy.tiers]
             shares = plan(parts, snapshot, day=day, tiers=chosen, run_id=run_id, approve=approve)

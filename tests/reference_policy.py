@@ -106,7 +106,7 @@ def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
     return not others or any(_lives_long_enough(other, token, tiers) for other in others)
 
 
-def barred(  # noqa: PLR0911 -- one line a reason, in their order
+def blocking_reason(  # noqa: PLR0911 -- one line a reason, in their order
     token: Token, *, now: datetime, only_recipients: Collection[str] = ()
 ) -> Reason | None:
     """The reason that bars an email at every tier alike: the token's own, then the recipient's."""

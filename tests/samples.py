@@ -7,7 +7,7 @@ from pathlib import Path
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
 from token_pipelines.mail.rendering import Renderer
-from token_pipelines.preview.samples import Sample, render_all
+from token_pipelines.operations.preview.samples import Sample, render_all
 
 NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ Sends nothing. Planning again is harmless: what was told stays told, what waits 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Final
 
 import numpy as np
@@ -15,18 +15,15 @@ import pandas as pd
 from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning, among
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
-from token_pipelines.parts import Parts
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
-
-LEFTOVER_MARGIN: Final = timedelta(days=2)
-"""Added to the longest tier when asking since when a notice may still wait: how far ahead a run looks."""
 
 NOTICE_COLUMNS: Final = ["notice_id", "recipient_id", "reason"]
 """A tier's share of the day: one row per notice; ``reason`` where the recipient cannot be told, else null."""
 
 
 @dataclass
-class Examination:
+class SnapshotCounts:
     """What a day's snapshot showed. Full once the frames have been read to the end."""
 
     examined: int = 0
@@ -54,34 +51,34 @@ class Examination:
         self._recipients.append(np.fromiter(hashes, np.int64, len(due)))
 
 
-def examine(parts: Parts, *, day: date, examination: Examination) -> Iterator[pd.DataFrame]:
+def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterator[pd.DataFrame]:
     """Read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
 
     Yields:
         Columns policy.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
     """
-    now = parts.clock()
-    reach = parts.config.schedule.reach(day, now)
-    window = parts.policy.window(now=now, reach=reach)
-    mode = parts.config.delivery.mode
-    told, told_before = parts.ledger.told(window, mode), parts.ledger.told_before(mode)
-    for tokens in parts.source.snapshot(window):
+    now = pipeline.clock()
+    reach = pipeline.config.schedule.reach(day, now)
+    window = pipeline.policy.window(now=now, reach=reach)
+    mode = pipeline.config.delivery.mode
+    told, told_before = pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+    for tokens in pipeline.source.snapshot(window):
         # Of these tokens only: the policy joins what it is given, and a full ledger would be joined to every frame.
         known = told[among(told["token_id"], tokens["token_id"])]
-        decided = parts.policy.decide(tokens, known, now=now, reach=reach, told_before=told_before)
-        examination.add(decided)
+        decided = pipeline.policy.decide(tokens, known, now=now, reach=reach, told_before=told_before)
+        counts.add(decided)
         yield decided
 
 
-def no_tokens(parts: Parts) -> pd.DataFrame:
+def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
     """A decided frame without rows: the columns and dtypes of what `examine` yields."""
     none = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})
-    now = parts.clock()
-    return parts.policy.decide(none, no_history(), now=now, reach=now)
+    now = pipeline.clock()
+    return pipeline.policy.decide(none, no_history(), now=now, reach=now)
 
 
 def plan(
-    parts: Parts, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
+    pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
 ) -> dict[str, pd.DataFrame]:
     """Decide a snapshot's tokens with the present ``now`` and plan the notices of these tiers, in one transaction.
 
@@ -91,17 +88,17 @@ def plan(
     Raises:
         FuseTripped: if more notices are new than delivery.max_notices, or an earlier trip was not approved.
     """
-    delivery = parts.config.delivery
-    now = parts.clock()
-    reach = parts.config.schedule.reach(day, now)
-    since = leftovers_since(parts, now)
-    with parts.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
+    delivery = pipeline.config.delivery
+    now = pipeline.clock()
+    reach = pipeline.config.schedule.reach(day, now)
+    since = pipeline.leftovers_since(now)
+    with pipeline.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
         if approve:
             ledger.approve_trips(now)
-        _hold_while_tripped(parts, ledger.open_trip())
-        decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
-        if _free_changed_addresses(parts, ledger, decided):
-            decided = _decide(parts, ledger, snapshot, now=now, reach=reach)
+        _hold_while_tripped(pipeline, ledger.open_trip())
+        decided = _decide(pipeline, ledger, snapshot, now=now, reach=reach)
+        if _free_changed_addresses(pipeline, ledger, decided):
+            decided = _decide(pipeline, ledger, snapshot, now=now, reach=reach)
         due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
         draft = ledger.draft(due, tiers=tiers, since=since)
         fits = approve or draft.size <= delivery.max_notices
@@ -109,54 +106,51 @@ def plan(
             lines = draft.new.drop_duplicates("notice_id").assign(notice_id=None, tier=draft.new["notice_tier"])
             planned = lines[PLANNED_COLUMNS]
         elif fits:
-            ledger.close_tiers_other_than([tier.name for tier in parts.policy.tiers], since)
-            domain = parts.serialiser.domain
+            ledger.close_tiers_other_than([tier.name for tier in pipeline.policy.tiers], since)
+            domain = pipeline.serialiser.domain
             planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
     if not fits and delivery.mode is not Mode.DRY_RUN:
-        trip_fuse(parts, day=day, run_id=run_id, new=draft.size)
-        _hold_while_tripped(parts, (day, draft.size, delivery.max_notices))
+        trip_fuse(pipeline, day=day, run_id=run_id, new=draft.size)
+        _hold_while_tripped(pipeline, (day, draft.size, delivery.max_notices))
     return _by_tier(planned, _unreachable(decided, planned), tiers)
 
 
-def _decide(parts: Parts, ledger: Planning, snapshot: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
-    told = ledger.told(parts.policy.window(now=now, reach=reach))
+def _decide(
+    pipeline: Pipeline, ledger: Planning, snapshot: pd.DataFrame, *, now: datetime, reach: datetime
+) -> pd.DataFrame:
+    told = ledger.told(pipeline.policy.window(now=now, reach=reach))
     tokens = snapshot[list(TOKEN_COLUMNS)]
-    return parts.policy.decide(tokens, told, now=now, reach=reach, told_before=ledger.told_before())
+    return pipeline.policy.decide(tokens, told, now=now, reach=reach, told_before=ledger.told_before())
 
 
-def _free_changed_addresses(parts: Parts, ledger: Planning, decided: pd.DataFrame) -> bool:
+def _free_changed_addresses(pipeline: Pipeline, ledger: Planning, decided: pd.DataFrame) -> bool:
     """Free what was refused for good, where the recipient has another address by now. Whether anything was freed."""
     refused = decided.loc[decided["reason"] == Reason.REFUSED_ADDRESS, "token_id"]
-    if refused.empty or parts.config.delivery.mode is not Mode.LIVE:
+    if refused.empty or pipeline.config.delivery.mode is not Mode.LIVE:
         return False
     lines = ledger.refused(refused.tolist()).merge(
-        parts.source.resolve(refused.tolist()), on=["token_id", "recipient_id"]
+        pipeline.source.resolve(refused.tolist()), on=["token_id", "recipient_id"]
     )
-    hashes = lines["email"].map(lambda email: parts.ledger.hash_address(email or ""))
+    hashes = lines["email"].map(lambda email: pipeline.ledger.hash_address(email or ""))
     changed = lines.loc[hashes != lines["address_hash"], "notice_id"].unique().tolist()
     ledger.release(changed)
     return bool(changed)
 
 
-def leftovers_since(parts: Parts, now: datetime) -> datetime:
-    """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""
-    return now - max(tier.span for tier in parts.policy.tiers) - parts.policy.grace - LEFTOVER_MARGIN
-
-
-def trip_fuse(parts: Parts, *, day: date, run_id: str, new: int) -> None:
+def trip_fuse(pipeline: Pipeline, *, day: date, run_id: str, new: int) -> None:
     """Keep it in the ledger that a day was too large, so that later days wait too, until a person approves."""
-    mode, limit = parts.config.delivery.mode, parts.config.delivery.max_notices
+    mode, limit = pipeline.config.delivery.mode, pipeline.config.delivery.max_notices
     if mode is not Mode.DRY_RUN:
-        parts.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=parts.clock())
+        pipeline.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=pipeline.clock())
 
 
-def _hold_while_tripped(parts: Parts, trip: tuple[date, int, int] | None) -> None:
+def _hold_while_tripped(pipeline: Pipeline, trip: tuple[date, int, int] | None) -> None:
     if trip is not None:
         day, new, limit = trip
         msg = (
             f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; "
             "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines "
-            f"run{parts.config.option} --approve-volume) or mend the source."
+            f"run{pipeline.config.option} --approve-volume) or mend the source."
         )
         raise FuseTripped(msg)
 

@@ -132,7 +132,7 @@ class Policy:
             reason=_first(reasons, tokens.index),
         )
 
-    def barred(self, tokens: pd.DataFrame, *, now: datetime) -> pd.Series:
+    def blocking_reason(self, tokens: pd.DataFrame, *, now: datetime) -> pd.Series:
         """Per row the `Reason` that bars an email at every tier alike, whichever the token has reached; null for none.
 
         What `decide` names only where a tier is reached: a notice that waits may be of a tier that was moved since.

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page
 from samples import NOW, shipped_config
 
-from token_pipelines.preview import gallery
+from token_pipelines.operations.preview import gallery
 
 pytestmark = pytest.mark.browser
 

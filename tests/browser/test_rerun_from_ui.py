@@ -59,7 +59,7 @@ class SwitchedRelay(Smtpd):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
+class PipelineRunner:
     """A pipeline with one token due today, in tier ``day``. Nothing has run yet, and the relay is down."""
 
     folder: Path
@@ -98,7 +98,7 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(registry_url: str, database_url: str, tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(registry_url: str, database_url: str, tmp_path: Path) -> Iterator[PipelineRunner]:
     """Give a pipeline whose day has one notice to send and a relay that is down."""
     now = datetime.now(UTC)
     with psycopg.connect(registry_url) as connection:
@@ -120,11 +120,11 @@ def pipeline(registry_url: str, database_url: str, tmp_path: Path) -> Iterator[P
             port=relay.port,
         )
         (tmp_path / "token_pipelines.yaml").write_text(config)
-        yield Pipeline(folder=tmp_path, storage=database_url, day=day, relay=relay)
+        yield PipelineRunner(folder=tmp_path, storage=database_url, day=day, relay=relay)
 
 
 @pytest.mark.browser
-def test_failed_tier_is_rerun_from_the_ui_and_sends_once(pipeline: Pipeline, page: Page, tmp_path: Path) -> None:
+def test_failed_tier_is_rerun_from_the_ui_and_sends_once(pipeline: PipelineRunner, page: Page, tmp_path: Path) -> None:
     run = pipeline.run_day()
     assert run.returncode == 1, run.stderr
     assert pipeline.relay.accepted == []

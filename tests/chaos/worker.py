@@ -10,11 +10,11 @@ import pandas as pd
 from chaos import sabotage
 
 from token_pipelines.config import load
-from token_pipelines.delivery import send_tier
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.parts import Parts, assemble
-from token_pipelines.planning import Examination, examine, no_tokens, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 log = logging.getLogger("chaos")
 
@@ -50,13 +50,13 @@ def work(order: Order) -> None:
     sys.exit(1 if troubles else 0)
 
 
-def run(parts: Parts, run_id: str, ended: Path) -> int:
+def run(parts: Pipeline, run_id: str, ended: Path) -> int:
     """Plan, then send every tier, as the Dagster ops do; a tier's trouble does not keep the next from its turn."""
     parts.ledger.migrate()
     day = parts.config.schedule.today(parts.clock())
     tiers = [tier.name for tier in parts.policy.tiers]
     with parts.ledger.alive(run_id):
-        frames = list(examine(parts, day=day, examination=Examination()))
+        frames = list(examine(parts, day=day, counts=SnapshotCounts()))
         snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
         plan(parts, snapshot, day=day, tiers=tiers, run_id=run_id)
     troubles = 0

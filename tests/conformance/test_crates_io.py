@@ -10,7 +10,7 @@ from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, Pipeline, Registry
+from pipeline import DAY, NOW, PipelineRunner, Registry
 
 THRESHOLD = 3 * DAY
 NOT_YET = THRESHOLD + 2 * DAY
@@ -29,12 +29,12 @@ def registry(registry_url: str) -> Registry:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> Pipeline:
+def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> PipelineRunner:
     sections: dict[str, Any] = {"tiers": TIERS}
-    return Pipeline(tmp_path, registry_url, server.port, **sections)
+    return PipelineRunner(tmp_path, registry_url, server.port, **sections)
 
 
-def told_of(pipeline: Pipeline, token: str) -> list[tuple[str, str]]:
+def told_of(pipeline: PipelineRunner, token: str) -> list[tuple[str, str]]:
     """Return the tier and the state of every notice about a token."""
     return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
 
@@ -49,7 +49,7 @@ def token(registry: Registry) -> str:
 
 
 @pytest.mark.usefixtures("token")
-def test_owner_of_expiring_token_is_told(pipeline: Pipeline, server: Smtpd) -> None:
+def test_owner_of_expiring_token_is_told(pipeline: PipelineRunner, server: Smtpd) -> None:
     pipeline.run(NOW)
 
     [mail] = server.accepted
@@ -60,14 +60,14 @@ def test_owner_of_expiring_token_is_told(pipeline: Pipeline, server: Smtpd) -> N
     assert "22 November 2026" in body.get_content()
 
 
-def test_told_token_is_marked(pipeline: Pipeline, token: str) -> None:
+def test_told_token_is_marked(pipeline: PipelineRunner, token: str) -> None:
     pipeline.run(NOW)
 
     assert told_of(pipeline, token) == [("soon", "sent")]
 
 
 def test_tokens_that_expire_later_are_neither_told_nor_marked(
-    pipeline: Pipeline, registry: Registry, server: Smtpd, token: str
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd, token: str
 ) -> None:
     pipeline.run(NOW)
 
@@ -78,7 +78,7 @@ def test_tokens_that_expire_later_are_neither_told_nor_marked(
 
 
 def test_second_run_tells_nobody_again_and_nobody_of_a_token_that_is_dead(
-    pipeline: Pipeline, registry: Registry, server: Smtpd, token: str
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd, token: str
 ) -> None:
     pipeline.run(NOW)
     [(user,)] = registry.execute("SELECT user_id FROM api_tokens WHERE id = %s", token)

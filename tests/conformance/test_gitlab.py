@@ -16,11 +16,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, Pipeline, Registry
+from pipeline import DAY, NOW, PipelineRunner, Registry
 
-from token_pipelines import crew, delivery
-from token_pipelines.planning import Examination, examine, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.delivery import tier as delivery
+from token_pipelines.delivery import workers as crew
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.planning import SnapshotCounts, examine, plan
 
 TIERS = [
     {"name": "sixty", "before": "60d"},
@@ -54,12 +55,12 @@ def registry(registry_url: str) -> Registry:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> Pipeline:
+def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> PipelineRunner:
     sections: dict[str, Any] = {"tiers": TIERS}
-    return Pipeline(tmp_path, registry_url, server.port, **sections)
+    return PipelineRunner(tmp_path, registry_url, server.port, **sections)
 
 
-def told_of(pipeline: Pipeline, token: str) -> list[tuple[str, str]]:
+def told_of(pipeline: PipelineRunner, token: str) -> list[tuple[str, str]]:
     """Return the tier and the state of every notice about a token."""
     return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
 
@@ -89,7 +90,7 @@ def told(server: Smtpd) -> Counter[str]:
 
 
 def test_two_tokens_three_and_five_days_out_give_one_email(
-    pipeline: Pipeline, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
 ) -> None:
     user = registry.user("user", email="user@example.org")
     registry.token(user, expires_at=days(5), name="five-days-out")
@@ -107,7 +108,7 @@ def test_two_tokens_three_and_five_days_out_give_one_email(
     assert {name: report.sent for name, report in tiers.items()} == {"expired": 0, "seven": 1, "thirty": 0, "sixty": 0}
 
 
-def test_nobody_is_told_when_no_token_needs_it(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_nobody_is_told_when_no_token_needs_it(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
     user = registry.user("user", email="user@example.org")
     registry.token(user, expires_at=days(5), expiry_notification_at=days(-1))
 
@@ -118,7 +119,9 @@ def test_nobody_is_told_when_no_token_needs_it(pipeline: Pipeline, registry: Reg
 
 
 @pytest.mark.parametrize(("left", "band"), [(5, "seven"), (28, "thirty"), (57, "sixty"), (-0.1, "expired")])
-def test_bands_are_disjoint(pipeline: Pipeline, registry: Registry, server: Smtpd, left: float, band: str) -> None:
+def test_bands_are_disjoint(
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd, left: float, band: str
+) -> None:
     token = registry.token(registry.user("user", email="user@example.org"), expires_at=days(left))
 
     tiers = pipeline.run(NOW).tiers
@@ -128,7 +131,9 @@ def test_bands_are_disjoint(pipeline: Pipeline, registry: Registry, server: Smtp
     assert len(server.accepted) == 1
 
 
-def test_token_is_told_once_in_each_band_on_its_way(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_token_is_told_once_in_each_band_on_its_way(
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+) -> None:
     token = registry.token(registry.user("user", email="user@example.org"), expires_at=days(61) + timedelta(hours=3))
 
     for day in (0, 1, 2, 30, 31, 32, 54, 55, 56, 61, 62, 63):
@@ -138,7 +143,7 @@ def test_token_is_told_once_in_each_band_on_its_way(pipeline: Pipeline, registry
     assert len(server.accepted) == 4
 
 
-def test_token_expired_today_is_told_once(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_token_expired_today_is_told_once(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
     registry.token(
         registry.user("user", email="user@example.org"), expires_at=days(0) - timedelta(hours=1), name="dead-token"
     )
@@ -150,7 +155,7 @@ def test_token_expired_today_is_told_once(pipeline: Pipeline, registry: Registry
 
 
 @pytest.mark.parametrize("left", [-0.1, 5])
-def test_revoked_token_is_not_told(pipeline: Pipeline, registry: Registry, server: Smtpd, left: float) -> None:
+def test_revoked_token_is_not_told(pipeline: PipelineRunner, registry: Registry, server: Smtpd, left: float) -> None:
     registry.token(registry.user("user", email="user@example.org"), expires_at=days(left), revoked=True)
 
     pipeline.run(NOW)
@@ -158,7 +163,7 @@ def test_revoked_token_is_not_told(pipeline: Pipeline, registry: Registry, serve
     assert server.accepted == []
 
 
-def test_token_expired_long_ago_is_not_told(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_token_expired_long_ago_is_not_told(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
     registry.token(registry.user("user", email="user@example.org"), expires_at=days(-2))
 
     pipeline.run(NOW)
@@ -167,7 +172,7 @@ def test_token_expired_long_ago_is_not_told(pipeline: Pipeline, registry: Regist
 
 
 def test_more_than_one_page_is_told_whole(
-    pipeline: Pipeline, registry: Registry, server: Smtpd, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "CLAIM_SIZE", 20)
     people = add_people(registry, 90, days(6))
@@ -178,7 +183,9 @@ def test_more_than_one_page_is_told_whole(
     assert told(server) == Counter(people)
 
 
-def test_one_failing_recipient_does_not_stop_the_next(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_one_failing_recipient_does_not_stop_the_next(
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+) -> None:
     people = add_people(registry, 5, days(5), prefix="before")
     for address in (REFUSED, BUSY):
         registry.token(registry.user(address, email=address), expires_at=days(5))
@@ -202,11 +209,13 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_batch_in_progress_is_kept_when_time_runs_out(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_batch_in_progress_is_kept_when_time_runs_out(
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+) -> None:
     people = add_people(registry, 60, days(5))
     parts = pipeline.parts(NOW)
     parts.ledger.migrate()
-    snapshot = pd.concat(examine(parts, day=NOW.date(), examination=Examination()))
+    snapshot = pd.concat(examine(parts, day=NOW.date(), counts=SnapshotCounts()))
     plan(parts, snapshot, day=NOW.date(), tiers=["seven"], run_id="runs out of time")
 
     def stop(done: int) -> None:

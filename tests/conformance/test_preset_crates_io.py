@@ -10,7 +10,7 @@ from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import Pipeline
+from pipeline import PipelineRunner
 from presets import Database
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
@@ -145,7 +145,7 @@ def test_day_tells_of_the_newer_token_only(crates_io: Database, tmp_path: Path) 
         add_token(crates_io, {"name": name, "created_at": ends - timedelta(days=90), "expired_at": ends})
 
     with Smtpd() as server:
-        day = Pipeline(tmp_path, crates_io.url, server.port).run(now)
+        day = PipelineRunner(tmp_path, crates_io.url, server.port).run(now)
 
     [mail] = server.accepted
     body = mail.message.get_body(("plain",))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, Pipeline
+from pipeline import DAY, NOW, PipelineRunner
 from presets import WINDOW, Database
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
@@ -130,7 +130,7 @@ def test_whole_day_writes_to_the_user(django: Database, tmp_path: Path) -> None:
 
     with Smtpd() as server:
         source = {"url": django.url, "query": "django"}
-        day = Pipeline(tmp_path, django.url, server.port, source=source).run(NOW)
+        day = PipelineRunner(tmp_path, django.url, server.port, source=source).run(NOW)
 
     [mail] = server.accepted
     assert mail.recipient == "ada@example.org"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, Pipeline
+from pipeline import DAY, NOW, PipelineRunner
 from presets import Database
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
@@ -219,7 +219,7 @@ def test_whole_day_names_the_application(doorkeeper: Database, tmp_path: Path) -
 
     with Smtpd() as server:
         source = {"url": doorkeeper.url, "query": "doorkeeper"}
-        day = Pipeline(tmp_path, doorkeeper.url, server.port, source=source).run(NOW)
+        day = PipelineRunner(tmp_path, doorkeeper.url, server.port, source=source).run(NOW)
 
     [mail] = server.accepted
     body = mail.message.get_body(("plain",))

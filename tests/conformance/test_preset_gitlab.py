@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import NOW, Pipeline
+from pipeline import NOW, PipelineRunner
 from presets import Database
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
@@ -196,7 +196,7 @@ def test_whole_day_writes_to_those_who_can_act(gitlab: Database, tmp_path: Path)
 
     with Smtpd() as server:
         source = {"url": gitlab.url, "query": "gitlab"}
-        day = Pipeline(tmp_path, gitlab.url, server.port, source=source).run(NOW)
+        day = PipelineRunner(tmp_path, gitlab.url, server.port, source=source).run(NOW)
 
     [mail] = server.accepted
     body = mail.message.get_body(("plain",))

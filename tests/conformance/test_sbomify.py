@@ -11,7 +11,7 @@ from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, Pipeline, Registry
+from pipeline import DAY, NOW, PipelineRunner, Registry
 
 HOUR = timedelta(hours=1)
 TIERS = [
@@ -33,18 +33,18 @@ def registry(registry_url: str) -> Registry:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> Pipeline:
+def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> PipelineRunner:
     sections: dict[str, Any] = {"tiers": TIERS}
-    return Pipeline(tmp_path, registry_url, server.port, **sections)
+    return PipelineRunner(tmp_path, registry_url, server.port, **sections)
 
 
-def told_of(pipeline: Pipeline, token: str) -> list[tuple[str, str]]:
+def told_of(pipeline: PipelineRunner, token: str) -> list[tuple[str, str]]:
     """Return the tier and the state of every notice about a token."""
     return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
 
 
 def test_first_run_at_five_days_sends_one_email_and_the_wider_tier_counts_as_passed(
-    pipeline: Pipeline, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
 ) -> None:
     token = registry.token(
         registry.user("owner", email="owner@example.com"), expires_at=NOW + 5 * DAY, lifetime=90 * DAY
@@ -57,7 +57,7 @@ def test_first_run_at_five_days_sends_one_email_and_the_wider_tier_counts_as_pas
     assert told_of(pipeline, token) == [("seven", "sent")]
 
 
-def test_address_added_later_gets_the_mail(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_address_added_later_gets_the_mail(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
     user = registry.user("owner")
     registry.token(user, expires_at=NOW + 5 * DAY, lifetime=90 * DAY)
 
@@ -71,7 +71,7 @@ def test_address_added_later_gets_the_mail(pipeline: Pipeline, registry: Registr
 
 @pytest.mark.parametrize("lifetime", [7 * DAY, 14 * DAY])
 def test_lifetime_equal_to_the_tier_is_silent(
-    pipeline: Pipeline, registry: Registry, server: Smtpd, lifetime: timedelta
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd, lifetime: timedelta
 ) -> None:
     registry.token(registry.user("owner", email="owner@example.com"), expires_at=NOW + lifetime, lifetime=lifetime)
 
@@ -81,7 +81,7 @@ def test_lifetime_equal_to_the_tier_is_silent(
     assert server.accepted == []
 
 
-def test_narrower_tiers_of_a_short_lived_token_are_told(pipeline: Pipeline, registry: Registry) -> None:
+def test_narrower_tiers_of_a_short_lived_token_are_told(pipeline: PipelineRunner, registry: Registry) -> None:
     token = registry.token(
         registry.user("owner", email="owner@example.com"), expires_at=NOW + 7 * DAY, lifetime=14 * DAY
     )
@@ -93,7 +93,9 @@ def test_narrower_tiers_of_a_short_lived_token_are_told(pipeline: Pipeline, regi
     assert told_of(pipeline, token) == [("last", "sent"), ("seven", "sent")]
 
 
-def test_ten_days_then_twelve_hours_gives_two_emails(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_ten_days_then_twelve_hours_gives_two_emails(
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+) -> None:
     expires_at = NOW + 10 * DAY
     token = registry.token(registry.user("owner", email="owner@example.com"), expires_at=expires_at, lifetime=90 * DAY)
 
@@ -106,7 +108,7 @@ def test_ten_days_then_twelve_hours_gives_two_emails(pipeline: Pipeline, registr
 
 
 def test_expiry_moved_from_ten_days_to_twelve_hours_gives_two_emails(
-    pipeline: Pipeline, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, server: Smtpd
 ) -> None:
     """The original moves the expiry, which gives a token a new life: what was told of the old one counts no more."""
     token = registry.token(
@@ -122,7 +124,7 @@ def test_expiry_moved_from_ten_days_to_twelve_hours_gives_two_emails(
     assert len(server.accepted) == 2
 
 
-def test_expired_and_eternal_tokens_are_ignored(pipeline: Pipeline, registry: Registry, server: Smtpd) -> None:
+def test_expired_and_eternal_tokens_are_ignored(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
     user = registry.user("owner", email="owner@example.com")
     registry.token(user, expires_at=NOW - DAY, name="already gone")
     registry.token(user, expires_at=None, name="forever")

@@ -11,7 +11,8 @@ from commands import Command, Said
 from dagster import DagsterInstance
 from psycopg import sql
 
-from token_pipelines import cli, shipped
+from token_pipelines import shipped
+from token_pipelines.cli import main as cli
 from token_pipelines.config import ENV_PREFIX
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema

@@ -486,7 +486,7 @@ def program(*arguments: str, folder: Path) -> Said:
     """Run the console script's function in a new process, as an operator's shell or cron does."""
     bare = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
     started = subprocess.run(
-        [sys.executable, "-c", "from token_pipelines.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from token_pipelines.cli.main import main; main()", *arguments],
         cwd=folder,
         env=bare | {"HOME": str(folder)},
         capture_output=True,

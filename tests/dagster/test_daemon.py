@@ -19,7 +19,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterInstance
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 from waiting import wait_until
 
 from token_pipelines import shipped
@@ -55,7 +55,7 @@ class House:
         self.days = [today - timedelta(days=back) for back in range(days)]
         schedule = {"at": "01:00", "timezone": zone, "grace": "1h", "start_date": str(self.days[-1])}
         sections: dict[str, Any] = {"schedule": schedule, "tiers": TIERS, "smtp": {"connections": CONNECTIONS}}
-        config = Pipeline(folder, registry_url, port, **sections).path
+        config = PipelineRunner(folder, registry_url, port, **sections).path
         self._home = folder / "home"
         self._home.mkdir()
         self._write_instance()

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from pipeline import DAY, NOW, Pipeline, Registry
+from pipeline import DAY, NOW, PipelineRunner, Registry
 
 from token_pipelines.config import Config
 from token_pipelines.definitions import build_defs
@@ -37,7 +37,7 @@ def configure(tmp_path: Path, registry_url: str) -> Configure:
     """Write and read a config whose relay listens at a port; keywords change its sections."""
 
     def make(port: int, **sections: Any) -> Config:  # noqa: ANN401 -- YAML
-        return Pipeline(tmp_path, registry_url, port, **sections).config
+        return PipelineRunner(tmp_path, registry_url, port, **sections).config
 
     return make
 

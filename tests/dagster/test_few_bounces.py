@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 
 from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.build import JOB, build_defs
@@ -31,7 +31,7 @@ def test_few_bounces(
     registry_url: str, tmp_path: Path, sent: int, bounced: int, days_ago: int, *, passed: bool
 ) -> None:
     """It warns, holds nothing up, and says what to look at."""
-    pipeline = Pipeline(tmp_path, registry_url, 1)
+    pipeline = PipelineRunner(tmp_path, registry_url, 1)
     ledger = pipeline.parts(NOW).ledger
     ledger.migrate()
     registry = Registry(registry_url)

@@ -8,7 +8,7 @@ from smtpd import Smtpd
 
 import pytest
 from dagster import DagsterInstance
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 from waiting import wait_until
 
 from token_pipelines import shipped
@@ -64,7 +64,7 @@ def test_run_that_waits_for_its_slot_says_that_it_lives(
 
     watcher = threading.Thread(target=watch)
     with Smtpd() as server:
-        config = Pipeline(tmp_path, registry_url, server.port).config
+        config = PipelineRunner(tmp_path, registry_url, server.port).config
         watcher.start()
         result = (
             build_defs(config)
@@ -86,7 +86,7 @@ def test_run_that_fails_says_that_it_has_ended(tmp_path: Path, registry_url: str
     registry = Registry(registry_url)
     now = datetime.now(UTC)
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=now + timedelta(days=5))
-    config = Pipeline(tmp_path, registry_url, 1).config
+    config = PipelineRunner(tmp_path, registry_url, 1).config
 
     result = (
         build_defs(config)

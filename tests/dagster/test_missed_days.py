@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterInstance
-from pipeline import Pipeline
+from pipeline import PipelineRunner
 
 from token_pipelines.defs import missed_days
 from token_pipelines.defs.assets import PARTITION_TAG
@@ -17,7 +17,7 @@ from token_pipelines.defs.build import build_defs, daily_partitions
 from token_pipelines.defs.missed_days import ATTEMPT_TAG, MAX_ATTEMPTS, REQUESTS_PER_TICK
 from token_pipelines.defs.overrides import Overrides
 from token_pipelines.model import Mode
-from token_pipelines.parts import Parts
+from token_pipelines.pipeline import Pipeline
 
 TODAY = datetime.now(UTC).date()  # Dagster's own partitions end with the world's day
 NOON = datetime.combine(TODAY, time(12), UTC)
@@ -33,7 +33,7 @@ def back(days: int) -> str:
 class Toy:
     """A job of three assets, of which those in ``broken`` fail, and the sensor that watches over it."""
 
-    def __init__(self, parts: Parts, instance: DagsterInstance) -> None:
+    def __init__(self, parts: Pipeline, instance: DagsterInstance) -> None:
         self.instance = instance
         self.broken: set[str] = set()
         self.meanwhile: Callable[[str], None] = lambda _run_id: None
@@ -96,13 +96,13 @@ class Toy:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str) -> Pipeline:
+def pipeline(tmp_path: Path, registry_url: str) -> PipelineRunner:
     schedule = {"start_date": str(TODAY - timedelta(days=30)), "lookback_days": LOOKBACK, "at": "09:00", "grace": "2h"}
-    return Pipeline(tmp_path, registry_url, 1, schedule=schedule)
+    return PipelineRunner(tmp_path, registry_url, 1, schedule=schedule)
 
 
 @pytest.fixture
-def parts(pipeline: Pipeline) -> Iterator[Parts]:
+def parts(pipeline: PipelineRunner) -> Iterator[Pipeline]:
     """Return the parts, at noon; ``pipeline.parts`` moves their clock."""
     parts = pipeline.parts(NOON)
     with closing(parts.ledger):
@@ -110,7 +110,7 @@ def parts(pipeline: Pipeline) -> Iterator[Parts]:
 
 
 @pytest.fixture
-def toy(parts: Parts, tmp_path: Path) -> Iterator[Toy]:
+def toy(parts: Pipeline, tmp_path: Path) -> Iterator[Toy]:
     with DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         yield Toy(parts, instance)
 
@@ -212,7 +212,7 @@ def test_day_of_which_one_asset_is_in_progress_is_left_alone(toy: Toy) -> None:
     assert words.startswith(f"{back(0)}: in progress; ")
 
 
-def test_newest_day_has_its_grace(toy: Toy, pipeline: Pipeline) -> None:
+def test_newest_day_has_its_grace(toy: Toy, pipeline: PipelineRunner) -> None:
     toy.complete(1, 2, 3)
     eleven = datetime.combine(TODAY, time(11), UTC)
 
@@ -224,7 +224,7 @@ def test_newest_day_has_its_grace(toy: Toy, pipeline: Pipeline) -> None:
     assert days_of(toy.tick()[0]) == [back(0)]
 
 
-def test_days_before_the_start_and_beyond_the_lookback_are_not_looked_at(parts: Parts) -> None:
+def test_days_before_the_start_and_beyond_the_lookback_are_not_looked_at(parts: Pipeline) -> None:
     schedule = parts.config.schedule
     late = schedule.model_copy(update={"start_date": TODAY - timedelta(days=1)})
 
@@ -319,7 +319,7 @@ def test_attempts_of_another_day_or_another_job_do_not_count(toy: Toy) -> None:
     assert [request.run_key for request in requests] == [f"{back(0)}#1", f"{back(1)}#4"]
 
 
-def test_tripped_fuse_holds_all_days_and_says_so(toy: Toy, parts: Parts) -> None:
+def test_tripped_fuse_holds_all_days_and_says_so(toy: Toy, parts: Pipeline) -> None:
     ledger = parts.ledger
     ledger.migrate()
     ledger.record_fuse_trip(day=TODAY, mode=Mode.LIVE, run_id="r", new=5, limit=1, at=NOON)
@@ -334,7 +334,7 @@ def test_tripped_fuse_holds_all_days_and_says_so(toy: Toy, parts: Parts) -> None
     assert toy.tick()[0] != []
 
 
-def test_killed_run_is_reported_failed_and_its_day_asked_for(toy: Toy, parts: Parts) -> None:
+def test_killed_run_is_reported_failed_and_its_day_asked_for(toy: Toy, parts: Pipeline) -> None:
     toy.complete(1, 2, 3)
     ticks: list[Any] = []
 
@@ -358,7 +358,7 @@ def test_killed_run_is_reported_failed_and_its_day_asked_for(toy: Toy, parts: Pa
     assert days_of(requests) == [back(0)]
 
 
-def test_living_run_is_not_reported_failed(toy: Toy, parts: Parts) -> None:
+def test_living_run_is_not_reported_failed(toy: Toy, parts: Pipeline) -> None:
     toy.complete(1, 2, 3)
     ticks: list[Any] = []
 
@@ -381,7 +381,7 @@ def test_living_run_is_not_reported_failed(toy: Toy, parts: Parts) -> None:
 def test_schedule_gives_the_ticks_own_day_and_no_other(tmp_path: Path, registry_url: str, zone: str) -> None:
     """Dagster's schedules of partitioned jobs do not catch up: three missed days give one run, of today."""
     schedule = {"start_date": str(TODAY - timedelta(days=30)), "timezone": zone, "at": "09:00"}
-    config = Pipeline(tmp_path, registry_url, 1, schedule=schedule).config
+    config = PipelineRunner(tmp_path, registry_url, 1, schedule=schedule).config
     definition = build_defs(config).resolve_schedule_def("daily")
     day = config.schedule.today(datetime.now(UTC)) - timedelta(days=1)  # yesterday's tick, never in the future
     tick = config.schedule.run_at(day)

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from commands import Command
 from dagster import DagsterInstance
-from pipeline import DAY, NOW, Pipeline, Registry
+from pipeline import DAY, NOW, PipelineRunner, Registry
 
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.names import Names
@@ -53,14 +53,14 @@ def registry(dagster_url: str) -> Registry:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, dagster_url: str, server: Smtpd) -> Pipeline:
-    return Pipeline(tmp_path, dagster_url, server.port)
+def pipeline(tmp_path: Path, dagster_url: str, server: Smtpd) -> PipelineRunner:
+    return PipelineRunner(tmp_path, dagster_url, server.port)
 
 
 class Launcher:
     """Launches the job in this process, as the UI does: a day, and some of its assets."""
 
-    def __init__(self, pipeline: Pipeline, instance: DagsterInstance) -> None:
+    def __init__(self, pipeline: PipelineRunner, instance: DagsterInstance) -> None:
         self._config = pipeline.config
         self._instance = instance
 
@@ -78,7 +78,7 @@ class Launcher:
 
 
 @pytest.fixture
-def launch(pipeline: Pipeline, tmp_path: Path) -> Iterator[Launcher]:
+def launch(pipeline: PipelineRunner, tmp_path: Path) -> Iterator[Launcher]:
     with DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         yield Launcher(pipeline, instance)
 
@@ -124,7 +124,7 @@ def test_failed_tier_alone_again_sends_what_is_missing(
 
 
 def test_command_line_runs_a_failed_tier_alone_and_then_the_whole_day(
-    registry: Registry, server: Smtpd, relay: Relay, pipeline: Pipeline, command: Command
+    registry: Registry, server: Smtpd, relay: Relay, pipeline: PipelineRunner, command: Command
 ) -> None:
     add(registry, "week", NOW + 6 * DAY)
     add(registry, "month", NOW + 20 * DAY)
@@ -162,7 +162,7 @@ def test_day_whose_file_is_gone_is_read_again(
 
 @pytest.mark.parametrize("only", [["month", "week", "day"], []])
 def test_old_day_speaks_of_the_present(
-    registry: Registry, server: Smtpd, relay: Relay, launch: Launcher, pipeline: Pipeline, only: list[str]
+    registry: Registry, server: Smtpd, relay: Relay, launch: Launcher, pipeline: PipelineRunner, only: list[str]
 ) -> None:
     """What was to be said a fortnight ago is not said: one token has come nearer to its end, one has been renewed."""
     then = NOW - 14 * DAY
@@ -220,7 +220,7 @@ def test_tier_of_an_old_day_takes_nothing_from_what_waits_since(
 
 
 def test_run_again_in_every_way_tells_everybody_once(
-    registry: Registry, server: Smtpd, relay: Relay, launch: Launcher, pipeline: Pipeline, command: Command
+    registry: Registry, server: Smtpd, relay: Relay, launch: Launcher, pipeline: PipelineRunner, command: Command
 ) -> None:
     names = ["week", "day", "month", "expired"]
     for name, days in zip(names, (6, 1, 20, -1), strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from commands import Command
-from pipeline import DAY, NOW, Pipeline, Registry, write_config
+from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
 
 from token_pipelines.config import Config, load_all
 from token_pipelines.definitions import CONFIG_VARIABLE, build_all_defs, build_defs
@@ -99,7 +99,7 @@ def test_code_location_holds_every_pipeline_of_the_file(configure: Configure, mo
 
 
 def test_single_pipeline_keeps_its_bare_names(tmp_path: Path, dagster_url: str) -> None:
-    config = Pipeline(tmp_path, dagster_url, 25).config
+    config = PipelineRunner(tmp_path, dagster_url, 25).config
     alone, among_all = (defs.get_repository_def() for defs in (build_defs(config), build_all_defs([config])))
     for repository in (alone, among_all):
         assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
@@ -159,12 +159,12 @@ def test_day_of_one_leaves_the_other_alone(
         assert len(relay.accepted) == 1
         assert done(instance, "user_tokens", "notices", "week") == {TODAY}
         assert done(instance, "deploy_keys", "expiring_tokens") == set()
-        assert Pipeline.named(path, "deploy_keys").history() == []
+        assert PipelineRunner.named(path, "deploy_keys").history() == []
         assert run(definitions, "deploy_keys", instance).success
         assert len(relay.accepted) == 2
     kept = {file.relative_to(tmp_path / ".token_pipelines/parquet").parts[0] for file in tmp_path.rglob("*.parquet")}
     assert kept == {*NAMES, "runs"}
-    histories = [Pipeline.named(path, name).history() for name in NAMES]
+    histories = [PipelineRunner.named(path, name).history() for name in NAMES]
     assert [[entry["tier"] for entry in history] for history in histories] == [["week"], ["week"]]
 
 

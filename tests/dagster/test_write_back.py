@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from commands import Command
-from pipeline import DAY, NOW, Pipeline, Registry, write_config
+from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
 
 from token_pipelines.definitions import build_defs
 from token_pipelines.defs.build import JOB
@@ -24,7 +24,7 @@ SAYS = 'column "no_such_column" of relation "api_tokens" does not exist'
 def day_tier(url: str, folder: Path, on_sent: str | None) -> tuple[bool, dict[str, Any], list[dg.AssetCheckEvaluation]]:
     """Run a day, and give of the tier `day` whether it went well, its metadata and its check."""
     with Smtpd() as relay, dg.DagsterInstance.ephemeral() as instance:
-        config = Pipeline(folder, url, relay.port, source={"on_sent": on_sent}).config
+        config = PipelineRunner(folder, url, relay.port, source={"on_sent": on_sent}).config
         definitions = build_defs(config, clock=lambda: NOW)
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance, partition_key=NOW.date().isoformat(), raise_on_error=False
@@ -35,7 +35,7 @@ def day_tier(url: str, folder: Path, on_sent: str | None) -> tuple[bool, dict[st
     metadata = event.step_materialization_data.materialization.metadata
     values = {name: value.value for name, value in metadata.items() if name.endswith(("_back", "_fault"))}
     evaluations = result.get_asset_check_evaluations()
-    checks = [found for found in evaluations if found.check_name == "source_was_told" and found.asset_key == key]
+    checks = [found for found in evaluations if found.check_name == "source_is_updated" and found.asset_key == key]
     return result.success, values, checks
 
 

@@ -9,7 +9,7 @@ import pytest
 from commands import Command, Said
 from pipeline import Registry, write_config
 
-from token_pipelines.cli import main
+from token_pipelines.cli.main import main
 
 
 @pytest.fixture

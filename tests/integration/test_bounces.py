@@ -7,9 +7,9 @@ from pathlib import Path
 from smtpd import Action, Script, Smtpd
 
 import pytest
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 
-from token_pipelines.bounces import BounceCounts, read_bounces
+from token_pipelines.feedback.bounces.reading import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER
 from token_pipelines.model import Mode
 
@@ -34,7 +34,7 @@ class House:
         self._folder = folder
         self.told: list[str] = []
         with Smtpd(script=relay) as server:
-            self.pipeline = Pipeline(folder, url, server.port)
+            self.pipeline = PipelineRunner(folder, url, server.port)
             self.pipeline.run(NOW)
         self.now = NOW
         self.ledger = self.pipeline.parts(NOW).ledger
@@ -56,7 +56,7 @@ class House:
         """Run so many days later; who gets an email."""
         self.now += days * DAY
         with Smtpd() as server:
-            Pipeline(self._folder, self.registry.url, server.port).run(self.now)
+            PipelineRunner(self._folder, self.registry.url, server.port).run(self.now)
         return [accepted.recipient for accepted in server.accepted]
 
     def suppressed(self, address: str = ADA) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from pipeline import write_config
 
-from token_pipelines.cli import main
+from token_pipelines.cli.main import main
 
 SAMPLES = Path(__file__).parents[1] / "data" / "bounces"
 ADA = "ada@example.org"

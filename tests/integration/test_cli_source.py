@@ -13,8 +13,8 @@ from commands import Command
 from pipeline import DAY, YEAR, Registry
 from sqlalchemy import make_url
 
-from token_pipelines import source_check
-from token_pipelines.mail.masks import mask_address, mask_name
+from token_pipelines.operations.source_check import checking as source_check
+from token_pipelines.operations.source_check.masks import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
 Configured = Callable[..., Command]

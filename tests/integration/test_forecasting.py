@@ -7,9 +7,9 @@ from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, Day, Pipeline, Registry
+from pipeline import DAY, NOW, YEAR, Day, PipelineRunner, Registry
 
-from token_pipelines.forecasting import ForecastDay, forecast
+from token_pipelines.operations.forecasting import ForecastDay, forecast
 
 HOUR = timedelta(hours=1)
 DAYS = 15
@@ -58,7 +58,7 @@ def fill(registry: Registry, seed: int, *, people: int = 12, tokens: int = 90) -
         )
 
 
-def predicted(house: Pipeline, now: datetime, days: int = DAYS) -> list[ForecastDay]:
+def predicted(house: PipelineRunner, now: datetime, days: int = DAYS) -> list[ForecastDay]:
     parts = house.parts(now)
     try:
         return forecast(parts, days=days, tell=pytest.fail)
@@ -89,7 +89,7 @@ def test_forecast_equals_what_each_day_sends(
     (tmp_path / "teams.sql").write_text(TEAMS, encoding="utf-8")
     fill(registry, seed)
     with Smtpd() as relay:
-        house = Pipeline(tmp_path, registry_url, relay.port, **sections)
+        house = PipelineRunner(tmp_path, registry_url, relay.port, **sections)
         schedule = house.config.schedule
         for back in (9, 8, 3):  # the ledger has a past, with missed days in it
             house.run(schedule.run_at((NOW - back * DAY).date()))
@@ -103,7 +103,7 @@ def test_forecast_of_today_is_what_is_left_of_it(registry: Registry, registry_ur
     """Before the day's run it has all, after it nothing; a run that was missed would send now."""
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 7 * DAY + HOUR)
     with Smtpd() as relay:
-        house = Pipeline(tmp_path, registry_url, relay.port)
+        house = PipelineRunner(tmp_path, registry_url, relay.port)
         early, late = (predicted(house, NOW + hours * HOUR, days=2) for hours in (-3, 5))
         house.run(NOW)
         after = predicted(house, NOW + 5 * HOUR, days=2)
@@ -116,7 +116,7 @@ def test_forecast_of_today_is_what_is_left_of_it(registry: Registry, registry_ur
 
 def test_forecast_needs_no_ledger_and_makes_none(registry: Registry, registry_url: str, tmp_path: Path) -> None:
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 12 * HOUR)
-    [today] = predicted(Pipeline(tmp_path, registry_url, 1), NOW, days=1)
+    [today] = predicted(PipelineRunner(tmp_path, registry_url, 1), NOW, days=1)
     assert (today.day, today.notices, today.tiers["day"]) == (NOW.date(), 1, 1)
     assert registry.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'token_pipelines'") == []
 
@@ -124,7 +124,7 @@ def test_forecast_needs_no_ledger_and_makes_none(registry: Registry, registry_ur
 def test_forecast_before_the_first_day_and_of_nothing(registry: Registry, registry_url: str, tmp_path: Path) -> None:
     """Nothing is sent before schedule.start_date; an empty table is a forecast too."""
     start = {"start_date": (NOW + 2 * DAY).date()}
-    house = Pipeline(tmp_path, registry_url, 1, schedule=start)
+    house = PipelineRunner(tmp_path, registry_url, 1, schedule=start)
     assert [day.notices for day in predicted(house, NOW, days=3)] == [0, 0, 0]
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 3 * DAY)
     assert [day.notices for day in predicted(house, NOW, days=3)] == [0, 0, 1]

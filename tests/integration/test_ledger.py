@@ -772,7 +772,7 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
         with sending("run-2"):
             assert {row[0] for row in states(ledger).values()} == {"claimed", "sending"}, "it lives"
         let_lapse(ledger, "dead")
-        assert ledger.lapsed(["dead", "run-1", "never heard of"]) == {"dead"}
+        assert ledger.expired_leases(["dead", "run-1", "never heard of"]) == {"dead"}
         with sending("run-2") as sender:
             assert states(ledger) == {
                 planned: ("planned", None, None, None),

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url
 
 from token_pipelines.errors import LedgerError
-from token_pipelines.ledger.marks import Marks, Statement
+from token_pipelines.ledger.statements import Marks, Statement
 
 ONE = Statement.named("one", "SELECT CAST(:number AS int)")
 

@@ -7,17 +7,18 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from smtpd import Action, Smtpd
 
 import pytest
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 from postfixd import Postfix, find_postfix
 
-from token_pipelines.bounces import BounceCounts
-from token_pipelines.cli import cli
+from token_pipelines.cli.main import cli
+from token_pipelines.feedback.bounces.reading import BounceCounts
 
 NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -68,7 +69,7 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
     }
     for user in people.values():
         registry.token(user, expires_at=NOW + WEEK)
-    pipeline = Pipeline(tmp_path, registry_url, postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
+    pipeline = PipelineRunner(tmp_path, registry_url, postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
     ledger = pipeline.parts(NOW).ledger
     assert pipeline.run(NOW).numbers == {"sent": 4}  # it took them all
     told = {str(entry["recipient_id"]): entry for entry in ledger.history()}
@@ -91,7 +92,7 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
         arguments = ["bounces", "--config", str(pipeline.path), str(postfix.maildir("bounces")), "--json"]
         assert cli.main(arguments, standalone_mode=False) == 0
         said = capsys.readouterr()
-        assert (json.loads(said.out), said.err) == (expected.as_object(), "")
+        assert (json.loads(said.out), said.err) == ({"version": 1, **asdict(expected)}, "")
 
     after = {str(entry["recipient_id"]): entry for entry in ledger.history()}
     assert {address: after[str(user)]["state"] for address, user in people.items()} == {
@@ -119,7 +120,7 @@ def test_many_over_one_connection(postfix: Postfix, registry_url: str, tmp_path:
     for number in range(40):
         user = registry.user(f"user{number}", email=KNOWN)
         registry.token(user, expires_at=NOW + WEEK)
-    pipeline = Pipeline(tmp_path, registry_url, postfix.port, smtp={"connections": 1, "recycle_after": 30})
+    pipeline = PipelineRunner(tmp_path, registry_url, postfix.port, smtp={"connections": 1, "recycle_after": 30})
     assert pipeline.run(NOW).numbers == {"sent": 40}
     delivered = postfix.wait_for_mail("ada", 40)
     assert len({message["Message-ID"] for message in delivered}) == len(delivered) == 40

@@ -10,7 +10,7 @@ from samples import NOW
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
 from token_pipelines.errors import ConfigError, RelayError
-from token_pipelines.preview.sending import send
+from token_pipelines.operations.preview.test_send import send
 
 CONFIG = """
 source: {{url: "postgresql://127.0.0.1:1/nowhere", query: crates_io, timezone: UTC}}

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, Pipeline, Registry
+from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
 
+from token_pipelines.delivery.resolving import ResolvedNotice, resolve
 from token_pipelines.model import DueToken, Notice, Reason, Recipient, State, TokenFacts
-from token_pipelines.parts import Parts
-from token_pipelines.resolving import Letter, resolve
+from token_pipelines.pipeline import Pipeline
 
 SECOND = timedelta(seconds=1)
 GRACE = timedelta(hours=2)
@@ -24,7 +24,7 @@ INSERT INTO api_tokens (user_id, name, created_at, expired_at)
 SELECT user_id, name, created_at + interval '1 hour', expired_at + interval '1 year' FROM api_tokens
 """
 
-MakeParts = Callable[..., Parts]
+MakeParts = Callable[..., Pipeline]
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def parts_with(tmp_path: Path, registry_url: str) -> Iterator[MakeParts]:
     """Build the parts, with changes to the config's section ``delivery``, or with other ``tiers``."""
     with ExitStack() as stack:
 
-        def make(tiers: Sequence[dict[str, str]] = (), **delivery: object) -> Parts:
+        def make(tiers: Sequence[dict[str, str]] = (), **delivery: object) -> Pipeline:
             sections: dict[str, Any] = {"tiers": tiers} if tiers else {}
-            parts = Pipeline(tmp_path, registry_url, 25, delivery=delivery, **sections).parts(NOW)
+            parts = PipelineRunner(tmp_path, registry_url, 25, delivery=delivery, **sections).parts(NOW)
             stack.callback(parts.ledger.close)
             parts.ledger.migrate()
             return parts
@@ -53,7 +53,7 @@ def parts_with(tmp_path: Path, registry_url: str) -> Iterator[MakeParts]:
 
 
 @pytest.fixture
-def parts(parts_with: MakeParts) -> Parts:
+def parts(parts_with: MakeParts) -> Pipeline:
     return parts_with()
 
 
@@ -74,12 +74,12 @@ def notice(recipient: int, *tokens: tuple[str, str, datetime], notice_id: str = 
     )
 
 
-def letter(parts: Parts, asked: Notice, now: datetime = NOW) -> Letter:
+def letter(parts: Pipeline, asked: Notice, now: datetime = NOW) -> ResolvedNotice:
     (found,) = resolve(parts, [asked], now)
     return found
 
 
-def reason(parts: Parts, asked: Notice, now: datetime = NOW) -> Reason | None:
+def reason(parts: Pipeline, asked: Notice, now: datetime = NOW) -> Reason | None:
     """Why a notice is not sent at all; None when it is."""
     found = letter(parts, asked, now)
     if found.recipient is not None:
@@ -90,7 +90,7 @@ def reason(parts: Parts, asked: Notice, now: datetime = NOW) -> Reason | None:
     return found.reason
 
 
-def test_letter_says_what_the_source_says_now(registry: Registry, ada: int, parts: Parts) -> None:
+def test_letter_says_what_the_source_says_now(registry: Registry, ada: int, parts: Pipeline) -> None:
     token = registry.token(ada, expires_at=SOON, name="ci <b>", last_used_at=NOW - DAY, endpoint_scopes=["yank"])
     found = letter(parts, notice(ada, (token, "day", SOON)))
     assert found.recipient == Recipient(recipient_id=str(ada), name="Ada", address="ada@example.org")
@@ -129,7 +129,7 @@ def test_letter_says_what_the_source_says_now(registry: Registry, ada: int, part
         ("UPDATE api_tokens SET name = 'another'", None),
     ],
 )
-def test_change_meanwhile(registry: Registry, ada: int, parts: Parts, change: str, expected: Reason | None) -> None:
+def test_change_meanwhile(registry: Registry, ada: int, parts: Pipeline, change: str, expected: Reason | None) -> None:
     token = registry.token(ada, expires_at=SOON)
     registry.user("eve", email="eve@example.org")
     registry.execute(change)
@@ -140,7 +140,7 @@ def test_change_meanwhile(registry: Registry, ada: int, parts: Parts, change: st
     ("left", "expected"), [(SECOND, None), (timedelta(), Reason.EXPIRED_MEANWHILE), (-SECOND, Reason.EXPIRED_MEANWHILE)]
 )
 def test_before_notice_of_a_token_that_died_is_dropped(
-    registry: Registry, ada: int, parts: Parts, left: timedelta, expected: Reason | None
+    registry: Registry, ada: int, parts: Pipeline, left: timedelta, expected: Reason | None
 ) -> None:
     """Never "expires soon" of a dead token; the tier for dead ones speaks of it, later."""
     token = registry.token(ada, expires_at=NOW + left)
@@ -149,20 +149,20 @@ def test_before_notice_of_a_token_that_died_is_dropped(
 
 @pytest.mark.parametrize(("step", "expected"), [(timedelta(), None), (-SECOND, None), (SECOND, Reason.OUTSIDE_TIERS)])
 def test_after_notice_whose_time_is_over_is_dropped(
-    registry: Registry, ada: int, parts: Parts, step: timedelta, expected: Reason | None
+    registry: Registry, ada: int, parts: Pipeline, step: timedelta, expected: Reason | None
 ) -> None:
     expiry = NOW - 3 * DAY - GRACE - step
     token = registry.token(ada, expires_at=expiry)
     assert reason(parts, notice(ada, (token, "expired", expiry))) == expected
 
 
-def test_notice_that_a_more_urgent_tier_has_overtaken_is_dropped(registry: Registry, ada: int, parts: Parts) -> None:
+def test_notice_that_a_more_urgent_tier_has_overtaken_is_dropped(registry: Registry, ada: int, parts: Pipeline) -> None:
     token = registry.token(ada, expires_at=SOON)
     assert reason(parts, notice(ada, (token, "week", SOON))) is Reason.SUPERSEDED
     assert reason(parts, notice(ada, (token, "day", SOON))) is None
 
 
-def test_notice_of_a_tier_not_yet_reached_is_still_sent(registry: Registry, ada: int, parts: Parts) -> None:
+def test_notice_of_a_tier_not_yet_reached_is_still_sent(registry: Registry, ada: int, parts: Pipeline) -> None:
     """That it is merely no longer due, say because a tier was moved, is no reason to keep silent."""
     expiry = NOW + 20 * DAY
     token = registry.token(ada, expires_at=expiry)
@@ -212,7 +212,7 @@ def test_recipient_left_out_of_the_rollout_is_dropped_where_no_tier_answers_any_
 
 @pytest.mark.parametrize("email", [None, float("nan"), "", " ", "\t", "\u00a0"])
 def test_address_that_is_none_is_never_a_fault_of_ours(
-    registry: Registry, ada: int, parts: Parts, monkeypatch: pytest.MonkeyPatch, email: str | float | None
+    registry: Registry, ada: int, parts: Pipeline, monkeypatch: pytest.MonkeyPatch, email: str | float | None
 ) -> None:
     """Even where a source calls it one: an error here would stop the tier, in every run."""
     token = registry.token(ada, expires_at=SOON)
@@ -229,7 +229,7 @@ def test_recipient_outside_the_rollout_is_dropped(registry: Registry, ada: int, 
     assert reason(parts_with(only_recipients=[ada]), asked) is None
 
 
-def test_suppressed_address_is_dropped_however_it_is_written(registry: Registry, ada: int, parts: Parts) -> None:
+def test_suppressed_address_is_dropped_however_it_is_written(registry: Registry, ada: int, parts: Pipeline) -> None:
     token = registry.token(ada, expires_at=SOON)
     parts.ledger.suppress(parts.ledger.hash_address("ADA@example.org"), at=NOW, cause="refused")
     assert reason(parts, notice(ada, (token, "day", SOON))) is Reason.SUPPRESSED
@@ -248,7 +248,7 @@ def test_redirect_writes_to_the_operator_about_the_recipient(
     assert found.address_hash == parts.ledger.hash_address("ops@example.org")
 
 
-def test_each_token_is_dropped_for_its_own_reason(registry: Registry, ada: int, parts: Parts) -> None:
+def test_each_token_is_dropped_for_its_own_reason(registry: Registry, ada: int, parts: Pipeline) -> None:
     living = registry.token(ada, expires_at=SOON)
     revoked = registry.token(ada, expires_at=SOON, revoked=True)
     renewed = registry.token(ada, expires_at=SOON + YEAR)
@@ -260,14 +260,16 @@ def test_each_token_is_dropped_for_its_own_reason(registry: Registry, ada: int, 
 
 
 def test_notice_without_any_token_left_names_the_most_frequent_reason(
-    registry: Registry, ada: int, parts: Parts
+    registry: Registry, ada: int, parts: Pipeline
 ) -> None:
     revoked = [registry.token(ada, expires_at=SOON, revoked=True) for _ in range(2)]
     found = letter(parts, notice(ada, ("999", "day", SOON), *((token, "day", SOON) for token in revoked)))
     assert (found.recipient, found.tokens, found.reason) == (None, (), Reason.REVOKED)
 
 
-def test_notices_come_back_in_their_order_each_to_its_own_recipient(registry: Registry, ada: int, parts: Parts) -> None:
+def test_notices_come_back_in_their_order_each_to_its_own_recipient(
+    registry: Registry, ada: int, parts: Pipeline
+) -> None:
     bob = registry.user("bob", email="bob@example.org", name="Bob")
     of_ada, of_bob = registry.token(ada, expires_at=SOON), registry.token(bob, expires_at=SOON)
     asked = [
@@ -284,7 +286,7 @@ def test_notices_come_back_in_their_order_each_to_its_own_recipient(registry: Re
     assert found[2].reason is Reason.GONE, "a token of somebody else is none of this recipient's"
 
 
-def test_notice_without_tokens_is_skipped(ada: int, parts: Parts) -> None:
+def test_notice_without_tokens_is_skipped(ada: int, parts: Pipeline) -> None:
     found = letter(parts, notice(ada))
     assert found.recipient is None
     assert found.reason in {Reason.GONE, Reason.SUPERSEDED}

@@ -12,19 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, Pipeline, Registry
+from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
 
-from token_pipelines.delivery import READ_AGAIN_AFTER, UNRECORDED_AT_MOST_S, WRITTEN_AGAIN_AFTER
+from token_pipelines.delivery.tier import READ_AGAIN_AFTER, UNRECORDED_AT_MOST_S, WRITTEN_AGAIN_AFTER
 from token_pipelines.errors import FuseTripped
-from token_pipelines.mail.rate import RateLimit
 from token_pipelines.model import Mode
+from token_pipelines.smtp.rate import RateLimit
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
 IN_TWO_DAYS = NOW + 2 * DAY
 HOSTILE = "<script>alert('hi')</script>"
 
-MakePipeline = Callable[..., Pipeline]
+MakePipeline = Callable[..., PipelineRunner]
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def registry(registry_url: str) -> Registry:
 def pipeline(tmp_path: Path, registry_url: str) -> MakePipeline:
     """Configure a pipeline that sends to this relay; keywords change the config's sections."""
 
-    def make(relay: Smtpd | int, **sections: Any) -> Pipeline:  # noqa: ANN401 -- YAML
-        return Pipeline(tmp_path, registry_url, relay if isinstance(relay, int) else relay.port, **sections)
+    def make(relay: Smtpd | int, **sections: Any) -> PipelineRunner:  # noqa: ANN401 -- YAML
+        return PipelineRunner(tmp_path, registry_url, relay if isinstance(relay, int) else relay.port, **sections)
 
     return make
 
@@ -483,7 +483,7 @@ def test_notice_that_waits_for_its_turn_is_not_marked_and_the_one_before_is_reco
         house = pipeline(relay, smtp={"connections": 1})
         monkeypatch.setattr(RateLimit, "take", take)
         monkeypatch.setattr(RateLimit, "take_at_once", lambda _limit: False)
-        monkeypatch.setattr("token_pipelines.crew.threading", SimpleNamespace(Event=Looking))
+        monkeypatch.setattr("token_pipelines.delivery.workers.threading", SimpleNamespace(Event=Looking))
         assert house.run(NOW).numbers == {"sent": 2}
     assert seen == [{"claimed": 2}, {"claimed": 2}, {"sending": 1, "claimed": 1}, {"sent": 1, "claimed": 1}]
 

@@ -16,11 +16,11 @@ import pytest
 import trustme
 
 from token_pipelines.config import Smtp
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError, RelayError
-from token_pipelines.mail import session
-from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.transport import Connection, Relay
 from token_pipelines.model import State
+from token_pipelines.smtp import connecting as session
+from token_pipelines.smtp.transport import Connection, Relay
 
 ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=b"Subject: hello\r\n\r\nhello\r\n")
 LOGIN = {"username": "mailer-login", "password": "s3cret-word"}

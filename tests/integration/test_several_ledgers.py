@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from pipeline import DAY, NOW, Pipeline, Registry, write_config
+from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
 
 from token_pipelines.config import Config
 from token_pipelines.errors import FuseTripped, LedgerError
@@ -22,7 +22,7 @@ from token_pipelines.model import Mode
 NAMES = ("user_tokens", "deploy_keys")
 DAY_AND_WEEK = [{"name": "day", "before": "1d"}, {"name": "week", "before": "7d"}]
 
-Both = Callable[..., tuple[Pipeline, Pipeline]]
+Both = Callable[..., tuple[PipelineRunner, PipelineRunner]]
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def registry(registry_url: str) -> Registry:
 def both(tmp_path: Path, registry_url: str) -> Both:
     """Configure two pipelines that read the same tokens; ``of_keys`` are sections of the second."""
 
-    def make(port: int, of_keys: dict[str, Any] | None = None) -> tuple[Pipeline, Pipeline]:
+    def make(port: int, of_keys: dict[str, Any] | None = None) -> tuple[PipelineRunner, PipelineRunner]:
         pipelines = {"user_tokens": {}, "deploy_keys": of_keys or {}}
         path = write_config(tmp_path, registry_url, port, pipelines=pipelines)
-        users, keys = (Pipeline.named(path, name) for name in NAMES)
+        users, keys = (PipelineRunner.named(path, name) for name in NAMES)
         return users, keys
 
     return make
 
 
-def sent(pipeline: Pipeline) -> list[tuple[str, str]]:
+def sent(pipeline: PipelineRunner) -> list[tuple[str, str]]:
     """Of each notice of the history: its recipient and its state."""
     return [(entry["recipient_id"], entry["state"]) for entry in pipeline.history()]
 
@@ -112,7 +112,7 @@ def test_single_and_named_do_not_mix(registry: Registry, both: Both, tmp_path: P
     """An operator who turns a single pipeline into a named one begins a new ledger; the guide says how to move."""
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 2 * DAY)
     with Smtpd() as relay:
-        single = Pipeline(tmp_path, registry.url, relay.port)
+        single = PipelineRunner(tmp_path, registry.url, relay.port)
         assert single.run(NOW).sent == 1
         before = registry.execute("SELECT * FROM token_pipelines.notices")
         users, _ = both(relay.port)
@@ -124,7 +124,7 @@ def test_schema_that_was_renamed_is_the_named_ones_history(registry: Registry, b
     ada = registry.user("ada", email="ada@example.org")
     registry.token(ada, expires_at=NOW + 2 * DAY)
     with Smtpd() as relay:
-        assert Pipeline(tmp_path, registry.url, relay.port).run(NOW).sent == 1
+        assert PipelineRunner(tmp_path, registry.url, relay.port).run(NOW).sent == 1
         registry.execute("ALTER SCHEMA token_pipelines RENAME TO token_pipelines_user_tokens")
         users, keys = both(relay.port)
         assert users.run(NOW).sent == 0

@@ -6,7 +6,7 @@ from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, Pipeline, Registry
+from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
 
 HOUR = timedelta(hours=1)
 TIERS: Any = [
@@ -27,7 +27,7 @@ def test_each_step_is_told_once_and_says_the_true_time_left(registry: Registry, 
     registry.token(ada, expires_at=NOW + 100 * DAY, lifetime=400 * DAY)
     sent = []
     with Smtpd() as relay:
-        house = Pipeline(tmp_path, registry.url, relay.port, tiers=TIERS)
+        house = PipelineRunner(tmp_path, registry.url, relay.port, tiers=TIERS)
         for days in range(55, 104):
             run = house.run(NOW + days * DAY)
             sent += [(days, tier) for tier, report in run.tiers.items() if report.sent]
@@ -41,7 +41,7 @@ def test_token_of_an_hour_leads_to_no_email_at_any_time(registry: Registry, tmp_
     ada = registry.user("ada", email="ada@example.org")
     registry.token(ada, expires_at=NOW + HOUR, lifetime=HOUR)
     with Smtpd() as relay:
-        house = Pipeline(tmp_path, registry.url, relay.port, tiers=EXPIRED_AND_SOON)
+        house = PipelineRunner(tmp_path, registry.url, relay.port, tiers=EXPIRED_AND_SOON)
         runs = [house.run(NOW), house.run(NOW + 2 * HOUR), house.run(NOW + DAY)]
     assert [dict(run.examination.reasons) for run in runs] == [{"lifetime_too_short": 1}] * 3
     assert relay.accepted == []
@@ -56,7 +56,7 @@ def test_digest_stands_in_the_tier_of_the_smallest_lead(
     registry.token(ada, expires_at=NOW + 2 * DAY, lifetime=YEAR, name="week")
     registry.token(ada, expires_at=NOW + 2 * DAY, lifetime=30 * DAY, name="soon")
     with Smtpd() as relay:
-        house = Pipeline(tmp_path, registry.url, relay.port, tiers=TIERS)
+        house = PipelineRunner(tmp_path, registry.url, relay.port, tiers=TIERS)
         run = house.run(NOW)
         again = house.run(NOW)
     done = {tier: report.sent + report.skipped.total() for tier, report in run.tiers.items()}

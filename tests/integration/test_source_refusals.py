@@ -13,8 +13,8 @@ from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.source.bounds import ANY_EXPIRY
+from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
-from token_pipelines.source.write_back import WriteBack
 
 VALUE = "hush@example.org"
 
@@ -237,13 +237,13 @@ def test_option_that_the_driver_does_not_take_is_a_sentence(
     assert sound(str(caught.value)).endswith(f" {OPTION}")
 
 
-def write_back(url: str, folder: Path) -> WriteBack:
+def write_back(url: str, folder: Path) -> OnSentStatement:
     config: dict[str, Any] = {
         "url": url,
         "query": "none.sql",
         "on_sent": "UPDATE tokens SET x = 1 WHERE id IN :token_ids",
     }
-    return WriteBack(SourceConfig.model_validate(config), folder)
+    return OnSentStatement(SourceConfig.model_validate(config), folder)
 
 
 @pytest.mark.parametrize("path", ["/etc", "/etc/passwd", "/nowhere/at/all.db", ""])

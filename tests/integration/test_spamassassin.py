@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from samples import all_samples, shipped_config
 
-from token_pipelines.mail.message import Envelope, Serialiser
+from token_pipelines.envelope import Envelope
+from token_pipelines.mail.message import Serialiser
 
 PROGRAM = shutil.which("spamassassin")
 AT_MOST = 0.5

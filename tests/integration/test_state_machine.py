@@ -49,12 +49,12 @@ from state_machine.truth import (
     run_at,
     today,
 )
-from state_machine.worker import Job, Letter, Worker
+from state_machine.worker import Job, ResolvedNotice, Worker
 
-from token_pipelines import tally
+from token_pipelines.delivery import counts as tally
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
 from token_pipelines.ledger import heartbeat
-from token_pipelines.mail.message import Envelope
 from token_pipelines.model import Mode, Tier, to_micros
 
 EXAMPLES: Final = int(os.environ.get("TOKEN_PIPELINES_STATE_MACHINE_EXAMPLES", "25"))
@@ -185,7 +185,7 @@ class Story(RuleBasedStateMachine):
         self.snapshots: dict[date, pd.DataFrame] = {}
         self.tripped: set[Mode] = set()
         self.suppressed_by_hand: set[str] = set()
-        self.silent: set[str] = set()  # dead runs whose lease has lapsed
+        self.silent: set[str] = set()  # dead runs whose lease has expired_leases
         self.violations: list[str] = []
         self.punctual: Punctual | None = None
 
@@ -490,7 +490,7 @@ class Story(RuleBasedStateMachine):
         self._expect(why and not worker.job.approve, f"{worker.run_id}: the fuse has tripped for nothing")
         self.tripped.add(mode)
 
-    def handed_over(self, worker: Worker, letter: Letter, envelope: Envelope) -> Attempt:
+    def handed_over(self, worker: Worker, letter: ResolvedNotice, envelope: Envelope) -> Attempt:
         """What is on the socket is true, urgent as the present, and goes where it should."""
         row = next(row for row in self.house.rows() if row.message_id == letter.message_id)
         earlier = [attempt for attempt in self.truth.attempts if attempt.message_id == letter.message_id]
@@ -530,7 +530,7 @@ class Story(RuleBasedStateMachine):
         self.truth.attempts.append(attempt)
         return attempt
 
-    def _check_said(self, worker: Worker, letter: Letter, envelope: Envelope, line: Line, about: str) -> None:
+    def _check_said(self, worker: Worker, letter: ResolvedNotice, envelope: Envelope, line: Line, about: str) -> None:
         """Against what the sender has just read. What changed since then, no sender can know."""
         seen, setting = letter.seen, worker.setting
         about = f"{about}: {line}"

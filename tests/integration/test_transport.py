@@ -8,10 +8,10 @@ from smtpd import Action, Script, Smtpd, times
 import pytest
 
 from token_pipelines.config import Smtp
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import RelayError
-from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.transport import Connection, Relay
 from token_pipelines.model import Outcome, Stage, State
+from token_pipelines.smtp.transport import Connection, Relay
 
 DATA = b"Subject: hello\r\n\r\n.dot\r\n..two\r\nnothing\r\n.\r\nafter a lone dot\r\n"
 ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=DATA)

@@ -8,11 +8,11 @@ from typing import cast
 import pytest
 
 from token_pipelines.config import Smtp
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import RelayError
-from token_pipelines.mail.dialogue import ConnectionLost, Dialogue
-from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.transport import Connection, Relay
 from token_pipelines.model import Outcome, Stage, State
+from token_pipelines.smtp.session import ConnectionLost, SmtpSession
+from token_pipelines.smtp.transport import Connection, Relay
 
 OLD = ("8BITMIME",)
 
@@ -49,14 +49,14 @@ def at_the(turn: int, stage: str, action: Action) -> Script:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What goes to the socket, write by write, once the connection stands."""
     seen: list[bytes] = []
-    send = Dialogue.send
+    send = SmtpSession.send
 
-    def noted(dialogue: Dialogue, s: bytes | str) -> None:
+    def noted(dialogue: SmtpSession, s: bytes | str) -> None:
         if isinstance(s, bytes):
             seen.append(s)
         send(dialogue, s)
 
-    monkeypatch.setattr(Dialogue, "send", noted)
+    monkeypatch.setattr(SmtpSession, "send", noted)
     return seen
 
 
@@ -183,7 +183,7 @@ class HalfDeaf:
 @pytest.mark.parametrize(("behind", "stage"), [(-1, Stage.DATA), (0, Stage.DOT), (3, Stage.DOT)])
 def test_a_write_that_fails_behind_the_dot_leaves_doubt(behind: int, stage: Stage) -> None:
     """Before it the message is safe to send again."""
-    dialogue = Dialogue("relay.example.org", timeout=5.0, own_name="here")
+    dialogue = SmtpSession("relay.example.org", timeout=5.0, own_name="here")
     dialogue.sock = cast("socket.socket", HalfDeaf(len(FIRST.data) + len(b".\r\n") + behind))
     with pytest.raises(ConnectionLost) as lost:
         dialogue.message(FIRST.data, "MAIL FROM:<noreply@example.org>", timeout=5.0)
@@ -192,7 +192,7 @@ def test_a_write_that_fails_behind_the_dot_leaves_doubt(behind: int, stage: Stag
 
 def test_a_relay_that_reads_drop_by_drop_has_so_long_for_the_whole_message() -> None:
     """Each write gets somewhere, and still the time is up."""
-    dialogue = Dialogue("relay.example.org", timeout=5.0, own_name="here")
+    dialogue = SmtpSession("relay.example.org", timeout=5.0, own_name="here")
     dialogue.sock = cast("socket.socket", HalfDeaf(1 << 20, pause=0.02))
     with pytest.raises(ConnectionLost, match="no answer in time") as lost:
         dialogue.message(b"x\r\n" * 10_000, timeout=0.1)

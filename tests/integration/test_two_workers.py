@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from smtpd import Action, Smtpd
 
-from pipeline import Pipeline, Registry
+from pipeline import PipelineRunner, Registry
 from waiting import wait_until
 
 WORKER = Path(__file__).parents[1] / "workers" / "one_day.py"
-COMMAND_LINE = "from token_pipelines.cli import main; main()"
+COMMAND_LINE = "from token_pipelines.cli.main import main; main()"
 PATIENCE = 60
 
 
@@ -59,7 +59,7 @@ def test_two_workers_on_one_day_send_one_email_each(registry_url: str, tmp_path:
     people = add_people(registry, 300, now + timedelta(days=5))
     people += add_people(registry, 40, now + timedelta(hours=12), prefix="urgent")
     with Smtpd() as server:
-        config = Pipeline(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
+        config = PipelineRunner(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
         with started(WORKER, config, "one", go) as one, started(WORKER, config, "two", go) as two:
             for worker in (one, two):
                 assert worker.stdout is not None
@@ -80,7 +80,7 @@ def test_terminated_run_leaves_no_doubt_and_the_next_completes(registry_url: str
     registry = Registry(registry_url)
     people = add_people(registry, 60, datetime.now(UTC) + timedelta(days=5))
     with Smtpd(script=slow) as server:
-        config = Pipeline(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
+        config = PipelineRunner(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
         with started("-c", COMMAND_LINE, "run", "--config", config) as run:
             wait_until(lambda: len(server.accepted) >= 10, seconds=PATIENCE, what="the tenth message")
             run.send_signal(signal.SIGTERM)

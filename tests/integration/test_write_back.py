@@ -15,31 +15,31 @@ from smtpd import Smtpd
 from typing import Any, Self
 
 import pytest
-from pipeline import DAY, NOW, Day, Pipeline, Registry
+from pipeline import DAY, NOW, Day, PipelineRunner, Registry
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
 from waiting import wait_until
 
-from token_pipelines import writing_back
 from token_pipelines.config import Source
+from token_pipelines.delivery import on_sent as writing_back
 from token_pipelines.errors import ConfigError, LedgerError, SourceContractError, SourceError
+from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.postgres import KEEPALIVES
-from token_pipelines.source.write_back import WriteBack
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
 MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"
 
-MakePipeline = Callable[..., Pipeline]
+MakePipeline = Callable[..., PipelineRunner]
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path, registry_url: str) -> MakePipeline:
     """Configure a pipeline with this statement; keywords change the config's sections."""
 
-    def make(relay: Smtpd, on_sent: str | None = MARK, **sections: Any) -> Pipeline:  # noqa: ANN401 -- YAML
+    def make(relay: Smtpd, on_sent: str | None = MARK, **sections: Any) -> PipelineRunner:  # noqa: ANN401 -- YAML
         source = {"on_sent": on_sent} | sections.pop("source", {})
-        return Pipeline(tmp_path, registry_url, relay.port, source=source, **sections)
+        return PipelineRunner(tmp_path, registry_url, relay.port, source=source, **sections)
 
     return make
 
@@ -125,7 +125,7 @@ def test_failure_loses_nothing_and_a_later_run_does_it(
     assert marks(registry) == dict.fromkeys(tokens, NOW)
     fault = broken.tiers["day"].write_back_fault
     assert 'column "expiry_notification_at" of relation "api_tokens" does not exist; mend the statement' in fault
-    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.writing_back"]
+    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.delivery.on_sent"]
     assert said == [f"The source was not told of what was sent; later runs try again. {fault}"]
 
 
@@ -201,7 +201,7 @@ def test_refusal_names_a_token_and_is_said_once(
         ": SQLSTATE 23514, CheckViolation; mend the statement, or the rights of the account. "
         f"Refused by itself: token_id {tokens[1]}, for one."
     )
-    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.writing_back"]
+    said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.delivery.on_sent"]
     assert said == [f"The source was not told of what was sent; later runs try again. {fault}"]
 
 
@@ -342,8 +342,8 @@ def test_mark_does_not_go_back_to_an_earlier_notice(registry: Registry, pipeline
 # The statement by itself
 
 
-def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> WriteBack:  # noqa: ANN401 -- keys of the config
-    return WriteBack(Source(url=SecretStr(url), query="crates_io", on_sent=on_sent, **more), folder)
+def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> OnSentStatement:  # noqa: ANN401 -- keys of the config
+    return OnSentStatement(Source(url=SecretStr(url), query="crates_io", on_sent=on_sent, **more), folder)
 
 
 def test_statement_from_a_file(registry: Registry, registry_url: str, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_source_that_is_no_postgres_is_told_too(registry_url: str, tmp_path: Pat
         "on_sent": "UPDATE tokens SET warned_at = :sent_at WHERE id IN :token_ids",
     }
     with Smtpd() as relay:
-        day = Pipeline(tmp_path, registry_url, relay.port, source=source).run(NOW)
+        day = PipelineRunner(tmp_path, registry_url, relay.port, source=source).run(NOW)
     assert (day.numbers, set(not_written_back(day).values())) == ({"sent": 1}, {0})
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         assert connection.execute("SELECT id, warned_at FROM tokens").fetchall() == [
@@ -552,7 +552,7 @@ def test_connection_notices_a_server_that_has_vanished(registry: Registry, regis
 
 
 def test_password_of_the_writing_account_stays_out_of_the_file(tmp_path: Path) -> None:
-    house = Pipeline(
+    house = PipelineRunner(
         tmp_path, "postgresql:///r", 1, source={"on_sent": MARK, "on_sent_url": "postgresql://w:s3cret@db/r"}
     )
     with pytest.raises(ConfigError) as raised:

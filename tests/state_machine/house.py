@@ -16,7 +16,7 @@ from state_machine.truth import GRACE, MAX_ATTEMPTS, REDIRECT_TO, RUN_AT, ZONE, 
 from token_pipelines.config import Config, TierConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
-from token_pipelines.parts import Parts, assemble
+from token_pipelines.pipeline import Pipeline, assemble
 from token_pipelines.policy import Policy
 from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.source import Source
@@ -137,7 +137,7 @@ class House:
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]
 
-    def parts(self, setting: Setting, clock: Callable[[], datetime], ledger: Ledger) -> Parts:
+    def parts(self, setting: Setting, clock: Callable[[], datetime], ledger: Ledger) -> Pipeline:
         """The product's parts under a setting."""
         config = self._parts.config
         tiers = tuple(TierConfig(name=t.name, before=t.before, after=t.after, within=t.within) for t in setting.tiers)

@@ -18,17 +18,17 @@ from sqlalchemy import Connection, Engine
 from state_machine.house import House
 from state_machine.truth import Answer, Attempt, Seen, Setting, Truth
 
-from token_pipelines.delivery import send_tier
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
-from token_pipelines.ledger.marks import Marks, Statement, Value
-from token_pipelines.mail.message import Envelope
-from token_pipelines.mail.rate import RateLimit
+from token_pipelines.ledger.statements import Marks, Statement, Value
 from token_pipelines.mail.rendering import Content
-from token_pipelines.mail.transport import RecipientInTroubleError
 from token_pipelines.model import Outcome, Recipient, Stage, State, TokenFacts
-from token_pipelines.parts import Parts
-from token_pipelines.planning import Examination, examine, no_tokens, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
+from token_pipelines.smtp.rate import RateLimit
+from token_pipelines.smtp.transport import RecipientInTroubleError
 
 OUTCOMES: Final = {
     Answer.SENT: Outcome(state=State.SENT, stage=Stage.DOT, code=250, queue_id="q"),
@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(kw_only=True)
-class Letter:
+class ResolvedNotice:
     """What is about to be sent, from the read of its tokens to its answer."""
 
     recipient: Recipient
@@ -77,7 +77,7 @@ class Wire(Protocol):
 
     def next_answer(self) -> Answer: ...
 
-    def handed_over(self, worker: "Worker", letter: Letter, envelope: Envelope) -> Attempt: ...
+    def handed_over(self, worker: "Worker", letter: ResolvedNotice, envelope: Envelope) -> Attempt: ...
 
     def planned(self, worker: "Worker", shares: dict[str, pd.DataFrame], snapshot: pd.DataFrame) -> None: ...
 
@@ -97,8 +97,8 @@ class Worker:
     house: House
     setting: Setting
     job: Job
-    parts: Parts = field(init=False)
-    given_up: bool = False  # counts as dead: its lease has lapsed, or the orchestrator says that it ended
+    parts: Pipeline = field(init=False)
+    given_up: bool = False  # counts as dead: its lease has expired_leases, or the orchestrator says that it ended
     killed: bool = False
     finished: bool = False
     cut_after: int = 0  # so many transactions find the database,
@@ -109,11 +109,11 @@ class Worker:
     place: str = "start"
     _clock_read: datetime | None = None
     _seen: Seen | None = None
-    _letter: Letter | None = None
+    _letter: ResolvedNotice | None = None
     _last: Attempt | None = None
 
     def __post_init__(self) -> None:
-        self._written: dict[Envelope, Letter] = {}  # several are written before the first of them is sent
+        self._written: dict[Envelope, ResolvedNotice] = {}  # several are written before the first of them is sent
         self._marks: list[Marks] = []
         self._until: Callable[[str], bool] = lambda _: False
         self._go, self._stood = threading.Semaphore(0), threading.Semaphore(0)
@@ -202,7 +202,7 @@ class Worker:
         with parts.ledger.alive(self.run_id):
             snapshot = job.snapshot
             if snapshot is None:
-                frames = list(examine(parts, day=job.day, examination=Examination()))
+                frames = list(examine(parts, day=job.day, counts=SnapshotCounts()))
                 snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
             try:
                 shares = plan(parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve)
@@ -292,7 +292,7 @@ class Worker:
     def writes(self, recipient: Recipient, tokens: tuple[TokenFacts, ...], said_at: datetime) -> None:
         """A letter has been rendered."""
         assert self._seen is not None
-        self._letter = Letter(recipient=recipient, tokens=tokens, said_at=said_at, seen=self._seen)
+        self._letter = ResolvedNotice(recipient=recipient, tokens=tokens, said_at=said_at, seen=self._seen)
 
     def addresses(self, message_id: str, envelope: Envelope) -> None:
         """The letter has got its envelope."""
@@ -334,7 +334,7 @@ Marks.count = _watched_count  # type: ignore[assignment, method-assign]
 class _Watched:
     """The real source; a second read is seen by its worker."""
 
-    def __init__(self, worker: Worker, parts: Parts) -> None:
+    def __init__(self, worker: Worker, parts: Pipeline) -> None:
         self._worker, self._source = worker, parts.source
 
     def snapshot(self, window: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401 -- passed on
@@ -347,7 +347,7 @@ class _Watched:
 class _Press:
     """The real renderer and serialiser, which tell their worker what is being written."""
 
-    def __init__(self, worker: Worker, parts: Parts) -> None:
+    def __init__(self, worker: Worker, parts: Pipeline) -> None:
         self._worker, self._renderer, self._serialiser = worker, parts.renderer, parts.serialiser
         self.domain = parts.serialiser.domain
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from token_pipelines.mail.mailboxes import STANDARD_INPUT, Stored, is_maildir, printable, read_messages
+from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, Stored, is_maildir, printable, read_messages
 
 ONE = b"Subject: one\n\nHello\n"
 TWO = b"Subject: two\n\n>From quoted\n"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from token_pipelines.config import Email, Links
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
-from token_pipelines.mail.message import Envelope, Serialiser
+from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Recipient
 

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_pipelines.config import Email, Links
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
-from token_pipelines.mail.message import Envelope, Serialiser
+from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.mime import quoted_printable, transfer_encoded
 from token_pipelines.mail.names import clean
 from token_pipelines.mail.rendering import Content

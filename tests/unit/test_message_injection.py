@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.config import Email, Links
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError, TokenPipelinesError
-from token_pipelines.mail.message import Envelope, Serialiser
+from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.model import Recipient, TokenFacts
 

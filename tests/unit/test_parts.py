@@ -9,10 +9,10 @@ from pydantic import SecretStr
 from samples import shipped_config
 
 from token_pipelines.config import Config
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
-from token_pipelines.mail.message import Envelope
 from token_pipelines.model import Mode, Recipient, TokenFacts
-from token_pipelines.parts import assemble
+from token_pipelines.pipeline import assemble
 
 NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
 UNSUBSCRIBE = "https://example.org/unsubscribe/{recipient_id}"

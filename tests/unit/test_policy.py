@@ -389,10 +389,10 @@ def test_outside_every_tier_is_named_whatever_else_is_wrong() -> None:
 BARS = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
 
 
-def barred(token: Token, policy: Policy = POLICY) -> Reason | None:
+def blocking_reason(token: Token, policy: Policy = POLICY) -> Reason | None:
     """What bars one token at NOW, whatever its tier; the reference must say the same."""
-    [reason] = reasons(policy.barred(token_frame([token]), now=NOW))
-    assert reason == reference.barred(token, now=NOW, only_recipients=policy.only_recipients)
+    [reason] = reasons(policy.blocking_reason(token_frame([token]), now=NOW))
+    assert reason == reference.blocking_reason(token, now=NOW, only_recipients=policy.only_recipients)
     return reason
 
 
@@ -408,11 +408,11 @@ def reasons(named: pd.Series) -> list[Reason | None]:
 def test_what_bars_a_token_is_named_whatever_its_tier(first: int, token: Token) -> None:
     policy = replace(POLICY, only_recipients=["8"])
     changes = {name: value for _, change in BARS[first:] for name, value in change.items()}
-    assert barred(replace(token, **changes), policy) == BARS[first][0]
+    assert blocking_reason(replace(token, **changes), policy) == BARS[first][0]
 
 
 def test_what_was_told_bars_nothing_by_itself() -> None:
-    assert barred(replace(expiring(WEEK_LEFT), last_notified_at=NOW)) is None
+    assert blocking_reason(replace(expiring(WEEK_LEFT), last_notified_at=NOW)) is None
 
 
 # The frame
@@ -614,13 +614,15 @@ def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
 def test_what_bars_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
     """Of a token that has reached a tier both name the same, unless it was told or refused before."""
     tokens = token_frame(world.tokens)
-    barred = reasons(world.policy.barred(tokens, now=world.now))
+    blocking_reason = reasons(world.policy.blocking_reason(tokens, now=world.now))
     only = world.policy.only_recipients
-    assert barred == [reference.barred(token, now=world.now, only_recipients=only) for token in world.tokens]
+    assert blocking_reason == [
+        reference.blocking_reason(token, now=world.now, only_recipients=only) for token in world.tokens
+    ]
     unmarked = tokens.assign(last_notified_at=pd.Series(pd.NaT, index=tokens.index, dtype=tokens.dtypes["created_at"]))
     decided = decisions(world.policy.decide(unmarked, no_history(), now=world.now, reach=world.reach))
     reached = [place for place, decision in enumerate(decided) if decision.tier is not None]
-    assert [decided[place].reason for place in reached] == [barred[place] for place in reached]
+    assert [decided[place].reason for place in reached] == [blocking_reason[place] for place in reached]
 
 
 @given(worlds())

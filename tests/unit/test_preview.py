@@ -11,12 +11,13 @@ import pytest
 import yaml
 from samples import NOW, all_samples, shipped_config
 
-from token_pipelines import cli, shipped
+from token_pipelines import shipped
+from token_pipelines.cli import main as cli
 from token_pipelines.config import Config, load
 from token_pipelines.errors import ConfigError, TemplateError
 from token_pipelines.mail.rendering import Renderer
-from token_pipelines.preview import gallery
-from token_pipelines.preview.samples import render_all
+from token_pipelines.operations.preview import gallery
+from token_pipelines.operations.preview.samples import render_all
 
 KINDS = {"one", "five", "many", "mixed", "crowded", "bare", "hostile", "long", "rtl"}
 

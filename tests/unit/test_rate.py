@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from token_pipelines.mail.rate import RateLimit
+from token_pipelines.smtp.rate import RateLimit
 
 
 class Clock:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from token_pipelines.mail.dialogue import reply
-from token_pipelines.mail.redaction import redacted
 from token_pipelines.model import Stage
+from token_pipelines.smtp.redaction import redacted
+from token_pipelines.smtp.session import reply
 
 ADA = "ada.lovelace@example.org"
 

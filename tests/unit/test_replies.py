@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from token_pipelines.mail import replies
-from token_pipelines.mail.replies import EndlessReplyError, Replies
+from token_pipelines.smtp import replies
+from token_pipelines.smtp.replies import EndlessReplyError, Replies
 
 SECONDS = 30.0
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from token_pipelines.mail.reports import READ_AT_MOST, Report, read_report
+from token_pipelines.feedback.bounces.reports import READ_AT_MOST, Report, read_report
 
 SAMPLES = Path(__file__).parents[1] / "data" / "bounces"
 NOTICE = "1f0c2b8e-5a55-4c0b-9d0e-6a2f4f2f7d11"

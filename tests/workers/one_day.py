@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from token_pipelines.config import load
-from token_pipelines.delivery import send_tier
-from token_pipelines.parts import assemble
-from token_pipelines.planning import Examination, examine, no_tokens, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
+from token_pipelines.pipeline import assemble
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         time.sleep(0.001)
     day = parts.config.schedule.today(parts.clock())
     tiers = [tier.name for tier in parts.policy.tiers]
-    frames = list(examine(parts, day=day, examination=Examination()))
+    frames = list(examine(parts, day=day, counts=SnapshotCounts()))
     snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
     plan(parts, snapshot, day=day, tiers=tiers, run_id=run_id)
     sent = 0

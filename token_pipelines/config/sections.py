@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
 from token_pipelines.model import Mode
-from token_pipelines.notation import Address, Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
 
 ONE_DAY = timedelta(days=1)
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)

@@ -16,12 +16,12 @@ from token_pipelines.defs import descriptions, numbers
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import PARQUET, Names
 from token_pipelines.defs.storage import Table
-from token_pipelines.delivery import send_tier
+from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import Mode, Tier
-from token_pipelines.parts import Parts
-from token_pipelines.planning import Examination, examine, no_tokens, plan
-from token_pipelines.tally import TierReport
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """A run with this tag set to true has a person's word that the day's volume is right."""
@@ -34,9 +34,9 @@ def is_approved(context: Any) -> bool:  # noqa: ANN401 -- op, asset and check co
     return bool(context.run.tags.get(APPROVE_TAG) == "true")
 
 
-def _day(context: Any, parts: Parts) -> date:  # noqa: ANN401 -- op and asset contexts share no public type
+def _day(context: Any, pipeline: Pipeline) -> date:  # noqa: ANN401 -- op and asset contexts share no public type
     day = date.fromisoformat(context.partition_key)
-    if day > parts.config.schedule.today(parts.clock()):
+    if day > pipeline.config.schedule.today(pipeline.clock()):
         msg = f"{day} has not come yet; run it on that day, or rehearse it with --now."
         raise ConfigError(msg)
     return day
@@ -60,16 +60,16 @@ def build_expiring_tokens(
         "to no email. Holds ids, times and flags; no address, no secret.",
     )
     def expiring_tokens(context: dg.AssetExecutionContext) -> Table:
-        parts = names.parts(context)
+        pipeline = names.pipeline(context)
         started = time.monotonic()
-        examination = Examination()
+        counts = SnapshotCounts()
         with failing_clearly():
-            parts.ledger.migrate()
-            names.life(context).begin(parts, context.run.run_id)
-            frames = examine(parts, day=_day(context, parts), examination=examination)
-            empty = no_tokens(parts)
-        tiers = parts.policy.tiers
-        return Table(frames, empty, lambda: numbers.of_examination(examination, tiers, time.monotonic() - started))
+            pipeline.ledger.migrate()
+            names.heartbeat(context).begin(pipeline, context.run.run_id)
+            frames = examine(pipeline, day=_day(context, pipeline), counts=counts)
+            empty = no_tokens(pipeline)
+        tiers = pipeline.policy.tiers
+        return Table(frames, empty, lambda: numbers.of_snapshot(counts, tiers, time.monotonic() - started))
 
     return expiring_tokens
 
@@ -86,16 +86,16 @@ def build_notices(
         expiring_tokens: Any,  # noqa: ANN401 -- a frame, or None when its file is gone
     ) -> Iterator[dg.Output[pd.DataFrame]]:
         """Put the day's notices into the ledger, in one transaction, before anything is sent."""
-        parts = names.parts(context)
+        pipeline = names.pipeline(context)
         selected = context.selected_output_names
         with failing_clearly():
-            day = _day(context, parts)
-            parts.ledger.migrate()
-            names.life(context).begin(parts, context.run_id)
+            day = _day(context, pipeline)
+            pipeline.ledger.migrate()
+            names.heartbeat(context).begin(pipeline, context.run_id)
             fresh = expiring_tokens is not None and _reads_tokens(context.run, names)
-            snapshot = expiring_tokens if fresh else _read_again(parts, day)
+            snapshot = expiring_tokens if fresh else _read_again(pipeline, day)
             approve = is_approved(context)
-            shares = plan(parts, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
+            shares = plan(pipeline, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
         for tier in tiers:
             if tier.name in selected:
                 yield dg.Output(shares[tier.name], tier.name)
@@ -134,10 +134,10 @@ def _reads_tokens(run: dg.DagsterRun, names: Names) -> bool:
     return not run.asset_selection or names.expiring_tokens in run.asset_selection
 
 
-def _read_again(parts: Parts, day: date) -> pd.DataFrame:
+def _read_again(pipeline: Pipeline, day: date) -> pd.DataFrame:
     """The day's tokens as they are now, when their file is gone or older than this run."""
-    frames = list(examine(parts, day=day, examination=Examination()))
-    return pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
+    frames = list(examine(pipeline, day=day, counts=SnapshotCounts()))
+    return pd.concat(frames, ignore_index=True) if frames else no_tokens(pipeline)
 
 
 def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
@@ -150,16 +150,16 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
         description=descriptions.describe(tier),
     )
     def send(context: dg.OpExecutionContext, share: pd.DataFrame) -> Iterator[dg.Output[None] | dg.AssetObservation]:
-        parts, overrides = names.parts(context), names.overrides(context)
+        pipeline, overrides = names.pipeline(context), names.overrides(context)
         started = time.monotonic()
         report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
         try:
             with failing_clearly():
-                if parts.config.delivery.mode is Mode.DRY_RUN:
+                if pipeline.config.delivery.mode is Mode.DRY_RUN:
                     report.waiting = int(share["reason"].isna().sum())
                 else:
                     send_tier(
-                        parts,
+                        pipeline,
                         tier.name,
                         run_id=context.run_id,
                         report=report,

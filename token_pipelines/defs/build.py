@@ -8,11 +8,11 @@ import dagster as dg
 
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days
-from token_pipelines.defs.life import life
-from token_pipelines.defs.names import LIFE, OVERRIDES, PARQUET, PARTS, Names
+from token_pipelines.defs.heartbeat import heartbeat
+from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
 from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.parts import assemble, system_clock
+from token_pipelines.pipeline import assemble, system_clock
 
 JOB: Final = "daily_notices"
 STATE_FOLDER: Final = ".token_pipelines"
@@ -31,7 +31,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     """
     swapped = Overrides(**overrides)
     names = Names(config.name)
-    parts = assemble(config, swapped.clock)
+    pipeline = assemble(config, swapped.clock)
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
     keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]
@@ -64,12 +64,12 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
         ],
         jobs=[job],
         schedules=[schedule],
-        sensors=[missed_days.build_sensor(job.name, keys, partitions, parts)],
+        sensors=[missed_days.build_sensor(job.name, keys, partitions, pipeline)],
         executor=dg.in_process_executor,
         resources={
-            names.prefixed(PARTS): parts,
+            names.prefixed(PIPELINE): pipeline,
             names.prefixed(OVERRIDES): swapped,
-            names.prefixed(LIFE): life,
+            names.prefixed(HEARTBEAT): heartbeat,
             names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
         },
     )

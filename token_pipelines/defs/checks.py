@@ -44,18 +44,18 @@ def build_volume_check(names: Names) -> dg.AssetChecksDefinition:
         description="No more recipients are due than delivery.max_notices allows, or a person has approved the day.",
     )
     def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        parts = names.parts(context)
+        pipeline = names.pipeline(context)
         due = _number(_metadata_of_the_day(context, names.expiring_tokens), RECIPIENTS_DUE)
-        limit = parts.config.delivery.max_notices
+        limit = pipeline.config.delivery.max_notices
         approved = is_approved(context)
         passed = due <= limit or approved
         if not passed:
             day = date.fromisoformat(context.run.tags[PARTITION_TAG])
-            trip_fuse(parts, day=day, run_id=context.run.run_id, new=due)
+            trip_fuse(pipeline, day=day, run_id=context.run.run_id, new=due)
         return dg.AssetCheckResult(
             passed=passed,
             metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
-            description=_explain_volume(due, limit, parts.config.option, approved=approved),
+            description=_explain_volume(due, limit, pipeline.config.option, approved=approved),
         )
 
     return volume_is_plausible
@@ -87,10 +87,10 @@ def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition
 
     @dg.asset_check(
         asset=names.notices(tier.name),
-        name="source_was_told",
+        name="source_is_updated",
         description="source.on_sent was run for every notice that was sent, in this run and before.",
     )
-    def source_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def source_is_updated(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         metadata = _metadata_of_the_day(context, names.notices(tier.name))
         missed = _number(metadata, NOT_WRITTEN_BACK)
         return dg.AssetCheckResult(
@@ -100,7 +100,7 @@ def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition
             description=explain_write_back(missed, read_text(metadata, WRITE_BACK_FAULT)) if missed else None,
         )
 
-    return source_was_told
+    return source_is_updated
 
 
 def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:
@@ -114,10 +114,10 @@ def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:
         "came back. `token-pipelines bounces` reads what came back into the ledger.",
     )
     def few_bounces(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        parts = names.parts(context)
-        since = parts.config.schedule.today(parts.clock()) - BOUNCE_WINDOW
+        pipeline = names.pipeline(context)
+        since = pipeline.config.schedule.today(pipeline.clock()) - BOUNCE_WINDOW
         with failing_clearly():
-            sent, bounced = parts.ledger.bounces.count(mode=parts.config.delivery.mode, since=since)
+            sent, bounced = pipeline.ledger.bounces.count(mode=pipeline.config.delivery.mode, since=since)
         percent = 100 * bounced / sent if sent else 0.0
         return dg.AssetCheckResult(
             passed=percent <= BOUNCES_ALLOWED_PERCENT,

@@ -29,7 +29,7 @@ from token_pipelines.defs.failures import ERROR_KEY, EXIT_STATUS_KEY
 from token_pipelines.defs.names import Names
 from token_pipelines.errors import ConfigError, FuseTripped, LedgerError
 from token_pipelines.model import rfc3339
-from token_pipelines.parts import Clock, system_clock
+from token_pipelines.pipeline import Clock, system_clock
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
@@ -37,7 +37,6 @@ CONNECT_TIMEOUT_S: Final = 10
 RETRYING: Final = "Retrying failed database connection"
 """How dagster_postgres begins the warning."""
 
-VERSION: Final = 1
 NOW_TAG: Final = "token_pipelines/now"
 
 
@@ -86,7 +85,6 @@ class DayReport:
     def as_object(self) -> dict[str, object]:
         """As printed by ``run --json``."""
         return {
-            "version": VERSION,
             **({} if self.pipeline is None else {"pipeline": self.pipeline}),
             "date": self.day.isoformat(),
             "run_id": self.run_id,

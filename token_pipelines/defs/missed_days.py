@@ -14,7 +14,7 @@ from dagster import AssetPartitionStatus
 from token_pipelines.config import Schedule
 from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.names import Names
-from token_pipelines.parts import Parts
+from token_pipelines.pipeline import Pipeline
 
 SENSOR: Final = "backfill_missed_days"
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
@@ -36,10 +36,10 @@ def days_to_look_at(schedule: Schedule, now: datetime) -> list[date]:
 
 
 def build_sensor(
-    job_name: str, keys: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str], parts: Parts
+    job_name: str, keys: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str], pipeline: Pipeline
 ) -> dg.SensorDefinition:
     """The sensor that asks for runs of this job, for these assets, all partitioned by the same days."""
-    names = Names(parts.config.name)
+    names = Names(pipeline.config.name)
 
     @dg.sensor(
         name=names.prefixed(SENSOR),
@@ -49,16 +49,16 @@ def build_sensor(
         description="Asks for days of the last schedule.lookback_days that are missing, failed or cancelled.",
     )
     def backfill_missed_days(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        parts.ledger.migrate()
-        _free_killed_runs(context.instance, parts)
-        if parts.ledger.has_open_trip(parts.config.delivery.mode):
+        pipeline.ledger.migrate()
+        _free_killed_runs(context.instance, pipeline)
+        if pipeline.ledger.has_open_trip(pipeline.config.delivery.mode):
             yield dg.SkipReason(
                 "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the "
                 f"asset {names.expiring_tokens.to_user_string()}, then run the day with `token-pipelines "
-                f"run{parts.config.option} --approve-volume`, or mend the source."
+                f"run{pipeline.config.option} --approve-volume`, or mend the source."
             )
             return
-        days = days_to_look_at(parts.config.schedule, parts.clock())
+        days = days_to_look_at(pipeline.config.schedule, pipeline.clock())
         labels = [str(day) for day in days]
         statuses = {key: context.instance.get_status_by_partition(key, labels, partitions) or {} for key in keys}
         seen: list[str] = []
@@ -76,10 +76,10 @@ def build_sensor(
     return backfill_missed_days
 
 
-def _free_killed_runs(instance: dg.DagsterInstance, parts: Parts) -> None:
+def _free_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
     """End runs whose process was killed: Dagster would take them for alive for hours, and their days would wait."""
     started = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    silent = parts.ledger.lapsed([record.dagster_run.run_id for record in started])
+    silent = pipeline.ledger.expired_leases([record.dagster_run.run_id for record in started])
     for record in started:
         if record.dagster_run.run_id in silent:
             instance.report_run_failed(

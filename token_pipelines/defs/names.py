@@ -5,29 +5,29 @@ from typing import Any, Final
 
 import dagster as dg
 
-from token_pipelines.defs.life import Life
+from token_pipelines.defs.heartbeat import RunHeartbeat
 from token_pipelines.defs.overrides import Overrides
-from token_pipelines.parts import Parts
+from token_pipelines.pipeline import Pipeline
 
 LEVELS: Final = "__"
 """Between a pipeline's name and the name of an op, a job or a sensor, in which Dagster allows no slash."""
 
-PARTS: Final = "parts"
+PIPELINE: Final = "pipeline"
 OVERRIDES: Final = "overrides"
-LIFE: Final = "life"
+HEARTBEAT: Final = "heartbeat"
 PARQUET: Final = "parquet"
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names of one pipeline; ``pipeline`` is None where it has none."""
+    """The names of one pipeline; ``prefix`` is its name, None where it has none."""
 
-    pipeline: str | None = None
+    prefix: str | None = None
 
     @property
     def group(self) -> str:
         """The group of its assets."""
-        return self.pipeline or "token_pipelines"
+        return self.prefix or "token_pipelines"
 
     @property
     def expiring_tokens(self) -> dg.AssetKey:
@@ -40,27 +40,27 @@ class Names:
 
     def prefixed(self, name: str) -> str:
         """The name of an op, a job, a schedule, a sensor or a resource."""
-        return name if self.pipeline is None else f"{self.pipeline}{LEVELS}{name}"
+        return name if self.prefix is None else f"{self.prefix}{LEVELS}{name}"
 
     @property
     def resources(self) -> set[str]:
         """The keys of the resources that its ops need."""
-        return {self.prefixed(name) for name in (PARTS, OVERRIDES, LIFE)}
+        return {self.prefixed(name) for name in (PIPELINE, OVERRIDES, HEARTBEAT)}
 
-    def parts(self, context: Any) -> Parts:  # noqa: ANN401 -- op, asset and check contexts share no public type
+    def pipeline(self, context: Any) -> Pipeline:  # noqa: ANN401 -- op, asset and check contexts share no public type
         """The pipeline's parts, in an op, an asset or a check that asks for `resources`."""
-        parts: Parts = getattr(context.resources, self.prefixed(PARTS))
-        return parts
+        pipeline: Pipeline = getattr(context.resources, self.prefixed(PIPELINE))
+        return pipeline
 
     def overrides(self, context: Any) -> Overrides:  # noqa: ANN401 -- as above
         """What the caller of `build_defs` swapped."""
         overrides: Overrides = getattr(context.resources, self.prefixed(OVERRIDES))
         return overrides
 
-    def life(self, context: Any) -> Life:  # noqa: ANN401 -- as above
+    def heartbeat(self, context: Any) -> RunHeartbeat:  # noqa: ANN401 -- as above
         """The run's heartbeat in this pipeline's ledger."""
-        life: Life = getattr(context.resources, self.prefixed(LIFE))
-        return life
+        heartbeat: RunHeartbeat = getattr(context.resources, self.prefixed(HEARTBEAT))
+        return heartbeat
 
     def _key(self, *path: str) -> dg.AssetKey:
-        return dg.AssetKey([*([] if self.pipeline is None else [self.pipeline]), *path])
+        return dg.AssetKey([*([] if self.prefix is None else [self.prefix]), *path])

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import dagster as dg
 
+from token_pipelines.delivery.counts import TierReport
 from token_pipelines.model import Tier
-from token_pipelines.planning import Examination
-from token_pipelines.tally import TierReport
+from token_pipelines.planning import SnapshotCounts
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
 NOT_WRITTEN_BACK: Final = "not_written_back"
@@ -17,15 +17,15 @@ SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
 
 
-def of_examination(examination: Examination, tiers: Sequence[Tier], seconds: float) -> dict[str, Any]:
+def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -> dict[str, Any]:
     """Metadata of ``expiring_tokens``: what to read first, then the numbers that are there for their plots."""
-    numbers = {f"{REASON_PREFIX}{reason}": count for reason, count in sorted(examination.reasons.items())}
-    due = [f"| {tier.name} | {examination.due_by_tier[tier.name]:,} |" for tier in tiers]
-    reasons = [f"| {reason} | {count:,} |" for reason, count in examination.reasons.most_common()]
+    numbers = {f"{REASON_PREFIX}{reason}": count for reason, count in sorted(counts.reasons.items())}
+    due = [f"| {tier.name} | {counts.due_by_tier[tier.name]:,} |" for tier in tiers]
+    reasons = [f"| {reason} | {count:,} |" for reason, count in counts.reasons.most_common()]
     return {
-        "examined": examination.examined,
-        "due": examination.due,
-        RECIPIENTS_DUE: examination.recipients_due,
+        "examined": counts.examined,
+        "due": counts.due,
+        RECIPIENTS_DUE: counts.recipients_due,
         "due_by_tier": _table("Tier", "Tokens due", due),
         "not_due": _table("Reason", "Tokens", reasons),
         **numbers,

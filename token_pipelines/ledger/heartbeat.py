@@ -56,7 +56,7 @@ def heartbeat(engine: Engine, run_id: str) -> Iterator[None]:
             log.warning("The run could not sign off in the ledger; it counts as dead in %s. %s", LEASE, error)
 
 
-def lapsed(engine: Engine, run_ids: Collection[str]) -> set[str]:
+def expired_leases(engine: Engine, run_ids: Collection[str]) -> set[str]:
     """Which of these runs have not been heard of for longer than the lease. Runs never enlisted are not among them."""
     with engine.connect() as connection:
         return set(connection.scalars(_LAPSED, {"run_ids": list(run_ids)}))

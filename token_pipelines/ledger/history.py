@@ -9,7 +9,6 @@ from sqlalchemy import Connection, func, select
 from token_pipelines.ledger.tables import attempts, notice_tokens, notices
 from token_pipelines.model import State, rfc3339
 
-VERSION: Final = 1
 PAGE: Final = 500
 """Notices read at a time: their tokens and attempts are fetched together."""
 
@@ -35,7 +34,6 @@ def read_history(
 
 def _entry(row: Any, tokens: list[dict[str, object]], tries: list[dict[str, object]]) -> dict[str, object]:  # noqa: ANN401 -- a row
     return {
-        "version": VERSION,
         "notice_id": row.notice_id,
         "date": row.day.isoformat(),
         "mode": row.mode,

@@ -22,15 +22,15 @@ from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.bounces import Bounces
-from token_pipelines.ledger.heartbeat import LEASE, heartbeat, lapsed
+from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import read_history
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
-from token_pipelines.ledger.marks import KEY
+from token_pipelines.ledger.on_sent import OnSentLog
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.statements import KEY
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, schema_of, secrets, suppressions
-from token_pipelines.ledger.written_back import WrittenBack
 from token_pipelines.model import TOLD, Mode
 from token_pipelines.policy import Window
 
@@ -43,7 +43,7 @@ ADDRESS_KEY: Final = "address_key"
 ADDRESS_KEY_BYTES: Final = 32
 
 
-_OUTDONE: Final = text(f"""
+_SUPERSEDED_LINES: Final = text(f"""
 SELECT mine.notice_id, mine.token_id
 FROM notice_tokens AS mine
 JOIN notice_tokens AS other USING (token_id, recipient_id, expires_at, mode)
@@ -82,7 +82,7 @@ class Ledger:
         weakref.finalize(self, self._engine.dispose)
         self.bounces = Bounces(self._engine)
         self.suppressions = Suppressions(self._engine)
-        self.written_back = WrittenBack(self._engine)
+        self.written_back = OnSentLog(self._engine)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -118,9 +118,9 @@ class Ledger:
         with heartbeat(self._engine, run_id):
             yield
 
-    def lapsed(self, run_ids: Collection[str]) -> set[str]:
+    def expired_leases(self, run_ids: Collection[str]) -> set[str]:
         """Which of these runs enlisted here and then fell silent: they were killed."""
-        return lapsed(self._engine, run_ids)
+        return expired_leases(self._engine, run_ids)
 
     @contextmanager
     def sending(self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
@@ -149,10 +149,10 @@ class Ledger:
         with self._engine.connect() as connection:
             return Planning(connection, run_id="", mode=mode).told(window)
 
-    def outdone(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
+    def superseded_lines(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
         """Lines of these notices, as (notice_id, token_id), of which a later threshold has been told by another."""
         with self._engine.connect() as connection:
-            return {(str(row[0]), row[1]) for row in connection.execute(_OUTDONE, {"ids": list(notice_ids)})}
+            return {(str(row[0]), row[1]) for row in connection.execute(_SUPERSEDED_LINES, {"ids": list(notice_ids)})}
 
     def told_before(self, mode: Mode) -> datetime | None:
         """The instant before which every threshold counts as told, as `mark_notified` was told. Takes no lock."""

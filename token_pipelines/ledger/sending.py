@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
 
 from token_pipelines.ledger.heartbeat import LEASE
-from token_pipelines.ledger.marks import Marks, Statement, Value
+from token_pipelines.ledger.statements import Marks, Statement, Value
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.model import WAITING, DueToken, Mode, Notice, Outcome, Reason, State
 

@@ -1,4 +1,4 @@
-"""From facts about tokens to an accepted message: rendering, message (serialiser), transport.
+"""From facts about tokens to the bytes of a message: rendering, names, dates, MIME, DKIM.
 
-Knows nothing of the ledger, the source or Dagster; ``delivery`` brings them together.
+Knows nothing of SMTP, the ledger or the source.
 """

@@ -6,14 +6,14 @@ its line, which breaks one-click, and takes some twenty times as long. In the te
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
 
 from token_pipelines import config
-from token_pipelines.addresses import LOCAL_OCTETS, PATH_OCTETS, valid_address, wire_address
+from token_pipelines.addresses import LOCAL_OCTETS, PATH_OCTETS, wire_address
+from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
 from token_pipelines.mail.addresses import parse_mailbox
@@ -30,40 +30,9 @@ _BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _LONGEST_ID - 1  # a plus and a not
 _BOUNCES_LIMIT: Final = PATH_OCTETS - _LONGEST_ID - 1
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,200}@[!-;=?A-~]{1,200}>")
 _NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
-_ENVID: Final = re.compile(r"[!-*,-<>-~]{1,100}")  # RFC 3461, 4.4: xtext, without what would need encoding
 _FEEDBACK_ID: Final = re.compile(r"[!-~]{1,200}")
 _TEXT_PART: Final = b'\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: '
 _HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Envelope:
-    """One message to one address, ready to send. Addresses are in wire form; lines of ``data`` end in CRLF.
-
-    ``envid`` is what a delivery report will call the message, where the relay offers DSN.
-
-    Raises:
-        ValueError: an address is not valid, or a line break is bare. smtplib would cut such an address and send to
-            what is left; a relay may take a bare line break and a dot for the end of the message.
-    """
-
-    sender: str
-    recipient: str
-    data: bytes
-    envid: str | None = None
-
-    def __post_init__(self) -> None:
-        """Nothing that could end an SMTP command early gets this far."""
-        if not valid_address(self.sender) or not valid_address(self.recipient):
-            msg = "an envelope needs valid addresses"
-            raise ValueError(msg)
-        if self.envid is not None and _ENVID.fullmatch(self.envid) is None:
-            msg = "an envelope's id is plain ASCII"
-            raise ValueError(msg)
-        without = self.data.replace(b"\r\n", b"")  # a quarter of the time of counting each
-        if b"\n" in without or b"\r" in without:
-            msg = "an envelope's lines end in CRLF"
-            raise ValueError(msg)
 
 
 class Serialiser:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from token_pipelines.model import to_micros
 from token_pipelines.policy import Window
-from token_pipelines.source import faults
+from token_pipelines.source import row_errors
 from token_pipelines.source.dialects import Dialect
 from token_pipelines.source.query import AFTER, BEFORE
 
@@ -71,5 +71,5 @@ class Bounds:
         beyond = pc.or_(pc.less(micros, first - slack), pc.greater_equal(micros, end + slack))
         fault = f"The source query returns an expires_at outside :{AFTER} and :{BEFORE} {{row}}"
         cure = "compare the very expires_at that it returns with both, in a WHERE that no OR goes round"
-        faults.refuse(rows, beyond, fault, cure)
+        row_errors.refuse(rows, beyond, fault, cure)
         return rows.filter(pc.and_(pc.greater_equal(micros, first), pc.less(micros, end)))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
-from token_pipelines.source import faults
+from token_pipelines.source import row_errors
 from token_pipelines.source.dialects import Dialect
 
 UTC: Final = pa.timestamp("us", tz="UTC")
@@ -66,21 +66,21 @@ def _refuse_extremes(rows: pa.Table, name: str, column: pa.ChunkedArray, dialect
         "an instant before the year 1 or after 9999 as": pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST)),
     }
     for words, where in what.items():
-        faults.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with
+        row_errors.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with
 
 
 def _from_text(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.ChunkedArray:
     text = rows[name].cast(pa.string())
     dates = pc.fill_null(pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d$"), False)  # noqa: FBT003 -- as above
     midnight = f"say in SQL at which instant of that day it is meant, for example {dialect.from_date.format(name=name)}"
-    faults.refuse(rows, dates, f"The source query's {name} is a date without a time {{row}}", midnight)
+    row_errors.refuse(rows, dates, f"The source query's {name} is a date without a time {{row}}", midnight)
     odd = pc.fill_null(pc.invert(pc.match_substring_regex(text, FORM)), False)  # noqa: FBT003 -- as above
-    faults.refuse(rows, odd, f"The source query's {name} is text that is no instant {{row}}", CURE_OF_TEXT)
+    row_errors.refuse(rows, odd, f"The source query's {name} is text that is no instant {{row}}", CURE_OF_TEXT)
     zoned = pc.fill_null(pc.match_substring_regex(text, ZONE), False)  # noqa: FBT003 -- as above
     if zone is None:
         cure = "end it in Z where it is UTC, or set source.timezone to the zone it is kept in"
         without = pc.and_(pc.invert(zoned), pc.is_valid(text))
-        faults.refuse(rows, without, f"The source query's {name} has no time zone {{row}}", cure)
+        row_errors.refuse(rows, without, f"The source query's {name} has no time zone {{row}}", cure)
     # More digits than microseconds have are cut: Arrow would refuse them.
     text = pc.replace_substring_regex(text, r"(\.\d{6})\d+", r"\1")
     null = pa.scalar(None, pa.string())
@@ -97,7 +97,7 @@ def _parsed(rows: pa.Table, name: str, text: pa.ChunkedArray, kind: pa.DataType)
         return text.cast(kind)
     except pa.ArrowInvalid:  # such as the 30th of February; the message quotes it
         odd = pa.chunked_array([[value is not None and not _parses(value, kind) for value in text.to_pylist()]])
-        fault = f"The source query's {name} is text that is no instant {faults.sample(rows, odd)}; {CURE_OF_TEXT}."
+        fault = f"The source query's {name} is text that is no instant {row_errors.sample(rows, odd)}; {CURE_OF_TEXT}."
         raise SourceError(fault) from None
 
 

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import POSTGRES, Dialect
-from token_pipelines.source.plans import reaches_in_postgres
 from token_pipelines.source.query import Statement
+from token_pipelines.source.query_plans import reaches_in_postgres
 from token_pipelines.source.refusals import explained
 
 APPLICATION_NAME: Final = "token-pipelines source"

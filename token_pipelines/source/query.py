@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from token_pipelines.errors import ConfigError, SourceContractError
-from token_pipelines.source import wording
+from token_pipelines.source import sql_text
 from token_pipelines.source.dialects import POSTGRES, Dialect
 
 PRESETS: Final = Path(__file__).parent / "presets"
@@ -54,21 +54,21 @@ def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"source.query: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
-    query = wording.one_statement(query, dialect, named=str(path), cure="keep one SELECT")
+    query = sql_text.one_statement(query, dialect, named=str(path), cure="keep one SELECT")
     _check(query, path, dialect)
-    return wording.for_sqlalchemy(query, dialect)
+    return sql_text.for_sqlalchemy(query, dialect)
 
 
 def _check(query: str, path: Path, dialect: Dialect) -> None:
-    missing = {AFTER, BEFORE} - wording.binds(query, dialect, named=str(path), known=(AFTER, BEFORE))
-    if missing and wording.is_unclosed(query, dialect):
+    missing = {AFTER, BEFORE} - sql_text.binds(query, dialect, named=str(path), known=(AFTER, BEFORE))
+    if missing and sql_text.is_unclosed(query, dialect):
         msg = f"{path} has a quote or a comment that is not closed; close it."
         raise SourceContractError(msg)
     if missing:
         cure = f"filter with expires_at >= :{AFTER} AND expires_at < :{BEFORE}"
         msg = f"{path} does not use :{min(missing)}; {cure}."
         raise SourceContractError(msg)
-    if _LIMIT.search(wording.outermost(wording.code(query, dialect))):
+    if _LIMIT.search(sql_text.outermost(sql_text.code(query, dialect))):
         msg = f"{path} limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST."
         raise SourceContractError(msg)
 

@@ -16,8 +16,8 @@ from token_pipelines.source.columns import to_table, types_of, types_without_row
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import MYSQL, Dialect, dialect_of
 from token_pipelines.source.engines import connected, make_engine
-from token_pipelines.source.plans import reaches_in_rows
 from token_pipelines.source.query import TOKEN_IDS, Statement
+from token_pipelines.source.query_plans import reaches_in_rows
 from token_pipelines.source.refusals import explained
 
 PARTITION: Final = 20_000

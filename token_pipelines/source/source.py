@@ -23,11 +23,11 @@ from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.expiry_probe import Unseen
 from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.rows import RowsReader
 from token_pipelines.source.spool import Spool
-from token_pipelines.source.unseen import Unseen
 
 KEY: Final = "source.url"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
-from token_pipelines.source import faults
+from token_pipelines.source import row_errors
 from token_pipelines.source.tokens import TOKENS
 
 KEY: Final = ["token_id", "recipient_id"]
@@ -108,7 +108,7 @@ class Spool:
         rows = pa.concat_tables(suspects)
         again = pa.chunked_array([rows.to_pandas().duplicated(keep=False)])
         fault = "The source query returns a token and recipient more than once {row}"
-        faults.refuse(rows, again, fault, "a join multiplies its rows: aggregate, or join on a unique column")
+        row_errors.refuse(rows, again, fault, "a join multiplies its rows: aggregate, or join on a unique column")
 
 
 def _hashes(tokens: pa.Table) -> np.ndarray:

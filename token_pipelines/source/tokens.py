@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from token_pipelines.policy import TOKEN_COLUMNS
-from token_pipelines.source import faults, instants
+from token_pipelines.source import instants, row_errors
 from token_pipelines.source.bounds import Bounds
 from token_pipelines.source.contract import FACT_COLUMNS, FLAGS, IDS, INSTANTS, NOT_NULL, Contract
 
@@ -96,7 +96,7 @@ def _flag(rows: pa.Table, name: str) -> pa.ChunkedArray:
     values = rows[name]
     if not pa.types.is_boolean(values.type) and not pa.types.is_null(values.type):
         odd = pc.invert(pc.is_in(values, pa.array([0, 1, None], values.type)))
-        faults.refuse(
+        row_errors.refuse(
             rows, odd, f"The source query's {name} is a number other than 0 and 1 {{row}}", "compare it in SQL"
         )
     return pc.fill_null(values.cast(pa.bool_()), False)  # noqa: FBT003 -- Arrow's value to fill with
@@ -106,14 +106,14 @@ def _refuse_nulls(rows: pa.Table) -> None:
     for name in NOT_NULL:
         if rows[name].null_count:
             fault = f"The source query returns a null {name} {{row}}"
-            faults.refuse(rows, pc.is_null(rows[name]), fault, "exclude or fill such rows in SQL")
+            row_errors.refuse(rows, pc.is_null(rows[name]), fault, "exclude or fill such rows in SQL")
 
 
 def _refuse_addresses(rows: pa.Table) -> None:
     for name in IDS:
         cure = "an address must not be stored: return the person's opaque id instead"
         fault = f"The source query's {name} holds an @ {{row}}"
-        faults.refuse(rows, pc.match_substring(rows[name].cast(pa.string()), "@"), fault, cure)
+        row_errors.refuse(rows, pc.match_substring(rows[name].cast(pa.string()), "@"), fault, cure)
 
 
 def _scopes(value: object) -> tuple[str, ...]:

@@ -1,0 +1,51 @@
+"""The command ``bounces``: delivery reports from files, mboxes or maildirs. Never prints an address."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from token_pipelines.cli.options import CONFIG_OPTION, opened_ledger
+from token_pipelines.cli.output import print_json
+from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir, printable
+from token_pipelines.feedback.bounces.reading import read_bounces
+from token_pipelines.pipeline import system_clock
+
+
+class _Mail(click.ParamType[Path]):
+    """A file, an mbox, a maildir, or - for standard input."""
+
+    name = "file|maildir"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401 -- click's hook
+        path = Path(value)
+        if path == STANDARD_INPUT:
+            return path
+        if not path.exists():
+            self.fail(f"{printable(path)} does not exist.", param, ctx)
+        if path.is_dir() and not is_maildir(path):
+            self.fail(f"{printable(path)} is no maildir: it has no cur and new; name its files instead.", param, ctx)
+        return path
+
+
+@click.command()
+@CONFIG_OPTION
+@click.argument("mail", metavar="FILE|MAILDIR...", nargs=-1, required=True, type=_Mail())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
+    """Read delivery reports from files, mboxes or maildirs: what came back counts as failed.
+
+    Reading a report twice changes nothing, and no mailbox is changed.
+    """
+    with opened_ledger(path) as ledger:
+        counts = read_bounces(ledger, mail, clock=system_clock, tell=lambda sentence: click.echo(sentence, err=True))
+    if as_json:
+        print_json(asdict(counts))
+    else:
+        click.echo(
+            f"{counts.read:,} messages read, {counts.matched:,} about our notices: {counts.recorded:,} new failures, "
+            f"{counts.suppressed:,} addresses suppressed, {counts.delayed:,} only delayed. About no notice: "
+            f"{counts.unmatched:,}. No delivery report: {counts.not_reports:,}."
+        )
+    return 0 if counts.complete else 1

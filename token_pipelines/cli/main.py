@@ -1,0 +1,66 @@
+"""The command line. Lists the commands; an error is one sentence on stderr, never a traceback."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Final
+
+import click
+
+from token_pipelines.errors import ConfigError, TokenPipelinesError
+
+INTERRUPTED: Final = 130
+
+COMMANDS: Final = {
+    "bounces": "Read delivery reports: what came back counts as failed.",
+    "demo": "Try it: a sample registry, an inbox, four days, the Dagster UI.",
+    "forecast": "How many notices each tier will send on each coming day.",
+    "history": "What the ledger says: was this person warned, and when?",
+    "mark-notified": "Count what came due before an instant as told.",
+    "preview": "Every email on made-up tokens, as pages to look at.",
+    "run": "Run one day's job in this process: read, decide, plan, send.",
+    "source": "The database that knows the tokens.",
+    "suppress": "Addresses not to write to, kept as keyed hashes.",
+}
+"""Every command, and what it is for in a line. `foo-bar` is `foo_bar` in the module `cli.foo_bar`."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for: some need Dagster and pandas, which take seconds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's hook
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's hook
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"token_pipelines.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's hook
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("token-pipelines"))
+def cli() -> None:
+    """Tell the owners of expiring tokens in good time, once per step of urgency."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = INTERRUPTED
+    except click.ClickException as error:
+        click.echo(f"{error.format_message()} See --help.", err=True)
+        status = ConfigError.exit_status
+    except TokenPipelinesError as error:
+        click.echo(str(error), err=True)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,35 @@
+"""The command ``run``: one day's job in this process."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from token_pipelines.cli import terminal
+from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant, opened_config
+from token_pipelines.cli.output import print_json
+from token_pipelines.defs.launch import run_day
+from token_pipelines.pipeline import clock_starting_at, system_clock
+
+
+@click.command()
+@CONFIG_OPTION
+@click.option("--date", "day", type=Day(), help="The day to run; today by default.")
+@click.option("--tier", "tiers", multiple=True, help="Only this tier; may be given more than once.")
+@click.option("--now", type=Instant(), help="Set the product's clock, for rehearsals.")
+@click.option("--approve-volume", is_flag=True, help="A person has looked: send, however many are due.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def run(
+    path: Path, day: date | None, tiers: tuple[str, ...], now: datetime | None, *, approve_volume: bool, as_json: bool
+) -> int:
+    """Run one day's job in this process: read, decide, plan, send."""
+    clock = clock_starting_at(now) if now else system_clock
+    with opened_config(path) as config, terminal.progress() as on_progress:
+        report = run_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)
+    for failure in report.failures:
+        click.echo(failure, err=True)
+    if as_json:
+        print_json(report.as_object())
+    else:
+        terminal.show_report(report)
+    return report.exit_status

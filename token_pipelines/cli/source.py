@@ -1,0 +1,111 @@
+"""The commands about the operator's own database: ``source check``. Never print an address."""
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from token_pipelines.cli.options import CONFIG_OPTION, opened_config
+from token_pipelines.cli.output import print_json
+from token_pipelines.mail.remaining import in_words
+from token_pipelines.model import rfc3339
+from token_pipelines.operations.source_check.checking import Sample, SourceCheck, check_source
+from token_pipelines.pipeline import assemble
+
+
+@click.group()
+def source() -> None:
+    """The database that knows the tokens."""
+
+
+@source.command()
+@CONFIG_OPTION
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def check(path: Path, *, as_json: bool) -> int:
+    """Try the source query: its columns, and a few tokens as the pipeline understands them. Addresses are masked.
+
+    Reads the tokens that expire about now, and a few of them again by id, as just before sending. Writes nothing.
+    """
+    with opened_config(path) as config:
+        pipeline = assemble(config)
+        try:
+            checked = check_source(pipeline)
+        finally:
+            pipeline.ledger.close()
+        named = {"pipeline": config.name} if config.name else {}
+    if as_json:
+        print_json({**named, **_as_object(checked)})
+    else:
+        _show(checked)
+    return 1 if checked.faults else 0
+
+
+def _as_object(checked: SourceCheck) -> dict[str, object]:
+    return {
+        "now": rfc3339(checked.now),
+        "expires_after": rfc3339(checked.window.expires_after),
+        "expires_before": rfc3339(checked.window.expires_before),
+        "rows": checked.rows,
+        "outcomes": dict(checked.outcomes),
+        "columns": {"present": checked.present, "missing": checked.missing, "unused": checked.unused},
+        "samples": [_sample_as_object(sample) for sample in checked.samples],
+        "faults": checked.faults,
+        "advice": checked.advice,
+    }
+
+
+def _sample_as_object(sample: Sample) -> dict[str, object]:
+    return {
+        "token_id": sample.token_id,
+        "recipient_id": sample.recipient_id,
+        "token_name": sample.token_name,
+        "recipient_name": sample.recipient_name,
+        "address": sample.address,
+        "created_at": rfc3339(sample.created_at),
+        "expires_at": rfc3339(sample.expires_at),
+        "lifetime_seconds": (sample.expires_at - sample.created_at).total_seconds(),
+        "tier": sample.tier,
+        "threshold": rfc3339(sample.threshold) if sample.threshold else None,
+        "reason": sample.reason,
+        "why": sample.why,
+    }
+
+
+def _show(checked: SourceCheck) -> None:
+    window = f"expire from {_second(checked.window.expires_after)} to {_second(checked.window.expires_before)}"
+    click.echo(f"Columns: {', '.join(checked.present)}")
+    for name, meaning in checked.missing.items():
+        click.echo(f"Without {name}: {meaning}")
+    if checked.unused:
+        click.echo(f"Not used: {', '.join(checked.unused)}")
+    click.echo()
+    if checked.samples:
+        counts = ", ".join(f"{outcome} {count:,}" for outcome, count in checked.outcomes.most_common())
+        click.echo(f"{checked.rows:,} tokens that {window}, as of {_second(checked.now)}: {counts}")
+    else:
+        click.echo(f"No tokens that {window}: only the columns were checked.")
+    for sample in checked.samples:
+        click.echo()
+        _show_sample(sample, checked)
+    for sentence in (*checked.faults, *checked.advice):
+        click.echo(f"\n{sentence}")
+
+
+def _show_sample(sample: Sample, checked: SourceCheck) -> None:
+    left = in_words(sample.expires_at, checked.now)
+    expires = left if sample.expires_at <= checked.now else f"in {left}"
+    lives = in_words(sample.expires_at, sample.created_at)
+    click.echo(f"token {sample.token_id}, recipient {sample.recipient_id}")
+    click.echo(f"  name       {sample.token_name}")
+    click.echo(f"  recipient  {sample.recipient_name or '(no name)'}, {sample.address or '(no address)'}")
+    click.echo(f"  created    {_second(sample.created_at)}")
+    click.echo(f"  expires    {_second(sample.expires_at)}, {expires}; it lives {lives}")
+    if sample.tier is not None and sample.threshold is not None:
+        begins = "began" if sample.threshold <= checked.now else "begins"
+        click.echo(f"  tier       {sample.tier}, which {begins} at {_second(sample.threshold)}")
+    click.echo(f"  result     {sample.reason or 'due'}: {sample.why}")
+
+
+def _second(instant: datetime) -> str:
+    """To read; ``--json`` has the instant as it is."""
+    return rfc3339(instant.replace(microsecond=0))

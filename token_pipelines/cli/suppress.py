@@ -1,0 +1,128 @@
+"""The command ``suppress`` with its own: addresses not to write to. Never prints an address."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from token_pipelines.addresses import valid_address
+from token_pipelines.cli.options import CONFIG_OPTION, opened_ledger
+from token_pipelines.cli.output import print_json
+from token_pipelines.errors import ConfigError
+from token_pipelines.model import rfc3339
+from token_pipelines.pipeline import system_clock
+
+BY_HAND: Final = "by hand"
+SHOWN_OF_A_HASH: Final = 16
+"""Characters of a hash in the table for a person: enough to tell one from another. ``--json`` has it whole."""
+
+_ADDRESSES = click.argument("addresses", nargs=-1)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+@click.group()
+def suppress() -> None:
+    """Addresses not to write to, kept as keyed hashes.
+
+    Addresses are given as arguments, or one a line on standard input: that way none is left in the shell's history
+    or shows in the list of processes.
+    """
+
+
+@suppress.command()
+@CONFIG_OPTION
+@_ADDRESSES
+@click.option("--why", default=BY_HAND, show_default=True, help="Kept with it, and shown by the list.")
+@_JSON
+def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> int:
+    """Write to these addresses no more."""
+    if "@" in why or not why.isprintable():
+        msg = "--why is kept in clear, so it holds no address and is one line; say why in other words."
+        raise ConfigError(msg)
+    wanted = _given(addresses)
+    with opened_ledger(path) as ledger:
+        hashes = {ledger.hash_address(address) for address in wanted}
+        added = ledger.suppressions.add(hashes, at=system_clock(), cause=why)
+    if as_json:
+        print_json({"added": added, "already": len(hashes) - added})
+    else:
+        click.echo(f"{added:,} added, {len(hashes) - added:,} suppressed already.")
+    return 0
+
+
+@suppress.command()
+@CONFIG_OPTION
+@_ADDRESSES
+@_JSON
+def remove(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
+    """Write to these addresses again."""
+    wanted = _given(addresses)
+    with opened_ledger(path) as ledger:
+        hashes = {ledger.hash_address(address) for address in wanted}
+        removed = ledger.suppressions.remove(hashes)
+    if as_json:
+        print_json({"removed": removed, "unknown": len(hashes) - removed})
+    else:
+        click.echo(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
+    return 0
+
+
+@suppress.command()
+@CONFIG_OPTION
+@_ADDRESSES
+@_JSON
+def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
+    """Ask whether addresses are suppressed; the answers are in the order of the questions."""
+    wanted = _given(addresses)
+    with opened_ledger(path) as ledger:
+        hashes = [ledger.hash_address(address) for address in wanted]
+        found = {entry.address_hash: entry for entry in ledger.suppressions.listed(hashes)}
+    for number, address_hash in enumerate(hashes, start=1):
+        entry = found.get(address_hash)
+        since, why = (rfc3339(entry.at), entry.cause) if entry else (None, None)
+        if as_json:
+            answer = {"number": number, "suppressed": entry is not None, "since": since, "why": why}
+            print_json(answer | {"address_hash": address_hash.hex()})
+        else:
+            click.echo(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
+    return 0
+
+
+@suppress.command(name="list")
+@CONFIG_OPTION
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on stdout.")
+def list_(path: Path, *, as_json: bool) -> int:
+    """The keyed hashes of suppressed addresses, since when and why; an address cannot be read from them."""
+    with opened_ledger(path) as ledger:
+        for entry in ledger.suppressions.listed():
+            since, address_hash = rfc3339(entry.at), entry.address_hash.hex()
+            if as_json:
+                print_json({"address_hash": address_hash, "since": since, "why": entry.cause})
+            else:
+                click.echo(f"{address_hash[:SHOWN_OF_A_HASH]}  {since}  {entry.cause}")
+    return 0
+
+
+def _given(arguments: tuple[str, ...]) -> list[str]:
+    """The addresses that were asked about, in order.
+
+    Raises:
+        ConfigError: one of them is none, or there is none. The sentence says which, not what.
+    """
+    if not arguments or arguments == ("-",):
+        if sys.stdin.isatty():
+            click.echo("One address a line; end with Ctrl-D.", err=True)
+        lines = re.split(r"\r?\n", sys.stdin.buffer.read().decode("utf-8", "surrogateescape"))
+        numbered = [(f"Line {number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    else:
+        numbered = [(f"Argument {number}", argument.strip()) for number, argument in enumerate(arguments, start=1)]
+    for place, address in numbered:
+        if not valid_address(address):
+            msg = f"{place} is not one plain email address; nothing was done."
+            raise ConfigError(msg)
+    if not numbered:
+        msg = "No address was given; name some, or write one a line on standard input."
+        raise ConfigError(msg)
+    return [address for _, address in numbered]

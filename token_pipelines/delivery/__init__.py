@@ -1,0 +1,1 @@
+"""Sends what the ledger has planned: claim, resolve, write, send, record. ``tier`` has the order."""

@@ -1,0 +1,1 @@
+"""Delivery reports (bounces): where they lie, what they say, what the ledger keeps of them."""

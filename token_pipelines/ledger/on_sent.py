@@ -1,0 +1,69 @@
+"""Which sent notices the operator's database was told of: what `source.on_sent` has missed, a later run does again."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, Exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from token_pipelines.ledger.tables import notice_tokens, notices, written_back
+from token_pipelines.model import Mode, State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SentNotice:
+    """A notice that the relay took, and the tokens that it was about, less those that a later one was about."""
+
+    notice_id: str
+    token_ids: tuple[str, ...]
+    sent_at: datetime
+
+
+class OnSentLog:
+    """The notices about which the source knows."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Work on the ledger that ``engine`` reaches."""
+        self._engine = engine
+
+    def keep(self, notice_ids: Collection[str]) -> None:
+        """The source has been told of these."""
+        rows = [{"notice_id": notice_id} for notice_id in notice_ids]
+        with self._engine.begin() as connection:
+            connection.execute(insert(written_back).on_conflict_do_nothing(), rows)
+
+    def missing(self, *, since: datetime, page: int) -> Iterator[list[SentNotice]]:
+        """The live notices that were planned since then, were sent, and of which the source does not know.
+
+        Those sent last come first, in lists of at most ``page``. Of a token that was written about again since, only
+        the last notice tells, so that no instant replaces a later one; a notice may be left with no token.
+        """
+        known = select(written_back.c.notice_id).where(written_back.c.notice_id == notices.c.notice_id).exists()
+        query = (
+            select(
+                notices.c.notice_id,
+                notices.c.sent_at,
+                func.array_agg(notice_tokens.c.token_id).filter(~_told_again_since()),
+            )
+            .join(notice_tokens, notice_tokens.c.notice_id == notices.c.notice_id)
+            .where(notices.c.mode == Mode.LIVE, notices.c.state == State.SENT, notices.c.planned_at >= since)
+            .where(~notice_tokens.c.released, ~known)
+            .group_by(notices.c.notice_id, notices.c.sent_at)
+            .order_by(notices.c.sent_at.desc())
+        )
+        with self._engine.connect() as connection:
+            for rows in connection.execute(query.execution_options(yield_per=page)).partitions():
+                yield [SentNotice(notice_id=str(row[0]), sent_at=row[1], token_ids=tuple(row[2] or ())) for row in rows]
+
+
+def _told_again_since() -> Exists:
+    """Whether a live notice about the same token was sent after this one."""
+    later, line = notices.alias("later"), notice_tokens.alias("later_line")
+    return (
+        select(line.c.token_id)
+        .join(later, later.c.notice_id == line.c.notice_id)
+        .where(line.c.token_id == notice_tokens.c.token_id, ~line.c.released)
+        .where(later.c.mode == Mode.LIVE, later.c.state == State.SENT, later.c.sent_at > notices.c.sent_at)
+        .exists()
+    )

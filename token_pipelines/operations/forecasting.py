@@ -1,0 +1,141 @@
+"""How many notices each tier will send on each coming day: one read, then the policy asked day by day.
+
+Writes nothing and sends nothing. Supposes what cannot be known: that every day's run is on time, that every notice is
+sent, and that nobody issues, renews or revokes a token meanwhile. Planning does the same with one day's facts; a test
+holds the two together.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from token_pipelines.errors import LedgerError
+from token_pipelines.model import to_micros
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history, urgency
+
+ONE_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastDay:
+    """One coming day: how many notices of each tier its run will send, most urgent tier first."""
+
+    day: date
+    tiers: dict[str, int]
+
+    @property
+    def notices(self) -> int:
+        """All of the day's notices."""
+        return sum(self.tiers.values())
+
+
+def forecast(pipeline: Pipeline, *, days: int, tell: Callable[[str], None]) -> list[ForecastDay]:
+    """The notices of today and the days after it, ``days`` in all.
+
+    Today's are those that a run would still send now, or at its time where that has not come. Of a ledger that cannot
+    be read ``tell`` is told, and the forecast is made as if nothing had been told yet.
+
+    Raises:
+        TokenPipelinesError: if the source cannot be read.
+    """
+    now = pipeline.clock()
+    runs = list(_runs(pipeline, now, days))
+    everybody = replace(pipeline.policy, rollout_percent=100, only_recipients=())
+    windows = [everybody.window(now=at, reach=reach) for _, at, reach in runs]
+    whole = Window(expires_after=windows[0].expires_after, expires_before=windows[-1].expires_before)
+    told, told_before = _told(pipeline, whole, tell)
+    simulation = _Simulation(_reachable(pipeline, whole), told)
+    tiers = [tier.name for tier in pipeline.policy.tiers]
+    forecasts = []
+    for (day, at, reach), window in zip(runs, windows, strict=True):
+        counts = dict.fromkeys(tiers, 0)
+        if day >= pipeline.config.schedule.start_date:
+            due = simulation.due(everybody, window, now=at, reach=reach, told_before=told_before)
+            counts |= {str(tier): int(number) for tier, number in _most_urgent(due).value_counts().items()}
+            simulation.tell(due)
+        forecasts.append(ForecastDay(day=day, tiers=counts))
+    return forecasts
+
+
+def _runs(pipeline: Pipeline, now: datetime, days: int) -> Iterator[tuple[date, datetime, datetime]]:
+    """Each day with the instant at which its run decides, and how far that looks."""
+    schedule = pipeline.config.schedule
+    for offset in range(days):
+        day = schedule.today(now) + offset * ONE_DAY
+        at = max(schedule.run_at(day), now)
+        yield day, at, schedule.reach(day, at)
+
+
+def _told(pipeline: Pipeline, window: Window, tell: Callable[[str], None]) -> tuple[pd.DataFrame, datetime | None]:
+    mode = pipeline.config.delivery.mode
+    try:
+        return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+    except LedgerError as error:
+        tell(f"Forecast as if nothing had been told yet. {error}")
+        return no_history(), None
+
+
+def _reachable(pipeline: Pipeline, window: Window) -> pd.DataFrame:
+    """The tokens of the window that may lead to an email as they are now: columns TOKEN_COLUMNS, earliest first."""
+    frames = [pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})]
+    for tokens in pipeline.source.snapshot(window):
+        open_ = tokens["has_address"] & tokens["email_verified"] & ~tokens["revoked"] & ~tokens["muted"]
+        kept = tokens[open_]
+        frames.append(kept[pipeline.policy.in_rollout(kept["recipient_id"])])
+    return pd.concat(frames, ignore_index=True).sort_values("expires_at", ignore_index=True)
+
+
+def _most_urgent(due: pd.DataFrame) -> pd.Series:
+    """The tier of each recipient's notice: of their tokens' tiers the most urgent, as planning groups them."""
+    tiers: pd.Series = due.assign(urgency=urgency(due)).sort_values("urgency").drop_duplicates("recipient_id")["tier"]
+    return tiers
+
+
+class _Simulation:
+    """The tokens, and what each of them will have been told by the day that is asked about.
+
+    What the ledger knows is looked up once and then kept as a column, in which the policy also looks for what was told
+    elsewhere: merging a growing history with a million tokens anew for each day would take a second a day.
+    """
+
+    def __init__(self, tokens: pd.DataFrame, history: pd.DataFrame) -> None:
+        """Take the tokens, ordered by expiry, and the ledger's history of them."""
+        self._expires = _micros(tokens["expires_at"])
+        self._elsewhere = _micros(tokens["last_notified_at"])
+        found = tokens[KEY].merge(history, on=KEY, how="left", validate="many_to_one") if len(history) else history
+        nothing = np.full(len(tokens), NEVER, dtype=np.int64)
+        # A refused threshold is as closed as a told one; here the difference does not show.
+        self._told = np.maximum(_micros(found["told"]), _micros(found["refused"])) if len(found) else nothing
+        self._token, ids = pd.factorize(tokens["token_id"])
+        sent = history[history["sent"]].groupby("token_id")["expires_at"].max()
+        self._last_sent = _micros(sent.reindex(ids))
+        self._tokens = tokens
+
+    def due(
+        self, policy: Policy, window: Window, *, now: datetime, reach: datetime, told_before: datetime | None
+    ) -> pd.DataFrame:
+        """The tokens due at this instant: as `Policy.decide` returns them, the index that of their row."""
+        first, end = np.searchsorted(self._expires, [to_micros(window.expires_after), to_micros(window.expires_before)])
+        rows = slice(first, end)
+        # Once we have sent something for a token, what was told elsewhere no longer counts.
+        ours = self._last_sent[self._token[rows]] >= to_micros(window.expires_after)
+        told = np.maximum(self._told[rows], np.where(ours, NEVER, self._elsewhere[rows]))
+        tokens = self._tokens.iloc[rows]
+        tokens = tokens.assign(last_notified_at=pd.Series(told.view("M8[us]"), tokens.index).dt.tz_localize("UTC"))
+        decided = policy.decide(tokens, no_history(), now=now, reach=reach, told_before=told_before)
+        return decided[decided["reason"].isna()]
+
+    def tell(self, due: pd.DataFrame) -> None:
+        """Suppose that these were sent."""
+        rows = due.index.to_numpy()
+        self._told[rows] = _micros(due["threshold"])
+        np.maximum.at(self._last_sent, self._token[rows], self._expires[rows])
+
+
+def _micros(instants: pd.Series) -> np.ndarray:
+    return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64).copy()

@@ -1,0 +1,60 @@
+"""Samples through the configured relay to one address: whether they arrive, and how a real mail program shows them."""
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from token_pipelines.addresses import valid_address
+from token_pipelines.config import Config
+from token_pipelines.errors import ConfigError, RelayError
+from token_pipelines.model import State
+from token_pipelines.operations.preview.samples import Sample, render_all
+from token_pipelines.pipeline import assemble
+
+
+def check(address: str) -> None:
+    """Refuse what is no address.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if not valid_address(address):
+        msg = "--send-to needs one address, like you@example.org."
+        raise ConfigError(msg)
+
+
+def send(config: Config, address: str, *, now: datetime) -> int:
+    """Send a choice of the samples to ``address``, whatever ``delivery.mode`` says; gives how many.
+
+    Raises:
+        ConfigError: the address, a template or the sender is wrong.
+        RelayError: the relay cannot be reached, or did not take a message.
+    """
+    check(address)
+    pipeline = assemble(config)
+    count = 0
+    with pipeline.relay.connect() as connection:
+        for count, sample in enumerate(_chosen(render_all(config, pipeline.renderer, now=now)), start=1):
+            recipient = replace(sample.recipient, address=address)
+            message_id = f"<{uuid.uuid4()}@{pipeline.serialiser.domain}>"
+            envelope = pipeline.serialiser.envelope(sample.content, recipient, message_id=message_id, at=now)
+            time.sleep(pipeline.relay.rate.take())
+            outcome = connection.send(envelope)
+            if outcome.state is not State.SENT:
+                msg = (
+                    f"The relay did not take sample {count} ({sample.key}): {outcome.reply or outcome.state}; "
+                    "check the address, and the relay's log."
+                )
+                raise RelayError(msg)
+    return count
+
+
+def _chosen(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Every kind once, in the most urgent tier; and of the other tiers and languages one plain email each."""
+    first_tier = None
+    for sample in samples:
+        first_tier = first_tier or sample.tier
+        if sample.kind == "one" or (sample.tier == first_tier and not sample.locale):
+            yield sample

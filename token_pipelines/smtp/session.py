@@ -1,0 +1,275 @@
+"""One SMTP session, step by step. Says what was answered and where; what that means is ``transport``'s business.
+
+A subclass of ``smtplib.SMTP`` that never calls ``sendmail``: that one throws the reply to the final dot away and
+raises the same error for "lost before the message" as for "lost after it was accepted".
+"""
+
+import re
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from token_pipelines.model import Stage
+from token_pipelines.smtp.queue_ids import queue_id_in
+from token_pipelines.smtp.redaction import redacted
+from token_pipelines.smtp.replies import EndlessReplyError, Replies, set_timeout
+
+CLOSING: Final = 421
+"""The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
+
+_REPLY_LIMIT: Final = 500  # characters kept of a reply
+_READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
+_ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
+_EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
+"""The ordinary answers before the message: nothing in their text is worth reading."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What the relay answered at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``.
+
+    ``queue_id`` is the relay's own name for an accepted message, where it gives one.
+    """
+
+    stage: Stage
+    code: int
+    text: str
+    enhanced: str | None
+    queue_id: str | None = None
+
+    def __str__(self) -> str:
+        """As it is said in a sentence."""
+        return f"{self.code} {self.text}".strip()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this is a yes."""
+        return 200 <= self.code < 300  # noqa: PLR2004 RFC 5321, 4.2.1: 2yz is positive completion
+
+    @property
+    def later(self) -> bool:
+        """Whether this is "not now"."""
+        return 400 <= self.code < 500  # noqa: PLR2004 4yz is transient negative completion
+
+    @property
+    def never(self) -> bool:
+        """Whether this is a no for good."""
+        return 500 <= self.code < 600  # noqa: PLR2004 5yz is permanent negative completion
+
+
+class ConnectionLost(Exception):  # noqa: N818 -- an event that the transport handles, never an operator's error
+    """No answer: the connection ended, or the time was up. ``stage`` is where."""
+
+    def __init__(self, stage: Stage, cause: BaseException | None) -> None:
+        """``cause`` is what smtplib or the socket raised, if it did."""
+        causes = (cause, getattr(cause, "__context__", None))  # smtplib's own errors hide the socket's
+        what = "connection lost"
+        if any(isinstance(one, TimeoutError) for one in causes):
+            what = "no answer in time"
+        elif any(isinstance(one, EndlessReplyError) for one in causes):
+            what = "endless answer"
+        super().__init__(what)
+        self.stage = stage
+
+
+class SmtpSession(smtplib.SMTP):
+    """A session over a plain socket, which may be turned to TLS."""
+
+    timeout: float
+    file: Replies | None = None
+
+    def __init__(self, host: str, *, timeout: float, own_name: str | None) -> None:
+        """Does not connect yet. ``own_name`` is what EHLO says; None asks the resolver, which may be slow.
+
+        ``timeout`` is in seconds, for connecting, for each write and for each reply as a whole.
+        """
+        super().__init__(local_hostname=own_name, timeout=timeout)
+        self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
+        self._refusal: smtplib.SMTPAuthenticationError | None = None
+        self._unsaid = 0  # octets of the last write that did not go out
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
+        found: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+
+    def say(self, stage: Stage, *lines: str) -> None:
+        """Say these lines in one write. UTF-8 is the caller's decision: an address may need it.
+
+        Raises:
+            ConnectionLost: they cannot have gone out whole.
+            ValueError: a line holds a line break.
+        """
+        try:
+            self.send(_octets(lines))
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(stage, error) from None
+
+    def command(self, stage: Stage, line: str) -> Reply:
+        """Say one line and hear the answer.
+
+        Raises:
+            ConnectionLost: there was no answer.
+            ValueError: the line holds a line break.
+        """
+        self.say(stage, line)
+        return self.hear(stage)
+
+    def message(self, data: bytes, *following: str, timeout: float, hide: Iterable[str] = ()) -> Reply:
+        """Say the whole message, its final dot and the ``following`` lines in one write, after a 354; hear its reply.
+
+        Writing and hearing may take ``timeout`` seconds each. The replies to the lines come behind it.
+
+        Raises:
+            ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it may have.
+            ValueError: a line holds a line break.
+        """
+        stuffed = data.replace(b"\r\n.", b"\r\n..")  # RFC 5321, 4.5.2; the lines of an envelope end in CRLF
+        first = b"." if data.startswith(b".") else b""
+        end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
+        behind = _octets(following)
+        usual = self.timeout
+        self.wait_at_most(timeout)
+        try:
+            self.send(first + stuffed + end + behind)
+            return self.hear(Stage.DOT, hide=hide)
+        except smtplib.SMTPException as error:
+            raise ConnectionLost(Stage.DATA if self._unsaid > len(behind) else Stage.DOT, error) from None
+        finally:
+            self.wait_at_most(usual)
+
+    def wait_at_most(self, seconds: float) -> None:
+        """From now on each write and each reply may take so long."""
+        self.timeout = seconds
+
+    def send(self, s: bytes | str) -> None:  # type: ignore[override]
+        """As smtplib's, which all its steps use, but it knows how much was not written when it failed.
+
+        Raises:
+            SMTPServerDisconnected: with what happened as its context.
+        """
+        unsaid = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)
+        deadline = monotonic() + self.timeout
+        try:
+            if self.sock is None:
+                raise ConnectionError
+            set_timeout(self.sock, self.timeout)
+            while unsaid := unsaid[self.sock.send(unsaid) :]:
+                set_timeout(self.sock, deadline - monotonic())
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected from error
+        finally:
+            self._unsaid = len(unsaid)
+
+    def abandon(self) -> Reply:
+        """Say a lone dot: a relay that waits for a message although it refused the recipient gets none (RFC 2920, 3.1).
+
+        Raises:
+            ConnectionLost: there was no answer.
+        """
+        return self.command(Stage.DATA, ".")
+
+    def hear(self, stage: Stage, *, hide: Iterable[str] = ()) -> Reply:
+        """Wait for one reply.
+
+        Raises:
+            ConnectionLost: none came, or it made no sense.
+        """
+        try:
+            code, text = self.getreply()
+        except (smtplib.SMTPException, OSError) as error:
+            self.close()
+            raise ConnectionLost(stage, error) from None
+        if not 200 <= code < 600:  # noqa: PLR2004 not SMTP, or a reply cut off by the end of the connection
+            self.close()
+            raise ConnectionLost(stage, None)
+        if code == _EXPECTED.get(stage):
+            return Reply(stage=stage, code=code, text="", enhanced=None)
+        return reply(stage, code, text, hide=hide)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """As smtplib's, which all its steps use, but in time as a whole and not without end.
+
+        Raises:
+            SMTPServerDisconnected: with what happened as its context.
+        """
+        if self.file is None:  # a new socket: smtplib forgets what came before TLS, as it must (RFC 3207, 6)
+            if self.sock is None:
+                raise smtplib.SMTPServerDisconnected
+            self.file = Replies(self.sock)
+        try:
+            return self.file.next(self.timeout)
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected from error
+
+    def auth(
+        self, mechanism: str, authobject: Callable[..., str | None], *, initial_response_ok: bool = True
+    ) -> tuple[int, bytes]:
+        """As smtplib's, whose ``login`` tries the next method after any refusal: not after a relay's 421.
+
+        Raises:
+            SMTPResponseException: a 421; or a refusal after which the relay hung up on the next method.
+            SMTPAuthenticationError: any other refusal.
+        """
+        try:
+            return super().auth(mechanism, authobject, initial_response_ok=initial_response_ok)  # type: ignore[arg-type]
+        except smtplib.SMTPAuthenticationError as error:
+            if error.smtp_code == CLOSING:
+                raise smtplib.SMTPResponseException(error.smtp_code, error.smtp_error) from None
+            self._refusal = error
+            raise
+        except smtplib.SMTPServerDisconnected:
+            if self._refusal is None:
+                raise
+            raise smtplib.SMTPResponseException(self._refusal.smtp_code, self._refusal.smtp_error) from None
+
+
+class TlsSmtpSession(SmtpSession):
+    """A session that is TLS from its first byte. ``SMTP_SSL`` would connect in its constructor, or forget the host."""
+
+    def __init__(self, host: str, *, timeout: float, own_name: str | None, context: ssl.SSLContext) -> None:
+        """``context`` verifies the relay's certificate."""
+        super().__init__(host, timeout=timeout, own_name=own_name)
+        self._context = context
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        plain = super()._get_socket(host, port, timeout)
+        try:
+            return self._context.wrap_socket(plain, server_hostname=host)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def _octets(lines: Iterable[str]) -> bytes:
+    """Commands as they are said."""
+    if any("\r" in line or "\n" in line for line in lines):
+        msg = "an SMTP command is one line"
+        raise ValueError(msg)
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
+    """A reply with everything that looks like an address removed, and whatever is in ``hide``: see ``redaction``.
+
+    Its codes and its id are read before that, so that nobody's name can break them.
+    """
+    raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
+    if not raw.isprintable():
+        raw = "".join(character if character.isprintable() else " " for character in raw)
+    said = " ".join(raw.split())
+    match = _ENHANCED.match(said)
+    head = match[0] if match is not None else ""
+    line = head + redacted(said[len(head) :], hide)
+    enhanced = head if head.startswith(str(code)[0]) else None
+    queue_id = queue_id_in(said[:_REPLY_LIMIT]) if stage is Stage.DOT else None
+    if queue_id is not None and line != said and redacted(queue_id, hide) != queue_id:
+        queue_id = None
+    return Reply(stage=stage, code=code, text=line[:_REPLY_LIMIT], enhanced=enhanced, queue_id=queue_id)

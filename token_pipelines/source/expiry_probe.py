@@ -1,0 +1,96 @@
+"""Tokens that no window would ever hold: the query compares their expiry with instants as something else.
+
+Postgres refuses to compare a number with an instant. SQLite does not: any number is below any text, 22.11.2026 is above
+2026-11-22, and no error tells of the rows that never come. So a row of that kind is looked for, with binds that let
+everything through; and one that looks right is looked for in the window of its own expiry.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, timedelta
+from typing import Any, Final
+
+import pyarrow as pa
+
+from token_pipelines.errors import SourceContractError, SourceError
+from token_pipelines.policy import Window
+from token_pipelines.source import instants, query, row_errors
+from token_pipelines.source.bounds import Bounds
+from token_pipelines.source.contract import IDS, Contract
+from token_pipelines.source.deadline import Deadline
+from token_pipelines.source.reader import Reader
+
+_COLUMNS: Final = [*IDS, "expires_at"]
+_TRIES: Final = 2
+"""The row may be changed between two statements."""
+
+
+class Unseen:
+    """Looks for such rows through a reader, one row at a time."""
+
+    def __init__(self, reader: Reader, written: str, contract: Contract, deadline: Deadline) -> None:
+        """Take the query as it was ``written``."""
+        self._reader = reader
+        self._written = written
+        self._contract = contract
+        self._deadline = deadline
+
+    def refuse(self) -> None:
+        """Look for a row whose expiry is compared in vain.
+
+        Raises:
+            SourceContractError: if it is of the wrong type.
+            SourceError: if it is no instant, or is not found by what it is.
+        """
+        for lowest, highest in self._reader.dialect.widest:
+            binds = {query.AFTER: lowest, query.BEFORE: highest}
+            self._refuse_misread(binds)
+            if self._refuse_unfound(binds):
+                return
+
+    def _refuse_misread(self, binds: Mapping[str, Any]) -> None:
+        row = self._first(binds, self._reader.dialect.misread)
+        if row is not None:
+            self._contract.check_types(row.schema)
+            instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)
+
+    def _refuse_unfound(self, binds: Mapping[str, Any]) -> bool:
+        """Whether there was a row to be found."""
+        for left in reversed(range(_TRIES)):
+            row = self._first(binds, self._reader.dialect.readable)
+            window = None if row is None else self._window(row)
+            if row is None or window is None:
+                return False
+            if self._first(self._bounds(window).values, "1 = 1") is not None:
+                return True
+            if not left:
+                cure = (
+                    f"compare the very expression that it returns with :{query.AFTER} and :{query.BEFORE}, not the "
+                    "column as it is kept"
+                )
+                fault = "The source query does not find a token by the expires_at that it returns for it {row}"
+                row_errors.refuse(row, pa.chunked_array([[True]]), fault, cure)
+        return True
+
+    def _window(self, row: pa.Table) -> Window | None:
+        """The shortest that holds the row; a value that is no instant is refused when it comes in a window."""
+        try:
+            expiry = instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)[0].as_py()
+        except SourceError:
+            return None
+        return Window(expires_after=expiry.astimezone(UTC), expires_before=expiry + timedelta(seconds=1))
+
+    def _bounds(self, window: Window) -> Bounds:
+        kind = self._contract.schema.field("expires_at").type
+        return Bounds.of(window, self._reader.dialect, kind, self._contract.zone)
+
+    def _first(self, binds: Mapping[str, Any], where: str | None) -> pa.Table | None:
+        """A row; None where there is none, or where the query cannot do with such binds: that is no fault of its."""
+        if where is None:
+            return None
+        statement = query.first(self._written, _COLUMNS, binds, where)
+        try:
+            with closing(self._reader.read(statement, self._deadline)) as batches:
+                return next((rows.slice(0, 1) for rows in batches if rows.num_rows), None)
+        except (SourceContractError, SourceError):
+            return None
