@@ -1,7 +1,7 @@
 """The parts that a pipeline is made of, built from its configuration and handed to the two use cases."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,6 +56,18 @@ class Pipeline:
     serialiser: Serialiser
     relay: Relay
     write_back: OnSentStatement | None
+
+    def address_hashes(self, token_ids: Collection[str]) -> dict[tuple[str, str], bytes]:
+        """The keyed hash of each recipient's present address, by (token_id, recipient_id).
+
+        Reads these tokens again; a token that is gone is missing. No address leaves this function.
+        """
+        tokens = self.source.resolve(token_ids)
+        rows = tokens[["token_id", "recipient_id", "email"]].itertuples(index=False, name=None)
+        return {
+            (token_id, recipient_id): self.ledger.hash_address(email if isinstance(email, str) else "")
+            for token_id, recipient_id, email in rows
+        }
 
     def leftovers_since(self, now: datetime) -> datetime:
         """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""

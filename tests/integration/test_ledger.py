@@ -17,9 +17,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from token_pipelines.errors import ConfigError, LedgerError
+from token_pipelines.ledger.fuse import Trip
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.ledger.tables import metadata
+from token_pipelines.ledger.told import RefusedLine
 from token_pipelines.model import DueToken, Mode, Notice, Outcome, Reason, Stage, State
 from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window
 
@@ -89,7 +91,7 @@ def plan(
 
 
 def told(ledger: Ledger, mode: Mode = Mode.LIVE) -> list[tuple[str, str, datetime | None, datetime | None, bool]]:
-    frame = ledger.told(ALL_TIME, mode)
+    frame = ledger.told.history(ALL_TIME, mode)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == HISTORY_COLUMNS
     columns = (
         frame[name].astype("object").tolist() for name in ("token_id", "recipient_id", "told", "refused", "sent")
@@ -228,7 +230,7 @@ def test_told_of_a_ledger_without_tables_is_nothing(database_url: str) -> None:
     """A first dry run reads the ledger before anything has made it."""
     ledger = Ledger(database_url)
     assert told(ledger) == []
-    assert ledger.told_before(Mode.LIVE) is None
+    assert ledger.told.before(Mode.LIVE) is None
     assert query(ledger, "SELECT to_regnamespace('token_pipelines') IS NULL") == [(True,)]
     ledger.close()
 
@@ -245,7 +247,7 @@ def test_plan_makes_one_notice_a_recipient_at_the_most_urgent_tier(ledger: Ledge
     lines = due(("1", "7", "week"), ("2", "7", "day"), ("3", "8", "month"), ("4", "7", "month"))
     notices = plan(ledger, lines)
     assert set(notices) == {"7", "8"}
-    entries = {entry["recipient_id"]: entry for entry in ledger.history()}
+    entries = {entry["recipient_id"]: entry for entry in ledger.history.entries()}
     assert {who: (entry["tier"], entry["state"]) for who, entry in entries.items()} == {
         "7": ("day", "planned"),
         "8": ("month", "planned"),
@@ -401,7 +403,7 @@ def test_told_looks_at_the_window_only(ledger: Ledger, sending: OpenSending) -> 
         (EXPIRY + moment, EXPIRY + DAY, 0),
         (EXPIRY - DAY, EXPIRY, 0),
     ]:
-        assert len(ledger.told(Window(expires_after=after, expires_before=before), Mode.LIVE)) == rows
+        assert len(ledger.told.history(Window(expires_after=after, expires_before=before), Mode.LIVE)) == rows
 
 
 def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, sending: OpenSending) -> None:
@@ -409,12 +411,12 @@ def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, s
     with sending() as sender:
         deliver(sender, notices["7"], REFUSED)
     assert told(ledger) == [("1", "7", None, EXPIRY - DAY, False)]
+    refused = ledger.told.refused(["1", "2"], Mode.LIVE)
+    assert refused == [RefusedLine(notice_id=notices["7"], token_id="1", recipient_id="7", address_hash=HASH)]
+    assert ledger.told.refused(["1", "2"], Mode.REDIRECT) == []
     with ledger.planning(run_id="planner", mode=Mode.LIVE) as planning:
-        refused = planning.refused(["1", "2"])
-        assert refused.to_dict("records") == [
-            {"notice_id": notices["7"], "token_id": "1", "recipient_id": "7", "address_hash": HASH}
-        ]
-        planning.release([notices["7"]])
+        assert planning.release(refused) == 1
+        assert planning.release(refused) == 0, "freed already"
     assert told(ledger) == []
     assert set(plan(ledger, due(("1", "7", "day")))) == {"7"}, "with another address it is due again"
 
@@ -468,7 +470,8 @@ def test_draft_writes_nothing_and_knows_its_size(ledger: Ledger) -> None:
     before = states(ledger)
     with ledger.planning(run_id="planner", mode=Mode.DRY_RUN) as planning:
         draft = planning.draft(due(("1", "7", "day"), ("2", "8", "day"), ("3", "9", "day")), tiers=TIERS, since=SINCE)
-    assert draft.size == 2
+    assert draft.size == 1, "a notice that replaces one that waits is not new"
+    assert draft.new["recipient_id"].tolist() == ["8", "9"]
     assert len(draft.withdrawn) == 1
     assert draft.kept["recipient_id"].tolist() == ["7"]
     assert states(ledger) == before
@@ -599,7 +602,7 @@ def test_record_keeps_an_outcome(ledger: Ledger, sending: OpenSending, outcome: 
         deliver(sender, notice, outcome)
     assert states(ledger)[notice] == (outcome.state, None, None, None)
     assert query(ledger, "SELECT state, address_hash FROM token_pipelines.attempts") == [(outcome.state, HASH)]
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert entry["sent_at"] == ("2026-11-20T09:00:00Z" if outcome is SENT else None)
     assert entry["attempts"] == [
         {
@@ -691,7 +694,7 @@ def test_drop_frees_one_token_and_keeps_the_other(ledger: Ledger, sending: OpenS
         sender.record_and_mark(None, notice.notice_id, NOW)
         sender.record(record(notice.notice_id, SENT))
     assert told(ledger) == [("2", "7", EXPIRY - DAY, None, True)]
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert [token.get("dropped") for token in entry["tokens"]] == ["renewed", None]  # type: ignore[attr-defined]
 
 
@@ -766,7 +769,7 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
         deliver(sender, deferred, PUT_OFF)
         deliver(sender, doubted, NO_ANSWER)
     dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, durable=False, claim_lock=1)
-    with ledger.alive("dead"):
+    with ledger.heartbeat("dead"):
         claim(dead, [planned, deferred, doubted, on_socket])
         dead.record_and_mark(None, on_socket, NOW)
         with sending("run-2"):
@@ -809,7 +812,7 @@ def test_answer_that_comes_after_a_run_was_held_for_dead_still_counts(ledger: Le
 def test_claims_of_a_run_that_ended_are_freed(ledger: Ledger, sending: OpenSending) -> None:
     ids = many(ledger, 2)
     ended = Sending(ledger.engine, run_id="ended", mode=Mode.LIVE, durable=False, claim_lock=1)
-    with ledger.alive("ended"):
+    with ledger.heartbeat("ended"):
         claim(ended, ids)
         with sending("run-2", ended=["another"]) as sender:
             assert claim(sender, ids) == {}
@@ -824,7 +827,7 @@ def test_doubt_of_a_dead_run_is_on_record(ledger: Ledger, sending: OpenSending) 
     dead.record_and_mark(None, notice, NOW)
     with sending("run-2"):
         pass
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     attempts: Any = entry["attempts"]
     assert [(attempt["run_id"], attempt["stage"], attempt["reply"]) for attempt in attempts] == [
         ("dead", None, "the sending process ended before an answer came")
@@ -879,7 +882,7 @@ def test_history_says_everything_of_a_notice(ledger: Ledger, sending: OpenSendin
     notices = plan(ledger, due(("1", "7", "day"), ("2", "7", "week")))
     with sending() as sender:
         deliver(sender, notices["7"], SENT)
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert entry == {
         "version": 1,
         "notice_id": notices["7"],
@@ -914,7 +917,7 @@ def test_history_can_be_narrowed(ledger: Ledger) -> None:
     later = plan(ledger, due(("3", "9", "day")), day=TODAY + DAY)
 
     def found(**by: Any) -> set[object]:  # noqa: ANN401 -- what history takes
-        return {entry["notice_id"] for entry in ledger.history(**by)}
+        return {entry["notice_id"] for entry in ledger.history.entries(**by)}
 
     assert found() == {*today.values(), *later.values()}
     assert found(day=TODAY) == set(today.values())
@@ -931,7 +934,7 @@ def test_history_of_more_than_one_page_is_whole_and_oldest_first(ledger: Ledger)
         ledger,
         "UPDATE token_pipelines.notices SET planned_at = planned_at + recipient_id::int * interval '1 second'",
     )
-    entries = list(ledger.history())
+    entries = list(ledger.history.entries())
     assert [entry["recipient_id"] for entry in entries] == [str(number) for number in range(1100)]
     assert all(
         [token["token_id"] for token in entry["tokens"]] == [entry["recipient_id"]]  # type: ignore[attr-defined]
@@ -947,10 +950,10 @@ def test_addresses_are_kept_as_keyed_hashes_only(ledger: Ledger, database_url: s
     again = Ledger(database_url)
     assert again.hash_address("ada@example.org") == found
     assert again.hash_address("ada@example.com") != found
-    again.suppress(found, at=NOW, cause="refused")
-    again.suppress(found, at=NOW, cause="once more")
-    assert ledger.suppressed([found, HASH]) == {found}
-    assert ledger.suppressed([]) == set()
+    assert again.suppressions.add([found], at=NOW, cause="refused") == 1
+    assert again.suppressions.add([found], at=NOW, cause="once more") == 0
+    assert ledger.suppressions.among([found, HASH]) == {found}
+    assert ledger.suppressions.among([]) == set()
     again.close()
 
 
@@ -991,22 +994,42 @@ def test_hash_key_is_each_ledgers_own(ledger: Ledger) -> None:
 
 
 def test_mark_notified_keeps_the_latest_by_mode(ledger: Ledger) -> None:
-    assert ledger.told_before(Mode.LIVE) is None
-    ledger.mark_notified(NOW, mode=Mode.LIVE, at=NOW)
-    ledger.mark_notified(NOW - DAY, mode=Mode.LIVE, at=NOW + DAY)
-    assert ledger.told_before(Mode.LIVE) == NOW
-    assert ledger.told_before(Mode.DRY_RUN) == NOW
-    assert ledger.told_before(Mode.REDIRECT) is None
+    assert ledger.told.before(Mode.LIVE) is None
+    ledger.told.mark_before(NOW, mode=Mode.LIVE, at=NOW)
+    ledger.told.mark_before(NOW - DAY, mode=Mode.LIVE, at=NOW + DAY)
+    assert ledger.told.before(Mode.LIVE) == NOW
+    assert ledger.told.before(Mode.DRY_RUN) == NOW
+    assert ledger.told.before(Mode.REDIRECT) is None
 
 
 def test_fuse_stays_tripped_until_approved(ledger: Ledger) -> None:
-    assert not ledger.has_open_trip(Mode.LIVE)
-    for number, day in enumerate([TODAY, TODAY + DAY]):
-        ledger.record_fuse_trip(day=day, mode=Mode.LIVE, run_id="run-1", new=10 + number, limit=9, at=NOW)
-    assert ledger.has_open_trip(Mode.LIVE)
-    assert not ledger.has_open_trip(Mode.REDIRECT)
+    fuse = ledger.fuse
+    trips = [Trip(day=TODAY, new_notices=10, max_notices=9), Trip(day=TODAY + DAY, new_notices=11, max_notices=9)]
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) is None
+    for trip in trips:
+        fuse.trip(trip, mode=Mode.LIVE, run_id="run-1", at=NOW)
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) == trips[0]
+    assert fuse.open_trip(Mode.DRY_RUN, max_notices=9) == trips[0]
+    assert fuse.open_trip(Mode.REDIRECT, max_notices=9) is None
     with ledger.planning(run_id="planner", mode=Mode.LIVE) as planning:
-        assert planning.open_trip() == (TODAY, 10, 9)
-        planning.approve_trips(NOW)
-        assert planning.open_trip() is None
-    assert not ledger.has_open_trip(Mode.LIVE)
+        planning.fuse.approve(Mode.LIVE, at=NOW)
+        assert planning.fuse.open_trip(Mode.LIVE, max_notices=9) is None
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) is None
+
+
+@pytest.mark.parametrize(("limit", "stops"), [(9, 10), (10, 11), (11, None)])
+def test_trip_within_the_present_limit_stops_nothing(ledger: Ledger, limit: int, stops: int | None) -> None:
+    for new in (10, 11):
+        ledger.fuse.trip(Trip(day=TODAY, new_notices=new, max_notices=9), mode=Mode.LIVE, run_id="run-1", at=NOW)
+
+    assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=limit), "new_notices", None) == stops
+    ledger.fuse.approve(Mode.LIVE, at=NOW, up_to=limit)
+    assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=9), "new_notices", None) == stops
+
+
+def test_planned_on_a_day_counts_what_was_not_withdrawn(ledger: Ledger) -> None:
+    plan(ledger, due(("1", "7", "day"), ("2", "8", "week")))
+    plan(ledger, due(("2", "8", "day")), day=TODAY + DAY)
+
+    assert [ledger.fuse.planned_on(TODAY + back * DAY, Mode.LIVE) for back in range(3)] == [1, 1, 0]
+    assert ledger.fuse.planned_on(TODAY, Mode.REDIRECT) == 0

@@ -74,7 +74,7 @@ def _runs(pipeline: Pipeline, now: datetime, days: int) -> Iterator[tuple[date, 
 def _told(pipeline: Pipeline, window: Window, tell: Callable[[str], None]) -> tuple[pd.DataFrame, datetime | None]:
     mode = pipeline.config.delivery.mode
     try:
-        return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+        return pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     except LedgerError as error:
         tell(f"Forecast as if nothing had been told yet. {error}")
         return no_history(), None
