@@ -178,22 +178,6 @@ def test_fuse_that_trips_in_a_tier_run_alone_shows_on_the_day(
     assert len(relay.accepted) == 1
 
 
-def test_check_run_alone_says_what_the_ledger_says(operator: Operator) -> None:
-    """As from the UI: nothing is read and nothing is planned."""
-    operator.run()
-    definitions = build_defs(operator.pipeline().config, clock=lambda: NOW)
-    job = dg.define_asset_job("checks", selection=dg.AssetSelection.checks(CHECK_KEY))
-    alone = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
-
-    result = alone.resolve_job_def("checks").execute_in_process(
-        instance=operator.instance, partition_key=str(TODAY), raise_on_error=False
-    )
-
-    [evaluation] = result.get_asset_check_evaluations()
-    assert (evaluation.passed, evaluation.description) == (False, SENTENCE)
-    definitions.resources["pipeline"].ledger.close()  # type: ignore[index]
-
-
 def test_command_line_says_once_that_the_fuse_has_tripped(operator: Operator, relay: Smtpd, command: Command) -> None:
     run = ("run", "--config", str(operator.pipeline().path), "--now", rfc3339(NOW))
 
