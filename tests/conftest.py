@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import psycopg
 import pytest
-from databases import Database, OpenDatabase
 from hypothesis import settings
-from mariadbd import MariaDB, find_program
 from psycopg import sql
 from sqlalchemy import URL, make_url
+from support.databases import Database, OpenDatabase
+from support.mariadbd import MariaDB, find_program
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema

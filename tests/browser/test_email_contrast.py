@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-from samples import all_samples
+from support.samples import all_samples
 
 pytestmark = pytest.mark.browser
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from samples import NOW, shipped_config
+from support.samples import NOW, shipped_config
 
 from token_pipelines.operations.preview import gallery
 

@@ -13,12 +13,12 @@ from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import psycopg
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from waiting import wait_until
+from support.smtpd import Action, Smtpd
+from support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_SECONDS = 120  # all of these are for a machine that is busy with other tests

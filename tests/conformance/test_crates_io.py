@@ -6,11 +6,11 @@ so that nobody gets less than three days: "not yet" begins a day and the grace l
 
 from collections.abc import Iterator
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 THRESHOLD = 3 * DAY
 NOT_YET = THRESHOLD + 2 * DAY

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.delivery import tier as delivery
 from token_pipelines.delivery import workers as crew

@@ -7,11 +7,11 @@ wider tier counts as passed because it began earlier.
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 HOUR = timedelta(hours=1)
 TIERS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from commands import Command, Said
 from dagster import DagsterInstance
 from psycopg import sql
+from support.commands import Command, Said
 
 from token_pipelines import shipped
 from token_pipelines.cli import main as cli

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from smtpd import Action, Smtpd
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-from commands import Command, Said
-from pipeline import DAY, NOW, Registry, write_config
 from psycopg import sql
 from sqlalchemy import make_url
+from support.commands import Command, Said
+from support.pipeline import DAY, NOW, Registry, write_config
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 

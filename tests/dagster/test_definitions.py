@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.config import Config
 from token_pipelines.definitions import build_defs

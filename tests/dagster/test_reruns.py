@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import dagster as dg
 import pytest
-from commands import Command
 from dagster import DagsterInstance
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.commands import Command
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.names import Names

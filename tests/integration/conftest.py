@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command, Said
-from pipeline import Registry, write_config
+from support.commands import Command, Said
+from support.pipeline import Registry, write_config
 
 from token_pipelines.cli.main import main
 

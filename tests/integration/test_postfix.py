@@ -11,11 +11,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import pytest
-from pipeline import PipelineRunner, Registry
-from postfixd import Postfix, find_postfix
+from support.pipeline import PipelineRunner, Registry
+from support.postfixd import Postfix, find_postfix
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.cli.main import cli
 from token_pipelines.feedback.bounces.reading import BounceCounts

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
 
 from token_pipelines.delivery.resolving import ResolvedNotice, resolve
 from token_pipelines.model import DueToken, Notice, Reason, Recipient, State, TokenFacts

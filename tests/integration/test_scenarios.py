@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from smtpd import Accepted, Action, Script, Smtpd, times
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.smtpd import Accepted, Action, Script, Smtpd, times
 
 from token_pipelines.delivery.tier import READ_AGAIN_AFTER, UNRECORDED_AT_MOST_S, WRITTEN_AGAIN_AFTER
 from token_pipelines.errors import FuseTripped

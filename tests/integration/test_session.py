@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from smtpd import Action, Script, Smtpd, times
 from typing import Any
 
 import pytest
 import trustme
+from support.smtpd import Action, Script, Smtpd, times
 
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 HOUR = timedelta(hours=1)
 TIERS: Any = [

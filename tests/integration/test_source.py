@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import psycopg
 import pytest
-from pipeline import DAY, NOW, Registry
 from sqlalchemy import make_url
-from waiting import wait_until
+from support.pipeline import DAY, NOW, Registry
+from support.waiting import wait_until
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError

@@ -1,11 +1,11 @@
 """What the relay's answers mean, against a real SMTP server that misbehaves as told."""
 
-import smtpd
 import socket
 import threading
-from smtpd import Action, Script, Smtpd, times
 
 import pytest
+from support import smtpd
+from support.smtpd import Action, Script, Smtpd, times
 
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 
-from pipeline import PipelineRunner, Registry
-from waiting import wait_until
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
+from support.waiting import wait_until
 
 WORKER = Path(__file__).parents[1] / "workers" / "one_day.py"
 COMMAND_LINE = "from token_pipelines.cli.main import main; main()"

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any, Self
 
 import pytest
-from pipeline import DAY, NOW, Day, PipelineRunner, Registry
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
-from waiting import wait_until
+from support.pipeline import DAY, NOW, Day, PipelineRunner, Registry
+from support.smtpd import Smtpd
+from support.waiting import wait_until
 
 from token_pipelines.config import Source
 from token_pipelines.delivery import on_sent as writing_back

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import reference_policy as reference
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_policy import Decision, Known, Token
+from support import reference_policy as reference
+from support.reference_policy import Decision, Known, Token
 
 from token_pipelines.model import Reason, Tier
 from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history, urgency
