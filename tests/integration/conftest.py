@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import smtpd
 from support.commands import Command, Said
 from support.pipeline import Registry, write_config
 
@@ -38,3 +39,13 @@ def configured(
         return run
 
     return configure
+
+
+@pytest.fixture(params=["pipelining", "lock-step"])
+def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run the test twice: every answer means the same, whether the server takes commands at once or one by one."""
+    at_once = bool(request.param == "pipelining")
+    if not at_once:
+        fewer = tuple(extension for extension in smtpd.EXTENSIONS if extension != "PIPELINING")
+        monkeypatch.setattr(smtpd, "EXTENSIONS", fewer)
+    return at_once
