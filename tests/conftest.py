@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -15,6 +16,8 @@ from psycopg import sql
 from sqlalchemy import URL, make_url
 from support.databases import Database, OpenDatabase
 from support.mariadbd import MariaDB, find_program
+from support.pipeline import MakePipeline, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
@@ -63,6 +66,37 @@ def registry_template(postgres_server: EmbeddedPostgres) -> str:
 def registry_url(postgres_server: EmbeddedPostgres, registry_template: str) -> Iterator[str]:
     """Give the URL of a fresh database with the registry's empty tables."""
     yield from _database(postgres_server, "registry", registry_template)
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Registry:
+    """Give a registry to fill: users, addresses, tokens."""
+    return Registry(registry_url)
+
+
+@pytest.fixture
+def relay() -> Iterator[Smtpd]:
+    """Give a relay that takes every message."""
+    with Smtpd() as server:
+        yield server
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port of loopback at which nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def make_pipeline(tmp_path: Path, registry: Registry) -> MakePipeline:
+    """Configure a pipeline on the registry, for a relay or its port; keywords change the config's sections."""
+
+    def make(relay: Smtpd | int, **sections: Any) -> PipelineRunner:  # noqa: ANN401 -- YAML
+        return PipelineRunner(tmp_path, registry.url, relay if isinstance(relay, int) else relay.port, **sections)
+
+    return make
 
 
 @pytest.fixture

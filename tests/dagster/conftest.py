@@ -10,6 +10,7 @@ import pytest
 from dagster import DagsterInstance
 from psycopg import sql
 from support.commands import Command, Said
+from support.pipeline import Registry
 
 from token_pipelines import shipped
 from token_pipelines.cli import main as cli
@@ -45,6 +46,12 @@ def dagster_url(postgres_server: EmbeddedPostgres, dagster_template: str) -> Ite
     yield postgres_server.url(name)
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def registry(dagster_url: str) -> Registry:
+    """Give a registry to fill, in a database that holds Dagster's tables too."""
+    return Registry(dagster_url)
 
 
 @pytest.fixture

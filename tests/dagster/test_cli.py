@@ -2,11 +2,9 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +27,6 @@ Configure = Callable[..., Path]
 
 
 @pytest.fixture
-def registry(dagster_url: str) -> Registry:
-    return Registry(dagster_url)
-
-
-@pytest.fixture
 def configure(dagster_url: str, tmp_path: Path) -> Configure:
     """Write the config into the folder in which commands run."""
 
@@ -41,14 +34,6 @@ def configure(dagster_url: str, tmp_path: Path) -> Configure:
         return write_config(tmp_path, dagster_url, port, **sections)
 
     return write
-
-
-@pytest.fixture
-def nobody() -> int:
-    """A port of loopback at which nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def someone(registry: Registry, name: str = "ada") -> str:
@@ -364,23 +349,25 @@ def test_query_that_is_refused_before_anything_is_read(command: Command, configu
     )
 
 
-def test_source_that_cannot_be_reached(command: Command, configure: Configure, registry: Registry, nobody: int) -> None:
-    configure(source={"url": f"postgresql://reader@127.0.0.1:{nobody}/registry"})
+def test_source_that_cannot_be_reached(
+    command: Command, configure: Configure, registry: Registry, closed_port: int
+) -> None:
+    configure(source={"url": f"postgresql://reader@127.0.0.1:{closed_port}/registry"})
     assert mistake(command(*RUN), 1) == (
-        f"The database of source.url (reader@127.0.0.1:{nobody}/registry) cannot be reached; check that it runs and"
-        " that this machine may connect."
+        f"The database of source.url (reader@127.0.0.1:{closed_port}/registry) cannot be reached; check that it"
+        " runs and that this machine may connect."
     )
     assert nothing_sent(registry)
 
 
 @pytest.mark.parametrize("arguments", [RUN, ("history",), ("mark-notified", "--before", "2026-11-20T09:00:00Z")])
 def test_ledger_that_cannot_be_reached(
-    command: Command, configure: Configure, nobody: int, arguments: tuple[str, ...]
+    command: Command, configure: Configure, closed_port: int, arguments: tuple[str, ...]
 ) -> None:
-    configure(ledger={"url": f"postgresql://writer@127.0.0.1:{nobody}/ops"})
+    configure(ledger={"url": f"postgresql://writer@127.0.0.1:{closed_port}/ops"})
     assert mistake(command(*arguments), 1) == (
-        f"The database of ledger.url (writer@127.0.0.1:{nobody}/ops) cannot be reached; check that it runs and that"
-        " this machine may connect."
+        f"The database of ledger.url (writer@127.0.0.1:{closed_port}/ops) cannot be reached; check that it runs"
+        " and that this machine may connect."
     )
 
 
@@ -429,12 +416,12 @@ def test_database_name_that_is_wrong(command: Command, configure: Configure, dag
     )
 
 
-def test_relay_that_is_down(command: Command, configure: Configure, registry: Registry, nobody: int) -> None:
+def test_relay_that_is_down(command: Command, configure: Configure, registry: Registry, closed_port: int) -> None:
     someone(registry)
-    configure(nobody)
+    configure(closed_port)
     said = command(*RUN)
     assert mistake(said, 1) == (
-        f"The relay 127.0.0.1:{nobody} refuses connections; check smtp.port, and that the relay runs."
+        f"The relay 127.0.0.1:{closed_port} refuses connections; check smtp.port, and that the relay runs."
     )
     found = json.loads(said.out)
     assert (found["status"], found["tiers"]["day"]) == ("failure", outcomes(due=1, waiting=1))

@@ -28,11 +28,6 @@ Configure = Callable[..., Path]
 
 
 @pytest.fixture
-def registry(dagster_url: str) -> Registry:
-    return Registry(dagster_url)
-
-
-@pytest.fixture
 def configure(tmp_path: Path, dagster_url: str) -> Configure:
     """Write a config of two pipelines that read the same tokens; keywords are sections of the second."""
 

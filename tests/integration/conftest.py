@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 from support import smtpd
 from support.commands import Command, Said
-from support.pipeline import Registry, write_config
+from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
 
 
 @pytest.fixture

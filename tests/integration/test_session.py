@@ -390,13 +390,6 @@ def test_connect_plain_to_a_tls_port(tls: ssl.SSLContext) -> None:
         assert why_not(server.port, security="starttls", timeout=0.3) == (said, True)
 
 
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
-
-
 def test_connect_refused(closed_port: int) -> None:
     """Nobody listens."""
     assert why_not(closed_port) == ("refuses connections; check smtp.port, and that the relay runs.", True)

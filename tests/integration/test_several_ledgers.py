@@ -26,11 +26,6 @@ Both = Callable[..., tuple[PipelineRunner, PipelineRunner]]
 
 
 @pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
 def both(tmp_path: Path, registry_url: str) -> Both:
     """Configure two pipelines that read the same tokens; ``of_keys`` are sections of the second."""
 

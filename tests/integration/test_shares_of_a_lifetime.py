@@ -17,11 +17,6 @@ TIERS: Any = [
 EXPIRED_AND_SOON: Any = [TIERS[0], TIERS[2]]
 
 
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
 def test_each_step_is_told_once_and_says_the_true_time_left(registry: Registry, tmp_path: Path) -> None:
     ada = registry.user("ada", email="ada@example.org")
     registry.token(ada, expires_at=NOW + 100 * DAY, lifetime=400 * DAY)

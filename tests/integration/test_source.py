@@ -29,11 +29,6 @@ OpenSource = Callable[..., Source]
 
 
 @pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
 def source(registry_url: str, tmp_path: Path) -> OpenSource:
     """Open the source with the preset, or with a query of one's own; ``wrong`` keys change the config."""
 

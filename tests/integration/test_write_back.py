@@ -6,7 +6,6 @@ import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from typing import Any, Self
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
-from support.pipeline import DAY, NOW, Day, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, Day, MakePipeline, PipelineRunner, Registry
 from support.smtpd import Smtpd
 from support.waiting import wait_until
 
@@ -30,16 +29,14 @@ HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
 MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :token_ids"
 
-MakePipeline = Callable[..., PipelineRunner]
-
 
 @pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str) -> MakePipeline:
+def pipeline(make_pipeline: MakePipeline) -> MakePipeline:
     """Configure a pipeline with this statement; keywords change the config's sections."""
 
     def make(relay: Smtpd, on_sent: str | None = MARK, **sections: Any) -> PipelineRunner:  # noqa: ANN401 -- YAML
         source = {"on_sent": on_sent} | sections.pop("source", {})
-        return PipelineRunner(tmp_path, registry_url, relay.port, source=source, **sections)
+        return make_pipeline(relay, source=source, **sections)
 
     return make
 
