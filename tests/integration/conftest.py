@@ -1,16 +1,21 @@
-"""A registry to fill, and the command line on a config of its own, in this process."""
+"""A ledger by itself, and the command line on a config of its own, in this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import smtpd
 from support.commands import Command, Said
+from support.ledger import OpenSending
 from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
+from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.model import Mode
 
 
 @pytest.fixture
@@ -44,3 +49,24 @@ def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         fewer = tuple(extension for extension in smtpd.EXTENSIONS if extension != "PIPELINING")
         monkeypatch.setattr(smtpd, "EXTENSIONS", fewer)
     return at_once
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    """An empty ledger, up to date."""
+    opened = Ledger(database_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sending(ledger: Ledger) -> OpenSending:
+    """Open the ledger as a sender."""
+
+    def open_sending(
+        run_id: str = "run-1", *, mode: Mode = Mode.LIVE, durable: bool = False, ended: Collection[str] = ()
+    ) -> AbstractContextManager[Sending]:
+        return ledger.sending(run_id=run_id, mode=mode, durable=durable, has_ended=lambda other: other in ended)
+
+    return open_sending
