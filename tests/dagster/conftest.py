@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from dagster import DagsterInstance
 from psycopg import sql
-from support.commands import Command, Said
-from support.pipeline import Registry
+from support.commands import Command, Configure, Said
+from support.pipeline import Registry, write_config
 
 from token_pipelines import shipped
 from token_pipelines.cli import main as cli
@@ -84,3 +85,13 @@ def command(
         return Said(status=ended.value.code, out=out, err=err)
 
     return run
+
+
+@pytest.fixture
+def configure(dagster_url: str, tmp_path: Path) -> Configure:
+    """Write the config into the folder in which commands run."""
+
+    def write(port: int = 25, **sections: Any) -> Path:  # noqa: ANN401 -- YAML
+        return write_config(tmp_path, dagster_url, port, **sections)
+
+    return write

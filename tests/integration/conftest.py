@@ -1,4 +1,4 @@
-"""A ledger by itself, and the command line on a config of its own, in this process."""
+"""A ledger by itself, a source by itself, and the command line on a config of its own, in this process."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -11,11 +11,14 @@ from support import smtpd
 from support.commands import Command, Said
 from support.ledger import OpenSending
 from support.pipeline import write_config
+from support.source import OpenSource
 
 from token_pipelines.cli.main import main
+from token_pipelines.config import Source as SourceConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.model import Mode
+from token_pipelines.source.source import Source
 
 
 @pytest.fixture
@@ -70,3 +73,16 @@ def sending(ledger: Ledger) -> OpenSending:
         return ledger.sending(run_id=run_id, mode=mode, durable=durable, has_ended=lambda other: other in ended)
 
     return open_sending
+
+
+@pytest.fixture
+def source(registry_url: str, tmp_path: Path) -> OpenSource:
+    """Open the source with the preset, or with a query of one's own; ``wrong`` keys change the config."""
+
+    def open_source(query: str = "crates_io", **keys: object) -> Source:
+        if " " in query:
+            (tmp_path / "tokens.sql").write_text(query, encoding="utf-8")
+            query = "tokens.sql"
+        return Source(SourceConfig.model_validate({"url": registry_url, "query": query} | keys), tmp_path)
+
+    return open_source
