@@ -7,8 +7,6 @@ import pytest
 from playwright.sync_api import Page
 from support.samples import all_samples
 
-pytestmark = pytest.mark.browser
-
 TIERS = ("expired", "week")  # the two templates; the other tiers differ in numbers
 RULES = ["wcag2a", "wcag2aa", "wcag21aa"]
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")

@@ -8,8 +8,6 @@ from support.samples import NOW, shipped_config
 
 from token_pipelines.operations.preview import gallery
 
-pytestmark = pytest.mark.browser
-
 SCHEME = "matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
 PAPER = "getComputedStyle(document.querySelector('.sheet')).backgroundColor"
 

@@ -123,7 +123,6 @@ def pipeline(registry_url: str, database_url: str, tmp_path: Path) -> Iterator[P
         yield PipelineRunner(folder=tmp_path, storage=database_url, day=day, relay=relay)
 
 
-@pytest.mark.browser
 def test_failed_tier_is_rerun_from_the_ui_and_sends_once(pipeline: PipelineRunner, page: Page, tmp_path: Path) -> None:
     run = pipeline.run_day()
     assert run.returncode == 1, run.stderr
