@@ -16,12 +16,6 @@ def hanging(text: str, columns: int) -> str:
     return wrapped(text, TEXT_WIDTH - columns, "\n" + " " * columns)
 
 
-@lru_cache(maxsize=256)  # a language has six of them
-def label(text: str, columns: int) -> str:
-    """``Created:`` with blanks behind it, up to so many columns."""
-    return f"{text}:".ljust(columns)
-
-
 @lru_cache(maxsize=4096)  # in a day's notices the same sentences come again and again
 def wrapped(text: str, width: int, break_: str = "\n") -> str:
     """The words on lines of at most ``width`` where that can be; a tenth of what textwrap takes."""
