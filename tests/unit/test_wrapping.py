@@ -1,5 +1,7 @@
 """Wrapped text."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def test_hanging_keeps_every_word_and_fills_each_line(words: list[str], columns:
     assert [word for line in lines for word in line.split()] == words
     room = TEXT_WIDTH - columns
     assert all(len(line) <= room or " " not in line for line in lines)
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in pairwise(lines):
         assert len(f"{line} {following.split()[0]}") > room
 
 
