@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
         ("token-expired/body.html", "{% extends 'gone.html' %}", r"line 1 needs gone\.html, which is missing"),
         (
             "_base/tokens.txt",
-            "{% macro living(tokens, words, brief) %}\n{{ tokens[0].colour }}\n{% endmacro %}",
+            "{% macro blocks(tokens, brief) %}\n{{ tokens[0].colour }}\n{% endmacro %}",
             r"line \d+ fails",
         ),
         ("token-expiring/de/body.txt", "{{ dienst }}", r"de/body\.txt line 1 names dienst, which no email knows"),
