@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import dagster as dg
 import pytest
-from commands import Command
 from dagster import DagsterInstance
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.commands import Command
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.missed_days import SENSOR

@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from smtpd import Smtpd
 
 import pytest
 from dagster import DagsterInstance
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 from token_pipelines import day
 from token_pipelines.defs.build import JOB, build_defs

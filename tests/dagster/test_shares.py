@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster import DagsterInstance
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 from workers.day_job import day_job
 
 from token_pipelines.defs.names import Names

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.day import collect, read_tokens, run_day
 from token_pipelines.errors import RelayError, SourceContractError
@@ -16,11 +16,6 @@ from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, no_tokens
 
 Open = Callable[..., Pipeline]
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.ledger import Ledger
@@ -26,11 +26,6 @@ class Relay(Smtpd):
         """Everybody is accepted."""
         self.answer: Action | None = None
         super().__init__(script=lambda stage, _: self.answer if stage == "rcpt" else None)
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
 
 
 @pytest.fixture

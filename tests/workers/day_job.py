@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
-from pipeline import NOW
+from support.pipeline import NOW
 
 from token_pipelines.config import load
 from token_pipelines.defs.build import JOB, build_defs

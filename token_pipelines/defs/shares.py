@@ -42,9 +42,7 @@ class ShareIOManager(dg.IOManager):
                 found = data.metadata
                 unreachable = dict(found[UNREACHABLE].value)
                 return Share(tier=output.name, planned=int(found[PLANNED].value), unreachable=unreachable)
-        msg = (
-            f"Run {output.run_id}, which planned this tier, is gone from Dagster's storage; launch the tier anew."
-        )
+        msg = f"Run {output.run_id}, which planned this tier, is gone from Dagster's storage; launch the tier anew."
         raise TokenPipelinesError(msg)
 
 
