@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Script, Smtpd
 
 import pytest
-from pipeline import PipelineRunner, Registry
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Action, Script, Smtpd
 
 from token_pipelines.feedback.bounces.reading import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER

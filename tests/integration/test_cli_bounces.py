@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pipeline import write_config
+from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
 
