@@ -5,8 +5,9 @@ Every instant is an aware ``datetime`` in UTC; every id is text in one canonical
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from fractions import Fraction
+from typing import Final, Self
 
 
 class Mode(StrEnum):
@@ -43,37 +44,54 @@ TOLD = (State.CLAIMED, State.SENDING, State.SENT, State.UNKNOWN)
 """States whose thresholds count as told: sent, in doubt, or being sent."""
 
 
+class Whose(Enum):
+    """On whose side a reason lies."""
+
+    TOKEN = auto()
+    RECIPIENT = auto()  # the token is due, and is counted as skipped in its tier
+
+
 class Reason(StrEnum):
-    """Why a token, or a notice, leads to no email. A reason never uses up a notice."""
+    """Why a token, or a notice, leads to no email: its name, its meaning in words, and on whose side it lies.
 
-    ALREADY_NOTIFIED = "already_notified"
-    NO_ADDRESS = "no_address"
-    UNVERIFIED_ADDRESS = "unverified_address"
-    BAD_ADDRESS = "bad_address"
-    REFUSED_ADDRESS = "refused_address"  # the relay refused this address for good; another one is tried
-    SUPPRESSED = "suppressed"
-    MUTED = "muted"
-    REPLACED = "replaced"
-    REVOKED = "revoked"
-    RENEWED = "renewed"
-    GONE = "gone"
-    EXPIRED_MEANWHILE = "expired_meanwhile"
-    SUPERSEDED = "superseded"
-    NOT_IN_ROLLOUT = "not_in_rollout"
-    LIFETIME_TOO_SHORT = "lifetime_too_short"
-    OUTSIDE_TIERS = "outside_tiers"  # between two tiers: one is over, the next has not begun
+    Where several hold, the policy names the first in this order. A reason never uses up a notice. docs/failures.md
+    lists the same meanings; a test holds the two together.
+    """
+
+    meaning: str
+    whose: Whose
+
+    def __new__(cls, name: str, meaning: str = "", whose: Whose = Whose.TOKEN) -> Self:
+        """Make a member; every one has a meaning. Called with a name alone, the class looks the member up."""
+        reason = str.__new__(cls, name)
+        reason._value_ = name
+        reason.meaning = meaning
+        reason.whose = whose
+        return reason
+
+    LIFETIME_TOO_SHORT = "lifetime_too_short", "its whole lifetime is too short for the tier"
+    OUTSIDE_TIERS = "outside_tiers", "no tier has begun, or the last one is over"
+    GONE = "gone", "the query no longer returns it"
+    RENEWED = "renewed", "its expiry date changed after the notice was planned"
+    REVOKED = "revoked", "the query says that it is revoked"
+    REPLACED = "replaced", "a newer token has taken its place: its replaced_at is past"
+    EXPIRED_MEANWHILE = "expired_meanwhile", "it expired after the notice was planned"
+    SUPERSEDED = "superseded", "a more urgent tier has begun since the notice was planned"
+    ALREADY_NOTIFIED = "already_notified", "the recipient was already told, at this tier or at a more urgent one"
+    REFUSED_ADDRESS = "refused_address", "the relay refused the address for good", Whose.RECIPIENT
+    MUTED = "muted", "the query says that the recipient does not want these emails", Whose.RECIPIENT
+    NO_ADDRESS = "no_address", "the query returns no address for the recipient", Whose.RECIPIENT
+    UNVERIFIED_ADDRESS = "unverified_address", "the query says that the address is not verified", Whose.RECIPIENT
+    BAD_ADDRESS = "bad_address", "the address cannot be written to", Whose.RECIPIENT
+    SUPPRESSED = "suppressed", "the address is on the suppression list", Whose.RECIPIENT
+    NOT_IN_ROLLOUT = (
+        "not_in_rollout",
+        "delivery.rollout_percent or delivery.only_recipients leave the recipient out",
+        Whose.RECIPIENT,
+    )
 
 
-RECIPIENT_REASONS = (
-    Reason.NO_ADDRESS,
-    Reason.UNVERIFIED_ADDRESS,
-    Reason.BAD_ADDRESS,
-    Reason.REFUSED_ADDRESS,
-    Reason.SUPPRESSED,
-    Reason.MUTED,
-    Reason.NOT_IN_ROLLOUT,
-)
-"""Reasons that lie with the recipient: the token is due, and is counted as skipped in its tier."""
+RECIPIENT_REASONS: Final = tuple(reason for reason in Reason if reason.whose is Whose.RECIPIENT)
 
 
 class Stage(StrEnum):

@@ -5,7 +5,7 @@ import pytest
 
 from token_pipelines.defs.descriptions import COLUMN_SCHEMA, describe, span_in_words
 from token_pipelines.model import Tier
-from token_pipelines.policy import TOKEN_COLUMNS
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from reference_policy import Decision, Known, Token
 
 from token_pipelines.model import Reason, Tier
-from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history, urgency
+from token_pipelines.policy import HISTORY_COLUMNS, Policy, no_history, urgency
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 GRACE = timedelta(hours=2)

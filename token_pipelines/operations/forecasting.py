@@ -16,7 +16,8 @@ import pandas as pd
 from token_pipelines.errors import LedgerError
 from token_pipelines.model import to_micros
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history, urgency
+from token_pipelines.policy import KEY, Policy, Window, no_history, urgency
+from token_pipelines.token_facts import NEVER, TOKEN_COLUMNS, micros
 
 ONE_DAY: Final = timedelta(days=1)
 
@@ -49,7 +50,7 @@ def forecast(pipeline: Pipeline, *, days: int, tell: Callable[[str], None]) -> l
     windows = [everybody.window(now=at, reach=reach) for _, at, reach in runs]
     whole = Window(expires_after=windows[0].expires_after, expires_before=windows[-1].expires_before)
     told, told_before = _told(pipeline, whole, tell)
-    simulation = _Simulation(_reachable(pipeline, whole), told)
+    simulation = _Simulation(_reachable(pipeline, whole, now), told)
     tiers = [tier.name for tier in pipeline.policy.tiers]
     forecasts = []
     for (day, at, reach), window in zip(runs, windows, strict=True):
@@ -80,13 +81,12 @@ def _told(pipeline: Pipeline, window: Window, tell: Callable[[str], None]) -> tu
         return no_history(), None
 
 
-def _reachable(pipeline: Pipeline, window: Window) -> pd.DataFrame:
-    """The tokens of the window that may lead to an email as they are now: columns TOKEN_COLUMNS, earliest first."""
+def _reachable(pipeline: Pipeline, window: Window, now: datetime) -> pd.DataFrame:
+    """The tokens of the window that nothing blocks as they are now: columns TOKEN_COLUMNS, earliest expiry first."""
     frames = [pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})]
     for tokens in pipeline.source.snapshot(window):
-        open_ = tokens["has_address"] & tokens["email_verified"] & ~tokens["revoked"] & ~tokens["muted"]
-        kept = tokens[open_]
-        frames.append(kept[pipeline.policy.in_rollout(kept["recipient_id"])])
+        blocked = pipeline.policy.blocking_reason(tokens, now=now).notna()
+        frames.append(tokens[~blocked])
     return pd.concat(frames, ignore_index=True).sort_values("expires_at", ignore_index=True)
 
 
@@ -105,15 +105,15 @@ class _Simulation:
 
     def __init__(self, tokens: pd.DataFrame, history: pd.DataFrame) -> None:
         """Take the tokens, ordered by expiry, and the ledger's history of them."""
-        self._expires = _micros(tokens["expires_at"])
-        self._elsewhere = _micros(tokens["last_notified_at"])
+        self._expires = micros(tokens["expires_at"])
+        self._elsewhere = micros(tokens["last_notified_at"])
         found = tokens[KEY].merge(history, on=KEY, how="left", validate="many_to_one") if len(history) else history
         nothing = np.full(len(tokens), NEVER, dtype=np.int64)
         # A refused threshold is as closed as a told one; here the difference does not show.
-        self._told = np.maximum(_micros(found["told"]), _micros(found["refused"])) if len(found) else nothing
+        self._told = np.maximum(micros(found["told"]), micros(found["refused"])) if len(found) else nothing
         self._token, ids = pd.factorize(tokens["token_id"])
         sent = history[history["sent"]].groupby("token_id")["expires_at"].max()
-        self._last_sent = _micros(sent.reindex(ids))
+        self._last_sent = micros(sent.reindex(ids)).copy()
         self._tokens = tokens
 
     def due(
@@ -133,9 +133,5 @@ class _Simulation:
     def tell(self, due: pd.DataFrame) -> None:
         """Suppose that these were sent."""
         rows = due.index.to_numpy()
-        self._told[rows] = _micros(due["threshold"])
+        self._told[rows] = micros(due["threshold"])
         np.maximum.at(self._last_sent, self._token[rows], self._expires[rows])
-
-
-def _micros(instants: pd.Series) -> np.ndarray:
-    return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64).copy()

@@ -23,6 +23,7 @@ from token_pipelines.operations.source_check.masks import SHOWN_LIMIT, mask_addr
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Window, no_history
 from token_pipelines.source.contract import OPTIONAL, REQUIRED
+from token_pipelines.token_facts import FACTS
 
 SHOWN: Final = 5
 """Tokens that are shown, of as many kinds as there are among those read."""
@@ -46,33 +47,6 @@ NOBODY: Final = (
     "expire in it, look at what the query's WHERE and its joins leave out."
 )
 
-WITHOUT: Final = {
-    "email_verified": "every address counts as verified",
-    "revoked": "no token counts as revoked: return it, or leave revoked tokens out in SQL",
-    "muted": "nobody counts as muted",
-    "replaced_at": "no token counts as replaced by a newer one",
-    "last_notified_at": "what an older job has sent is not known (token-pipelines mark-notified can say it)",
-    "last_used_at": "the email does not say when the token was last used",
-    "scopes": "the email does not say what the token may do",
-    "locale": "emails are in English",
-    "timezone": "emails say instants in UTC",
-}
-"""What the absence of an optional column means."""
-
-WHY: Final = {
-    Reason.LIFETIME_TOO_SHORT: "it lives too short a time for the tier",
-    Reason.OUTSIDE_TIERS: "no tier has begun, or the last one is over",
-    Reason.REVOKED: "the query says that it is revoked",
-    Reason.REPLACED: "its replaced_at is past",
-    Reason.ALREADY_NOTIFIED: "this tier, or a later one, was told",
-    Reason.REFUSED_ADDRESS: "the relay refused the address for good",
-    Reason.MUTED: "the query says that the recipient does not want these emails",
-    Reason.NO_ADDRESS: "the query returns no address for the recipient",
-    Reason.UNVERIFIED_ADDRESS: "the query says that the address is not verified",
-    Reason.BAD_ADDRESS: "the address cannot be written to",
-    Reason.NOT_IN_ROLLOUT: "delivery.rollout_percent or delivery.only_recipients leave the recipient out",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -92,7 +66,7 @@ class Sample:
     @property
     def why(self) -> str:
         """Why it leads to an email now, or why not, in words."""
-        return "it is due" if self.reason is None else WHY.get(Reason(self.reason), self.reason)
+        return "it is due" if self.reason is None else Reason(self.reason).meaning
 
 
 @dataclass(kw_only=True)
@@ -124,7 +98,7 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
         now=now,
         window=Window(expires_after=now, expires_before=now),
         present=[name for name in (*REQUIRED, *OPTIONAL) if name in columns],
-        missing={name: meaning for name, meaning in WITHOUT.items() if name not in columns},
+        missing={fact.column: fact.without for fact in FACTS if fact.column in OPTIONAL and fact.column not in columns},
         unused=sorted(columns - {*REQUIRED, *OPTIONAL}),
     )
     checked.advice += [_typing_mistake(name) for name in checked.unused if _near(name)]
