@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import floor
 
-from token_pipelines.model import Reason, Tier
+from token_pipelines.model import Reason
+from token_pipelines.tiers import After, Before, Remaining, Tier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,35 +75,33 @@ def decide(
 
 def threshold(tier: Tier, token: Token) -> datetime:
     """The instant at which a tier begins for a token."""
-    if tier.after is not None:
+    if isinstance(tier, After):
         return token.expires_at + tier.after
     return token.expires_at - _lead(tier, token)
 
 
 def _lead(tier: Tier, token: Token) -> timedelta:
-    if tier.before is not None:
+    if isinstance(tier, Before):
         return tier.before
-    assert tier.remaining is not None
-    assert tier.at_most is not None
+    assert isinstance(tier, Remaining)
     microseconds = (token.expires_at - token.created_at) // timedelta(microseconds=1)
     return min(timedelta(microseconds=floor(microseconds * tier.remaining)), tier.at_most)
 
 
 def _has_begun(tier: Tier, token: Token, *, grace: timedelta, now: datetime, reach: datetime) -> bool:
     begins = threshold(tier, token)
-    if tier.after is None:
+    if not isinstance(tier, After):
         return begins < reach and token.expires_at > now
-    assert tier.within is not None
     return begins <= now <= begins + tier.within + grace
 
 
 def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
     """A token issued for 5 days gets no 7-day notice, and one that lives for an hour is not mourned."""
-    if tier.before is not None:
+    if isinstance(tier, Before):
         return token.expires_at - token.created_at > tier.before
-    if tier.remaining is not None:
+    if isinstance(tier, Remaining):
         return _lead(tier, token) >= timedelta(days=1)
-    others = [other for other in tiers if other.after is None]
+    others = [other for other in tiers if not isinstance(other, After)]
     return not others or any(_lives_long_enough(other, token, tiers) for other in others)
 
 

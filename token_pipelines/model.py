@@ -1,4 +1,4 @@
-"""The product's words as values: tiers, states, reasons, outcomes. No I/O and no third-party types.
+"""The product's words as values: modes, states, reasons, notices, outcomes. No I/O and no third-party types.
 
 Every instant is an aware ``datetime`` in UTC; every id is text in one canonical form.
 """
@@ -6,7 +6,6 @@ Every instant is an aware ``datetime`` in UTC; every id is text in one canonical
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
-from fractions import Fraction
 from typing import Final, Self
 
 
@@ -113,46 +112,6 @@ DEAD_ADDRESS: frozenset[str] = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5
 
 Not 5.1.7 and 5.1.8, which blame the sender: a wrong From would silence everyone we write to.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tier:
-    """A step of urgency: ``before`` the expiry, or ``after`` it and then for as long as ``within``.
-
-    Or when ``remaining``, a share of the token's lifetime, is left: ``at_most`` that long before the expiry, and only
-    for tokens to which that gives `SHORTEST_NOTICE`.
-    """
-
-    name: str
-    before: timedelta | None = None
-    remaining: Fraction | None = None
-    at_most: timedelta | None = None
-    after: timedelta | None = None
-    within: timedelta | None = None
-
-    @property
-    def lead(self) -> timedelta:
-        """Expiry minus threshold, at most: positive before the expiry, negative after. The smaller is more urgent."""
-        return self.before or self.at_most or -(self.after or timedelta())
-
-    @property
-    def place(self) -> tuple[timedelta, Fraction]:
-        """Where in the ladder it stands, most urgent first. Of one lead, the smaller share begins later or with it."""
-        return self.lead, Fraction(1) if self.remaining is None else self.remaining
-
-    @property
-    def span(self) -> timedelta:
-        """How far from the expiry it can reach, on its side."""
-        return self.lead if self.after is None else self.after + (self.within or timedelta())
-
-    @property
-    def says_expired(self) -> bool:
-        """Whether this tier speaks of tokens that are dead already."""
-        return self.after is not None
-
-
-SHORTEST_NOTICE = timedelta(days=1)
-"""A share of a lifetime that is less than this leads to no email: a token that lives for an hour is a machine's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

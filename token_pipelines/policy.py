@@ -1,7 +1,7 @@
 """Which tokens are due, at which tier, and if not, why. Pure: pandas over columns, no I/O and no clock.
 
-Everything is decided by comparing instants, so that renaming, adding or moving a tier needs no migration. What a
-column of the source means is in `token_facts`. docs/architecture.md walks one token
+Everything is decided by comparing instants, so that renaming, adding or moving a tier needs no migration. What a kind
+of tier does is in `tiers`, what a column of the source means in `token_facts`. docs/architecture.md walks one token
 through it; the tests hold it to a scalar reference.
 """
 
@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from token_pipelines.model import MICROSECOND, SHORTEST_NOTICE, Reason, Tier, to_micros
+from token_pipelines.model import MICROSECOND, Reason, to_micros
+from token_pipelines.tiers import Tier, TokenRows
 from token_pipelines.token_facts import FACTS, INSTANT, NEVER, micros
 
 KEY: Final = ["token_id", "recipient_id", "expires_at"]
@@ -57,7 +58,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse tiers out of order: every decision below relies on it."""
-        if any(later.place <= earlier.place for earlier, later in pairwise(self.tiers)):
+        if any(later.sort_key <= earlier.sort_key for earlier, later in pairwise(self.tiers)):
             msg = "tiers must be given most urgent first, each with its own lead"
             raise ValueError(msg)
 
@@ -94,7 +95,8 @@ class Policy:
             ``threshold``: the instant at which that tier began, NaT where none. ``reason``: a `Reason`,
             null where the token is due.
         """
-        index, threshold, too_short = self._reached(tokens, to_micros(now), to_micros(reach))
+        rows = TokenRows(tokens=tokens, now=to_micros(now), reach=to_micros(reach), grace=self.grace // MICROSECOND)
+        index, threshold, too_short = self._reached(rows)
         told, refused = _told(tokens, history)
         if told_before is not None:
             told = np.maximum(told, to_micros(told_before) - 1)
@@ -127,50 +129,27 @@ class Policy:
         }
         return {**blocked, Reason.NOT_IN_ROLLOUT: ~self._in_rollout(tokens["recipient_id"])}
 
-    def _reached(self, tokens: pd.DataFrame, now: int, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any."""
-        expires = micros(tokens["expires_at"])
-        lifetime = expires - micros(tokens["created_at"])
-        alive = expires > now
-        index = np.full(len(tokens), -1, dtype=np.int64)
-        threshold = np.full(len(tokens), NEVER, dtype=np.int64)
-        reached = np.zeros(
-            len(tokens), dtype=bool
-        )  # a tier that has begun, whether or not the life is long enough for it
-        lives_long = np.full(len(tokens), all(tier.says_expired for tier in self.tiers))
+    def _reached(self, rows: TokenRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any.
 
-        fixed = [i for i, tier in enumerate(self.tiers) if tier.before is not None]
-        if fixed:
-            befores = np.array([self.tiers[i].lead // MICROSECOND for i in fixed], dtype=np.int64)
-            # The most urgent tier that has begun by `reach` is the first whose lead is longer than what remains then.
-            first = np.searchsorted(befores, expires - reach, side="right")
-            begun = alive & (first < len(befores))
-            first = np.minimum(first, len(befores) - 1)
-            lead = befores[first]
-            long_enough = lifetime > lead
-            index = np.where(begun & long_enough, np.array(fixed)[first], index)
-            threshold = np.where(begun & long_enough, expires - lead, threshold)
-            reached |= begun
-            lives_long |= lifetime > befores[0]
-        for i, tier in enumerate(self.tiers):
-            if tier.remaining is not None:
-                lead = _lead_of_share(tier, lifetime)
-                begins = expires - lead
-                begun = alive & (begins < reach)
-                long_enough = lead >= SHORTEST_NOTICE // MICROSECOND
-                later = begun & long_enough & ((begins > threshold) | ((begins == threshold) & (i < index)))
-                np.copyto(index, i, where=later)
-                np.copyto(threshold, begins, where=later)
-                reached |= begun
-                lives_long |= long_enough
-        for i, tier in reversed(list(enumerate(self.tiers))):  # the latest threshold has the last word
-            if tier.after is not None:
-                begins = expires + tier.after // MICROSECOND
-                open_ = ~alive & (begins <= now) & (now <= expires + (tier.span + self.grace) // MICROSECOND)
-                index = np.where(open_ & lives_long, i, index)
-                threshold = np.where(open_ & lives_long, begins, threshold)
-                reached |= open_
-        return index, threshold, reached & (index < 0)
+        Of the tiers that are open and fit, the one that began last; of several that began together, the first.
+        """
+        index = np.full(len(rows.tokens), -1, dtype=np.int16)
+        threshold = np.full(len(rows.tokens), NEVER, dtype=np.int64)
+        opened = np.zeros(len(rows.tokens), dtype=bool)
+        fitted = np.full(len(rows.tokens), all(tier.says_expired for tier in self.tiers))
+        # Least urgent first: a tier after the expiry asks for which of the others the life was long enough.
+        for position, tier in reversed(list(enumerate(self.tiers))):
+            lead = tier.lead(rows)
+            begins = tier.begins(rows, lead)
+            is_open = tier.is_open(rows, begins)
+            fits = tier.fits(rows, lead, fitted)
+            opened |= is_open
+            fitted |= fits
+            latest = is_open & fits & (begins >= threshold)
+            np.copyto(index, position, where=latest)
+            np.copyto(threshold, begins, where=latest)
+        return index, threshold, opened & (index < 0)
 
     def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
         """Per recipient id: whether the rollout is open to them."""
@@ -226,17 +205,6 @@ def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.n
     sent_by_us = pc.is_in(pa.array(tokens["token_id"], text), value_set=ours).to_numpy(zero_copy_only=False)
     told = np.maximum(micros(found["told"]), np.where(sent_by_us, NEVER, elsewhere))
     return told, micros(found["refused"])
-
-
-def _lead_of_share(tier: Tier, lifetime: np.ndarray) -> np.ndarray:
-    """The tier's share of each lifetime, in whole microseconds, rounded down; no more than it may be."""
-    assert tier.remaining is not None  # noqa: S101 -- narrows the type
-    assert tier.at_most is not None  # noqa: S101 -- narrows the type
-    over, under = tier.remaining.as_integer_ratio()
-    wholes = lifetime // under  # in two parts: a lifetime times a numerator may not fit into 64 bits
-    lead: np.ndarray = wholes * over + (lifetime - wholes * under) * over // under
-    np.minimum(lead, tier.at_most // MICROSECOND, out=lead)
-    return lead
 
 
 def _instants(micros: np.ndarray, index: pd.Index) -> pd.Series:

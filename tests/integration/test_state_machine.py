@@ -55,7 +55,8 @@ from token_pipelines.delivery import counts as tally
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
 from token_pipelines.ledger import heartbeat
-from token_pipelines.model import Mode, Tier, to_micros
+from token_pipelines.model import Mode, to_micros
+from token_pipelines.tiers import After, Before, Tier
 
 EXAMPLES: Final = int(os.environ.get("TOKEN_PIPELINES_STATE_MACHINE_EXAMPLES", "25"))
 STEPS: Final = 50
@@ -77,11 +78,11 @@ STALL: Final = timedelta(minutes=30)
 
 
 def _before(name: str, days: int) -> Tier:
-    return Tier(name=name, before=days * DAY)
+    return Before(name=name, before=days * DAY)
 
 
 def _after(name: str, days: int, within: int) -> Tier:
-    return Tier(name=name, after=days * DAY, within=within * DAY)
+    return After(name=name, after=days * DAY, within=within * DAY)
 
 
 LADDERS: Final = (
@@ -311,8 +312,12 @@ class Story(RuleBasedStateMachine):
         instants = [tomorrow, tomorrow + GRACE]
         for token in self.truth.tokens.values():
             for tier in self.setting.tiers:
-                threshold = token.expires_at - tier.lead
-                instants += [threshold, token.expires_at, *([threshold + tier.within + GRACE] if tier.within else [])]
+                threshold = token.expires_at - tier.longest_lead
+                instants += [
+                    threshold,
+                    token.expires_at,
+                    *([threshold + tier.within + GRACE] if isinstance(tier, After) else []),
+                ]
         instants = sorted({instant + moment for instant in instants if instant + moment > self.truth.now})
         self.truth.now = instants[index % len(instants)]
 
@@ -470,11 +475,7 @@ class Story(RuleBasedStateMachine):
         self.snapshots[worker.job.day] = snapshot
         if set(worker.job.tiers) != {tier.name for tier in worker.setting.tiers}:
             return
-        over = (
-            self.truth.now
-            - max(tier.before or (tier.within or DAY) - tier.lead for tier in worker.setting.tiers)
-            - 2 * DAY
-        )
+        over = self.truth.now - max(tier.span for tier in worker.setting.tiers) - 2 * DAY
         waiting = Counter(
             row.recipient_id
             for row in self.house.rows()
@@ -645,8 +646,8 @@ class Story(RuleBasedStateMachine):
         was = replace(self.truth, now=last.at, suppressed=set(last.suppressed), tokens={}, people=self.truth.people)
         for tier in last.setting.tiers:
             for token in last.tokens.values():
-                threshold = token.expires_at - tier.lead
-                if tier.before is None or not last.at < threshold <= now:
+                threshold = token.expires_at - tier.longest_lead
+                if not isinstance(tier, Before) or not last.at < threshold <= now:
                     continue
                 if self.truth.tokens.get(token.token_id) != token:
                     continue

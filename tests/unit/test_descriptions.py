@@ -3,8 +3,8 @@ from fractions import Fraction
 
 import pytest
 
-from token_pipelines.defs.descriptions import COLUMN_SCHEMA, describe, span_in_words
-from token_pipelines.model import Tier
+from token_pipelines.defs.descriptions import COLUMN_SCHEMA
+from token_pipelines.tiers import After, Before, Remaining, Tier, span_in_words
 from token_pipelines.token_facts import TOKEN_COLUMNS
 
 
@@ -26,26 +26,26 @@ def test_span_in_words(span: timedelta, words: str) -> None:
     ("tier", "sentence"),
     [
         (
-            Tier(name="week", before=timedelta(days=7)),
+            Before(name="week", before=timedelta(days=7)),
             "Emails to owners of tokens that expire within 7 days.",
         ),
         (
-            Tier(name="soon", remaining=Fraction(1, 8), at_most=timedelta(days=60)),
+            Remaining(name="soon", remaining=Fraction(1, 8), at_most=timedelta(days=60)),
             "Emails to owners of tokens that have 12.5 % of their lifetime left, 60 days at most.",
         ),
         (
-            Tier(name="expired", after=timedelta(), within=timedelta(days=3)),
+            After(name="expired", after=timedelta(), within=timedelta(days=3)),
             "Emails to owners of tokens that have expired, sent until 3 days after the expiry.",
         ),
         (
-            Tier(name="late", after=timedelta(days=2), within=timedelta(days=3)),
+            After(name="late", after=timedelta(days=2), within=timedelta(days=3)),
             "Emails to owners of tokens that expired at least 2 days ago, sent until 5 days after the expiry.",
         ),
     ],
     ids=lambda value: value.name if isinstance(value, Tier) else "",
 )
 def test_describe(tier: Tier, sentence: str) -> None:
-    assert describe(tier) == sentence
+    assert tier.describe() == sentence
 
 
 def test_every_column_is_described() -> None:

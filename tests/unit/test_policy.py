@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_policy import Decision, Known, Token
 
-from token_pipelines.model import Reason, Tier
+from token_pipelines.model import Reason
 from token_pipelines.policy import HISTORY_COLUMNS, Policy, no_history, urgency
+from token_pipelines.tiers import After, Before, Remaining, Tier
 from token_pipelines.token_facts import TOKEN_COLUMNS
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -26,12 +27,12 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 NEAR = (timedelta(), SECOND, -SECOND, MICROSECOND, -MICROSECOND)
 
-EXPIRED = Tier(name="expired", after=timedelta(), within=3 * DAY)
+EXPIRED = After(name="expired", after=timedelta(), within=3 * DAY)
 LADDER = (
     EXPIRED,
-    Tier(name="day", before=DAY),
-    Tier(name="week", before=7 * DAY),
-    Tier(name="month", before=30 * DAY),
+    Before(name="day", before=DAY),
+    Before(name="week", before=7 * DAY),
+    Before(name="month", before=30 * DAY),
 )
 POLICY = Policy(tiers=LADDER, grace=GRACE)
 LONG_LIFE = 365 * DAY
@@ -140,7 +141,7 @@ def test_after_tier_ends_with_within_and_grace(step: timedelta, decision: Decisi
 @pytest.mark.parametrize(("step", "tier"), [(SECOND, "late"), (MICROSECOND, "late"), (timedelta(), "late"),
                                             (-MICROSECOND, "expired"), (-SECOND, "expired")])  # fmt: skip
 def test_after_tier_begins_after_its_delay(step: timedelta, tier: str) -> None:
-    late = Tier(name="late", after=2 * DAY, within=DAY)
+    late = After(name="late", after=2 * DAY, within=DAY)
     expires_at = NOW - 2 * DAY - step
     threshold = {"late": expires_at + 2 * DAY, "expired": expires_at}[tier]
     assert decide(expiring(expires_at), policy=Policy(tiers=(late, EXPIRED), grace=GRACE)) == due(tier, threshold)
@@ -185,7 +186,7 @@ def test_lifetime_does_not_matter_where_no_tier_is_before_the_expiry() -> None:
 
 # A share of the lifetime
 
-SOON = Tier(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
+SOON = Remaining(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
 ALONE = Policy(tiers=(SOON,), grace=GRACE)
 
 
@@ -236,20 +237,20 @@ def test_share_alone_decides_who_is_mourned(lifetime: timedelta, decision: Decis
 
 
 def test_any_tier_before_the_expiry_is_enough_to_be_mourned() -> None:
-    policy = Policy(tiers=(EXPIRED, Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    policy = Policy(tiers=(EXPIRED, Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW, 8 * DAY), policy=policy) == due("expired", NOW)
     assert decide(expiring(NOW, 7 * DAY), policy=policy) == TOO_SHORT
-    month = Policy(tiers=(EXPIRED, Tier(name="month", before=30 * DAY), SOON), grace=GRACE)
+    month = Policy(tiers=(EXPIRED, Before(name="month", before=30 * DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW, 20 * DAY), policy=month) == due("expired", NOW)
 
 
 def test_too_short_for_the_share_leaves_the_other_tiers_their_say() -> None:
-    policy = Policy(tiers=(Tier(name="day", before=DAY), SOON), grace=GRACE)
+    policy = Policy(tiers=(Before(name="day", before=DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW + DAY / 2, 5 * DAY), policy=policy) == due("day", NOW - DAY / 2)
 
 
 def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_round() -> None:
-    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    policy = Policy(tiers=(Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     short, long = expiring(NOW + 2 * DAY, 30 * DAY), expiring(NOW + 2 * DAY, 300 * DAY)
     assert decide(short, policy=policy) == due("soon", short.expires_at - 3 * DAY)
     assert decide(long, policy=policy) == due("week", long.expires_at - 7 * DAY)
@@ -258,9 +259,9 @@ def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_ro
 @pytest.mark.parametrize(
     ("tiers", "tier"),
     [
-        ((Tier(name="week", before=7 * DAY), SOON), "week"),
-        ((replace(SOON, at_most=7 * DAY), Tier(name="week", before=7 * DAY)), "soon"),
-        ((SOON, Tier(name="tenth", remaining=Fraction(1, 10), at_most=61 * DAY)), "soon"),
+        ((Before(name="week", before=7 * DAY), SOON), "week"),
+        ((replace(SOON, at_most=7 * DAY), Before(name="week", before=7 * DAY)), "soon"),
+        ((SOON, Remaining(name="tenth", remaining=Fraction(1, 10), at_most=61 * DAY)), "soon"),
     ],
 )
 def test_of_equal_thresholds_the_first_of_the_ladder_is_named(tiers: tuple[Tier, ...], tier: str) -> None:
@@ -269,7 +270,7 @@ def test_of_equal_thresholds_the_first_of_the_ladder_is_named(tiers: tuple[Tier,
 
 
 def test_urgency_is_the_lead_and_then_the_ladder() -> None:
-    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    policy = Policy(tiers=(Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     tokens = [expiring(NOW + DAY, life) for life in (30 * DAY, 365 * DAY, 70 * DAY)]
     decided = policy.decide(
         token_frame([replace(token, token_id=str(i)) for i, token in enumerate(tokens)]),
@@ -439,7 +440,7 @@ def test_tiers_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="most urgent first"):
         Policy(tiers=LADDER[::-1], grace=GRACE)
     with pytest.raises(ValueError, match="most urgent first"):
-        Policy(tiers=(LADDER[1], Tier(name="again", before=DAY)), grace=GRACE)
+        Policy(tiers=(LADDER[1], Before(name="again", before=DAY)), grace=GRACE)
 
 
 # The rollout
@@ -495,7 +496,7 @@ def test_rollout_to_named_recipients_narrows_the_percent() -> None:
         ((EXPIRED,), NOW - 3 * DAY - GRACE, NOW + MICROSECOND),
         ((SOON,), NOW, REACH + 60 * DAY),
         ((EXPIRED, LADDER[1], SOON), NOW - 3 * DAY - GRACE, REACH + 60 * DAY),
-        ((Tier(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
+        ((After(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
     ],
 )
 def test_window_is_no_wider_than_the_tiers(tiers: tuple[Tier, ...], after: datetime, before: datetime) -> None:
@@ -526,10 +527,12 @@ def ladders(draw: st.DrawFn) -> tuple[Tier, ...]:
     befores = draw(st.lists(DURATIONS, max_size=4, unique=True))
     afters = draw(st.lists(st.one_of(st.just(timedelta()), DURATIONS), max_size=3, unique=True))
     shares = draw(st.lists(st.tuples(DURATIONS, SHARES), max_size=3, unique=True))
-    tiers = [Tier(name=f"before{i}", before=before) for i, before in enumerate(befores)]
-    tiers += [Tier(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)]
-    tiers += [Tier(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
-    return tuple(sorted(tiers, key=lambda tier: tier.place)) or (EXPIRED,)
+    tiers: list[Tier] = [Before(name=f"before{i}", before=before) for i, before in enumerate(befores)]
+    tiers += [
+        Remaining(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)
+    ]
+    tiers += [After(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
+    return tuple(sorted(tiers, key=lambda tier: tier.sort_key)) or (EXPIRED,)
 
 
 def _instant(draw: st.DrawFn, pivots: Sequence[datetime]) -> datetime:
@@ -544,17 +547,22 @@ def worlds(draw: st.DrawFn) -> World:
     reach = now + draw(st.sampled_from([MICROSECOND, SECOND, GRACE, DAY + grace, 2 * DAY]))
     ends = [now, reach]
     for tier in tiers:
-        ends += [now + tier.lead, reach + tier.lead, now + tier.lead - (tier.within or timedelta()) - grace]
-    lives = [tier.before for tier in tiers if tier.before is not None] or [DAY]
+        ends += [
+            now + tier.longest_lead,
+            reach + tier.longest_lead,
+            now + tier.longest_lead - grace,
+            now - tier.span - grace,
+        ]
+    lives = [tier.before for tier in tiers if isinstance(tier, Before)] or [DAY]
     for tier in tiers:
-        if tier.remaining is not None:  # where the share is a day, where it is at_most, and between the two
+        if isinstance(tier, Remaining):  # where the share is a day, where it is at_most, and between the two
             over, under = tier.remaining.as_integer_ratio()
-            lives += [DAY * under / over, tier.lead * under / over, tier.lead * under / over / 2]
-            ends += [reach + tier.lead / 2, reach + DAY]
+            lives += [DAY * under / over, tier.longest_lead * under / over, tier.longest_lead * under / over / 2]
+            ends += [reach + tier.longest_lead / 2, reach + DAY]
     tokens = []
     for number in range(draw(st.integers(1, 6))):
         expires_at = _instant(draw, ends)
-        begins = [expires_at - tier.lead for tier in tiers]
+        begins = [expires_at - tier.longest_lead for tier in tiers]
         tokens.append(
             Token(
                 token_id=str(number // 2),
@@ -573,7 +581,7 @@ def worlds(draw: st.DrawFn) -> World:
         policy=Policy(tiers=tiers, grace=grace, only_recipients=draw(st.sampled_from([(), (), ("a0", "b1")]))),
         now=now,
         reach=reach,
-        told_before=_instant(draw, [token.expires_at - tier.lead for token in tokens for tier in tiers])
+        told_before=_instant(draw, [token.expires_at - tier.longest_lead for token in tokens for tier in tiers])
         if draw(st.integers(0, 4)) == 0
         else None,
         tokens=tuple(tokens),
@@ -586,7 +594,7 @@ def histories(draw: st.DrawFn, tokens: Sequence[Token], tiers: Sequence[Tier]) -
     known: dict[tuple[str, str, datetime], Known] = {}
     for token in draw(st.lists(st.sampled_from(tokens), max_size=4)):
         expires_at = token.expires_at + draw(st.sampled_from([timedelta(), timedelta(), MICROSECOND]))
-        begins = [token.expires_at - tier.lead for tier in tiers]
+        begins = [token.expires_at - tier.longest_lead for tier in tiers]
         entry = Known(
             token_id=token.token_id,
             recipient_id=draw(st.sampled_from([token.recipient_id, token.recipient_id, "c"])),

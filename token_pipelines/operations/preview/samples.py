@@ -10,7 +10,8 @@ from typing import Final
 
 from token_pipelines.config import Config
 from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
-from token_pipelines.model import SHORTEST_NOTICE, Recipient, Tier, TokenFacts
+from token_pipelines.model import Recipient, TokenFacts
+from token_pipelines.tiers import Tier
 
 SENT_INTO_THE_TIER: Final = timedelta(hours=5)  # after an expiry; and a run looks ahead by up to a day before one
 AGE: Final = timedelta(days=90)
@@ -87,7 +88,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
         step = -_STEP if tier.says_expired else _STEP
         return tuple(_token(number, name, first + number * step, now, scopes) for number, name in enumerate(names))
 
-    others = [_expiry(other, now) for other in ladder if _lead(other) >= _lead(tier)]
+    others = [_expiry(other, now) for other in ladder if other.example(AGE) >= tier.example(AGE)]
     mixed = tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))
     crowd = (f"build-{number:03d}" for number in range(MORE_THAN_LISTED))
     nothing_known = TokenFacts(
@@ -112,15 +113,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
 
 
 def _expiry(tier: Tier, now: datetime) -> datetime:
-    return now + _lead(tier) + (-SENT_INTO_THE_TIER if tier.says_expired else SENT_INTO_THE_TIER)
-
-
-def _lead(tier: Tier) -> timedelta:
-    """How long before the expiry a tier begins, for a token that is as old then as ours are."""
-    if tier.remaining is None:
-        return tier.lead
-    left, lived = (tier.remaining / (1 - tier.remaining)).as_integer_ratio()
-    return min(max(AGE * left / lived, SHORTEST_NOTICE), tier.lead)
+    return now + tier.example(AGE) + (-SENT_INTO_THE_TIER if tier.says_expired else SENT_INTO_THE_TIER)
 
 
 def _token(number: int, name: str | None, expires_at: datetime, now: datetime, scopes: tuple[str, ...]) -> TokenFacts:
