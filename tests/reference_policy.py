@@ -1,6 +1,6 @@
 """The policy once more, for one token at a time, in plain Python: what docs/architecture.md says, word by word.
 
-Slow and obvious on purpose. A property test holds `token_pipelines.policy` to it; nothing is shared but the words.
+Slow and obvious on purpose. A property test compares `token_pipelines.policy` with it; they share values, but no code.
 """
 
 from collections.abc import Collection, Sequence
@@ -96,7 +96,7 @@ def _has_begun(tier: Tier, token: Token, *, grace: timedelta, now: datetime, rea
 
 
 def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
-    """A token issued for 5 days gets no 7-day notice, and one that lives for an hour is not mourned."""
+    """A token issued for 5 days gets no 7-day notice, and one that lives for an hour gets none when it has expired."""
     if isinstance(tier, Before):
         return token.expires_at - token.created_at > tier.before
     if isinstance(tier, Remaining):
@@ -108,7 +108,7 @@ def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
 def blocking_reason(  # noqa: PLR0911 -- one line a reason, in their order
     token: Token, *, now: datetime, only_recipients: Collection[str] = ()
 ) -> Reason | None:
-    """The reason that bars an email at every tier alike: the token's own, then the recipient's."""
+    """The reason that forbids an email at every tier alike: the token's own, then the recipient's."""
     if token.revoked:
         return Reason.REVOKED
     if token.replaced_at is not None and token.replaced_at <= now:

@@ -10,10 +10,10 @@ from typing import Final, Self
 
 
 class Mode(StrEnum):
-    """How notices leave the house. The mode is part of the ledger's key."""
+    """Where notices go. The mode is part of the ledger's key."""
 
     LIVE = "live"
-    REDIRECT = "redirect"  # every email goes to one address of the operator's
+    REDIRECT = "redirect"  # every email goes to the operator's delivery.redirect_to
     DRY_RUN = "dry_run"  # nothing is written to the ledger and nothing is sent
 
     @property
@@ -23,7 +23,7 @@ class Mode(StrEnum):
 
 
 class State(StrEnum):
-    """Where a notice stands; the comment names what it can become."""
+    """The state of a notice; the comment names the states that can follow."""
 
     PLANNED = "planned"  # -> claimed, withdrawn
     CLAIMED = "claimed"  # -> sending, skipped; back to planned, deferred or unknown when its run died
@@ -32,7 +32,7 @@ class State(StrEnum):
     DEFERRED = "deferred"  # -> claimed in a later run, withdrawn
     UNKNOWN = "unknown"  # -> claimed in a later run when delivery.on_unknown is resend
     FAILED = "failed"  # refused for good at this address
-    SKIPPED = "skipped"  # resolving found nothing left to say; the reason tells why
+    SKIPPED = "skipped"  # resolving found nothing left to say, for the reason given
     WITHDRAWN = "withdrawn"  # planned anew at its present urgency
 
 
@@ -94,7 +94,7 @@ RECIPIENT_REASONS: Final = tuple(reason for reason in Reason if reason.whose is 
 
 
 class Stage(StrEnum):
-    """The step of the SMTP dialogue at which an answer came or was lost."""
+    """The step of the SMTP session at which an answer came or was lost."""
 
     CONNECT = "connect"
     EHLO = "ehlo"
@@ -103,14 +103,14 @@ class Stage(StrEnum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
-    DOT = "dot"  # after the final dot: the only stage at which an answer's loss leaves doubt
-    BOUNCE = "bounce"  # no step of ours: the relay had taken the message, and a delivery report came back
+    DOT = "dot"  # after the final dot: the only stage at which a lost answer leaves doubt
+    BOUNCE = "bounce"  # not in a session: the relay took the message, and a delivery report came back later
 
 
 DEAD_ADDRESS: frozenset[str] = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
-"""Enhanced status codes (RFC 3463, RFC 7505) that say of the address itself that it is no good: it is suppressed.
+"""Enhanced status codes (RFC 3463, RFC 7505) that blame the recipient's address itself: it is suppressed.
 
-Not 5.1.7 and 5.1.8, which blame the sender: a wrong From would silence everyone we write to.
+Not 5.1.7 and 5.1.8, which blame the sender: with a wrong From, every recipient would be suppressed.
 """
 
 
@@ -140,7 +140,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one attempt. ``reply`` is the relay's text with addresses removed."""
+    """The result of one attempt. ``reply`` is the relay's text with addresses removed."""
 
     state: State
     stage: Stage
@@ -153,7 +153,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenFacts:
-    """What the email says of one token, as read from the source at sending. Text is as the user typed it."""
+    """What the email says about one token, as read from the source at sending. Text is as the user typed it."""
 
     token_id: str
     name: str | None

@@ -22,7 +22,7 @@ from token_pipelines.tiers import Tier, TokenRows
 from token_pipelines.token_facts import FACTS, INSTANT, NEVER, micros
 
 KEY: Final = ["token_id", "recipient_id", "expires_at"]
-"""What a promise is about: this recipient, this token, this expiry."""
+"""What identifies a promise: a token, a recipient and an expiry."""
 
 HISTORY_COLUMNS: Final = {
     "token_id": "str",
@@ -36,7 +36,7 @@ HISTORY_COLUMNS: Final = {
 whether something was sent for certain."""
 
 ROLLOUT_STEPS: Final = 10_000
-"""A rollout is decided in hundredths of a percent."""
+"""Recipients are divided into this many steps, hundredths of a percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The tiers, most urgent first, and to whom they are open."""
+    """The tiers, most urgent first, and which recipients may get notices."""
 
     tiers: tuple[Tier, ...]
     grace: timedelta
@@ -63,7 +63,7 @@ class Policy:
             raise ValueError(msg)
 
     def window(self, *, now: datetime, reach: datetime) -> Window:
-        """The expiries of which a token can have reached a tier by ``now``, or will have by ``reach``."""
+        """The expiries that a token can have that has reached a tier, or will by ``reach``."""
         ahead = [tier.span for tier in self.tiers if not tier.says_expired]
         back = [tier.span for tier in self.tiers if tier.says_expired]
         return Window(
@@ -152,7 +152,7 @@ class Policy:
         return index, threshold, opened & (index < 0)
 
     def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
-        """Per recipient id: whether the rollout is open to them."""
+        """Per recipient id: whether the rollout includes them."""
         inside = np.ones(len(recipients), dtype=bool)
         if self.only_recipients:
             inside &= recipients.isin(list(self.only_recipients)).to_numpy()
@@ -178,7 +178,7 @@ def urgency(decided: pd.DataFrame) -> pd.Series:
 
 
 def no_history() -> pd.DataFrame:
-    """The history of a ledger that knows nothing: no rows, columns HISTORY_COLUMNS."""
+    """The history of an empty ledger: no rows, columns HISTORY_COLUMNS."""
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
 
 
@@ -197,8 +197,7 @@ def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.n
     elsewhere = micros(tokens["last_notified_at"])
     if history.empty:
         return elsewhere, np.full(len(tokens), NEVER, dtype=np.int64)
-    # Without pandas' check that the history's keys are unique, which takes five times as long as the join, and without
-    # its isin, which makes a list of half a million ids.
+    # No validate="many_to_one": it takes five times as long as the join. No Series.isin: it makes a list of all ids.
     found = tokens[KEY].merge(history, on=KEY, how="left")
     text = pa.large_string()
     ours = pa.array(history.loc[history["sent"], "token_id"], text)

@@ -1,4 +1,4 @@
-"""Tier kinds: what makes a step of urgency begin, how long it lasts, and for which tokens it is too early.
+"""Tier kinds: when a step of urgency begins and ends for a token, and which tokens live long enough for it.
 
 One class per kind; its fields are its keys in the config. A new kind is a class here and an entry in `KINDS`. The
 policy asks every kind the same questions, about whole columns at once: int64 microseconds, counted since 1970 UTC where
@@ -22,7 +22,7 @@ from token_pipelines.token_facts import micros
 ONE_DAY: Final = timedelta(days=1)
 
 SHORTEST_NOTICE: Final = ONE_DAY
-"""A share of a lifetime that is less than this leads to no email: a token that lives for an hour is a machine's."""
+"""A share of a lifetime that is shorter than this leads to no email: tokens that live for hours belong to machines."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
@@ -185,13 +185,13 @@ class After(Tier):
         return -(self.after // MICROSECOND)
 
     def is_open(self, rows: TokenRows, begins: np.ndarray) -> np.ndarray:
-        """It looks at now and not at reach: nobody is told "expired" of a token that lives."""
+        """It asks ``now`` and not ``reach``: no email may call a token expired that still lives."""
         lasts = self.within // MICROSECOND + rows.grace
         is_open: np.ndarray = ~rows.alive & (begins <= rows.now) & (begins >= rows.now - lasts)
         return is_open
 
     def fits(self, rows: TokenRows, lead: np.ndarray | int, fitted: np.ndarray) -> np.ndarray:
-        """Only tokens that lived long enough for a tier before the expiry: an hour's token in CI gets no email."""
+        """Only tokens that lived long enough for a tier before the expiry: none that live for an hour in CI."""
         return fitted
 
     def describe(self) -> str:

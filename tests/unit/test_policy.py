@@ -1,4 +1,4 @@
-"""Which tokens are due: one second on either side of each boundary, and a scalar reference over random worlds."""
+"""Which tokens are due: one second on either side of each boundary, and a scalar reference on random cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,9 +170,7 @@ def test_lifetime_must_be_longer_than_before(lifetime: timedelta, decision: Deci
         (DAY - SECOND, TOO_SHORT),
     ],
 )
-def test_lifetime_must_be_longer_than_the_shortest_before_to_be_mourned(
-    lifetime: timedelta, decision: Decision
-) -> None:
+def test_after_tier_needs_a_lifetime_longer_than_the_shortest_before(lifetime: timedelta, decision: Decision) -> None:
     assert decide(expiring(NOW - DAY, lifetime)) == decision
 
 
@@ -224,7 +222,7 @@ def test_share_of_less_than_a_day_is_too_short(step: timedelta, long_enough: boo
     assert decide(token, policy=ALONE) == (due("soon", token.expires_at - lead) if long_enough else TOO_SHORT)
 
 
-def test_share_of_an_hour_in_ci_is_never_mentioned_nor_mourned() -> None:
+def test_token_that_lives_for_an_hour_is_never_mentioned() -> None:
     policy = Policy(tiers=(EXPIRED, SOON), grace=GRACE)
     hour = timedelta(hours=1)
     assert decide(expiring(NOW + MICROSECOND, hour), policy=policy) == TOO_SHORT
@@ -232,11 +230,11 @@ def test_share_of_an_hour_in_ci_is_never_mentioned_nor_mourned() -> None:
 
 
 @pytest.mark.parametrize(("lifetime", "decision"), [(10 * DAY, due("expired", NOW)), (10 * DAY - SECOND, TOO_SHORT)])
-def test_share_alone_decides_who_is_mourned(lifetime: timedelta, decision: Decision) -> None:
+def test_after_tier_needs_a_lifetime_long_enough_for_the_share(lifetime: timedelta, decision: Decision) -> None:
     assert decide(expiring(NOW, lifetime), policy=Policy(tiers=(EXPIRED, SOON), grace=GRACE)) == decision
 
 
-def test_any_tier_before_the_expiry_is_enough_to_be_mourned() -> None:
+def test_after_tier_needs_a_lifetime_long_enough_for_any_other_tier() -> None:
     policy = Policy(tiers=(EXPIRED, Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW, 8 * DAY), policy=policy) == due("expired", NOW)
     assert decide(expiring(NOW, 7 * DAY), policy=policy) == TOO_SHORT
@@ -244,12 +242,12 @@ def test_any_tier_before_the_expiry_is_enough_to_be_mourned() -> None:
     assert decide(expiring(NOW, 20 * DAY), policy=month) == due("expired", NOW)
 
 
-def test_too_short_for_the_share_leaves_the_other_tiers_their_say() -> None:
+def test_lifetime_too_short_for_the_share_leaves_the_other_tiers() -> None:
     policy = Policy(tiers=(Before(name="day", before=DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW + DAY / 2, 5 * DAY), policy=policy) == due("day", NOW - DAY / 2)
 
 
-def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_round() -> None:
+def test_of_a_share_and_a_fixed_tier_the_one_that_begins_later_is_named() -> None:
     policy = Policy(tiers=(Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     short, long = expiring(NOW + 2 * DAY, 30 * DAY), expiring(NOW + 2 * DAY, 300 * DAY)
     assert decide(short, policy=policy) == due("soon", short.expires_at - 3 * DAY)
@@ -361,7 +359,7 @@ def test_replaced_counts_from_its_instant(step: timedelta, reason: Reason | None
     assert decide(replace(expiring(WEEK_LEFT), replaced_at=NOW - step)) == replace(DUE, reason=reason)
 
 
-# Which of several reasons is named: the one that stands when the later ones are mended
+# Which of several reasons is named
 
 
 OBSTACLES: tuple[tuple[Reason, dict[str, Any]], ...] = (
@@ -388,11 +386,11 @@ def test_outside_every_tier_is_named_whatever_else_is_wrong() -> None:
     assert decide(replace(expiring(NOW + 3 * DAY, 5 * DAY), **everything)) == TOO_SHORT
 
 
-BARS = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
+BLOCKING = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
 
 
 def blocking_reason(token: Token, policy: Policy = POLICY) -> Reason | None:
-    """What bars one token at NOW, whatever its tier; the reference must say the same."""
+    """The reason that blocks one token at NOW, whatever its tier; the reference must say the same."""
     [reason] = reasons(policy.blocking_reason(token_frame([token]), now=NOW))
     assert reason == reference.blocking_reason(token, now=NOW, only_recipients=policy.only_recipients)
     return reason
@@ -402,18 +400,18 @@ def reasons(named: pd.Series) -> list[Reason | None]:
     return [None if pd.isna(reason) else Reason(reason) for reason in named]
 
 
-@pytest.mark.parametrize("first", range(len(BARS)), ids=[reason for reason, _ in BARS])
+@pytest.mark.parametrize("first", range(len(BLOCKING)), ids=[reason for reason, _ in BLOCKING])
 @pytest.mark.parametrize(
     "token", [expiring(WEEK_LEFT), expiring(NOW + 90 * DAY), expiring(NOW + 3 * DAY, 5 * DAY)],
     ids=["due", "outside", "too short"],
 )  # fmt: skip
-def test_what_bars_a_token_is_named_whatever_its_tier(first: int, token: Token) -> None:
+def test_blocking_reason_is_named_whatever_the_tier(first: int, token: Token) -> None:
     policy = replace(POLICY, only_recipients=["8"])
-    changes = {name: value for _, change in BARS[first:] for name, value in change.items()}
-    assert blocking_reason(replace(token, **changes), policy) == BARS[first][0]
+    changes = {name: value for _, change in BLOCKING[first:] for name, value in change.items()}
+    assert blocking_reason(replace(token, **changes), policy) == BLOCKING[first][0]
 
 
-def test_what_was_told_bars_nothing_by_itself() -> None:
+def test_what_was_told_is_no_blocking_reason() -> None:
     assert blocking_reason(replace(expiring(WEEK_LEFT), last_notified_at=NOW)) is None
 
 
@@ -620,7 +618,7 @@ def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
 
 
 @given(worlds())
-def test_what_bars_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
+def test_blocking_reason_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
     """Of a token that has reached a tier both name the same, unless it was told or refused before."""
     tokens = token_frame(world.tokens)
     blocking_reason = reasons(world.policy.blocking_reason(tokens, now=world.now))

@@ -1,7 +1,7 @@
 """What a query must return: columns, their types, and no column that looks like a secret.
 
-A violation names the column and the cure, and nothing is sent. Knows Arrow, not databases; rows are rows.py's matter
-to read and tokens.py's to check.
+A violation names the column and the cure, and nothing is sent. Knows Arrow, not databases; `rows`
+reads rows and `tokens` checks them.
 """
 
 import re
@@ -43,15 +43,15 @@ _SECRET: Final = re.compile(
     r"|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?(_pem|_der|_jwk)?$"
 )
 """Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
-public_key, a public key's fingerprint or secret-less counters; who is wronged renames the column in the SELECT."""
+public_key, a public key's fingerprint or counters. Where it refuses a harmless column, the operator renames it."""
 
 _TWICE: Final = re.compile(r"(.+):\d+")
-"""How SQLite names a column whose name an earlier one has."""
+"""How SQLite names a column when an earlier one has the same name."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A query's columns, found to be what the contract asks for."""
+    """A query's columns, after they were checked."""
 
     schema: pa.Schema
     zone: str | None
@@ -59,7 +59,7 @@ class Contract:
 
     @classmethod
     def check(cls, schema: pa.Schema, zone: str | None, dialect: Dialect) -> "Contract":
-        """Check column names and types; a type that only rows can show (null) is checked with them.
+        """Check column names and types. A column whose type only its rows can show (null) is checked with them.
 
         Raises:
             SourceContractError: naming the column and the cure.
@@ -112,7 +112,7 @@ class Contract:
 
     @property
     def resolve_columns(self) -> list[str]:
-        """SQL expressions of resolving: what a snapshot reads, and what the email says."""
+        """SQL expressions of resolving: what a snapshot reads, and what only the email needs."""
         read = self.snapshot_columns
         return [*read, *(name for name in DETAIL_COLUMNS if name in self.present and name not in read)]
 
