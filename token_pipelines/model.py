@@ -68,24 +68,24 @@ class Reason(StrEnum):
         reason.whose = whose
         return reason
 
-    LIFETIME_TOO_SHORT = "lifetime_too_short", "its whole lifetime is too short for the tier"
-    OUTSIDE_TIERS = "outside_tiers", "no tier has begun, or the last one is over"
-    GONE = "gone", "the query no longer returns it"
-    RENEWED = "renewed", "its expiry date changed after the notice was planned"
-    REVOKED = "revoked", "the query says that it is revoked"
-    REPLACED = "replaced", "a newer token has taken its place: its replaced_at is past"
-    EXPIRED_MEANWHILE = "expired_meanwhile", "it expired after the notice was planned"
+    LIFETIME_TOO_SHORT = "lifetime_too_short", "the token's lifetime is too short for the tier"
+    OUTSIDE_TIERS = "outside_tiers", "no tier has begun for the token, or the last one is over"
+    GONE = "gone", "the source no longer returns the token"
+    RENEWED = "renewed", "the token has another expiry than when the notice was planned"
+    REVOKED = "revoked", "the source says that the token was revoked"
+    REPLACED = "replaced", "the source says that a newer token has taken its place"
+    EXPIRED_MEANWHILE = "expired_meanwhile", "the token expired between planning and sending"
     SUPERSEDED = "superseded", "a more urgent tier has begun since the notice was planned"
-    ALREADY_NOTIFIED = "already_notified", "the recipient was already told, at this tier or at a more urgent one"
-    REFUSED_ADDRESS = "refused_address", "the relay refused the address for good", Whose.RECIPIENT
-    MUTED = "muted", "the query says that the recipient does not want these emails", Whose.RECIPIENT
-    NO_ADDRESS = "no_address", "the query returns no address for the recipient", Whose.RECIPIENT
-    UNVERIFIED_ADDRESS = "unverified_address", "the query says that the address is not verified", Whose.RECIPIENT
+    ALREADY_NOTIFIED = "already_notified", "the person was told of this tier, or of a later one"
+    REFUSED_ADDRESS = "refused_address", "the relay refused this address for good", Whose.RECIPIENT
+    MUTED = "muted", "the source says that the recipient does not want these emails", Whose.RECIPIENT
+    NO_ADDRESS = "no_address", "the source returns no address for the recipient", Whose.RECIPIENT
+    UNVERIFIED_ADDRESS = "unverified_address", "the source says that the address is not verified", Whose.RECIPIENT
     BAD_ADDRESS = "bad_address", "the address cannot be written to", Whose.RECIPIENT
     SUPPRESSED = "suppressed", "the address is on the suppression list", Whose.RECIPIENT
     NOT_IN_ROLLOUT = (
         "not_in_rollout",
-        "delivery.rollout_percent or delivery.only_recipients leave the recipient out",
+        "delivery.rollout_percent or delivery.only_recipients leaves the recipient out",
         Whose.RECIPIENT,
     )
 

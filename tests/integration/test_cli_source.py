@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command
-from pipeline import DAY, YEAR, Registry
 from sqlalchemy import make_url
+from support.commands import Command
+from support.pipeline import DAY, YEAR, Registry
 
 from token_pipelines.operations.source_check import checking as source_check
 from token_pipelines.operations.source_check.masks import mask_address, mask_name
@@ -84,7 +84,7 @@ def test_check_shows_rows_as_they_are_understood(configured: Configured, registr
     assert ada["threshold"] == written(now + 20 * HOUR - DAY)
     assert samples[tokens["unverified"]]["reason"] == "unverified_address"
     assert (samples[tokens["nobody"]]["address"], samples[tokens["nobody"]]["reason"]) == ("", "no_address")
-    assert samples[tokens["short"]]["why"] == "its whole lifetime is too short for the tier"
+    assert samples[tokens["short"]]["why"] == "the token's lifetime is too short for the tier"
 
 
 def written(instant: datetime) -> str:

@@ -37,7 +37,7 @@ def test_every_reason_is_documented_with_its_meaning_in_its_order() -> None:
 def test_recipient_reasons_are_documented_as_the_last_ones() -> None:
     assert tuple(Reason)[-len(RECIPIENT_REASONS) :] == RECIPIENT_REASONS
     page = (DOCS / "failures.md").read_text(encoding="utf-8")
-    assert f"\nFrom `{RECIPIENT_REASONS[0]}` on, the reason lies with the recipient" in page
+    assert f"From `{RECIPIENT_REASONS[0]}` on, the reason lies\nwith the recipient" in page
 
 
 def test_every_column_is_documented_in_its_order_with_whether_it_is_required() -> None:

@@ -7,9 +7,9 @@ from typing import Any, Final, Self
 
 import pandas as pd
 import psycopg
-from pipeline import DAY, NOW
 from psycopg import sql
 
+from support.pipeline import DAY, NOW
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import SCHEMA as CRATES_IO
@@ -17,7 +17,7 @@ from token_pipelines.policy import Window
 from token_pipelines.source.source import Source
 from token_pipelines.token_facts import TOKEN_COLUMNS
 
-SCHEMAS: Final = Path(__file__).parent / "conformance" / "schemas"
+SCHEMAS: Final = Path(__file__).parents[1] / "conformance" / "schemas"
 PRESETS: Final = ("crates_io", "django", "doorkeeper", "gitlab")
 WINDOW: Final = Window(expires_after=NOW - 3 * DAY, expires_before=NOW + 30 * DAY)
 
