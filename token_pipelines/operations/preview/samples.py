@@ -10,7 +10,8 @@ from typing import Final
 
 from token_pipelines.config import Config
 from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
-from token_pipelines.model import SHORTEST_NOTICE, Recipient, Tier, TokenFacts
+from token_pipelines.model import Recipient, TokenFacts
+from token_pipelines.tiers import Tier
 
 SENT_OFF_BY: Final = timedelta(hours=5)
 """A sample is sent this long after an after tier begins, or before a before tier does: a run looks ahead a day."""
@@ -90,7 +91,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
         step = -_STEP if tier.says_expired else _STEP
         return tuple(_token(number, name, first + number * step, now, scopes) for number, name in enumerate(names))
 
-    others = [_expiry(other, now) for other in ladder if _lead(other) >= _lead(tier)]
+    others = [_expiry(other, now) for other in ladder if other.example(AGE) >= tier.example(AGE)]
     mixed = tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))
     crowd = (f"build-{number:03d}" for number in range(MORE_THAN_LISTED))
     nothing_known = TokenFacts(
@@ -115,15 +116,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
 
 
 def _expiry(tier: Tier, now: datetime) -> datetime:
-    return now + _lead(tier) + (-SENT_OFF_BY if tier.says_expired else SENT_OFF_BY)
-
-
-def _lead(tier: Tier) -> timedelta:
-    """How long before the expiry the tier begins, for a token that is then ``AGE`` old."""
-    if tier.remaining is None:
-        return tier.lead
-    left, lived = (tier.remaining / (1 - tier.remaining)).as_integer_ratio()
-    return min(max(AGE * left / lived, SHORTEST_NOTICE), tier.lead)
+    return now + tier.example(AGE) + (-SENT_OFF_BY if tier.says_expired else SENT_OFF_BY)
 
 
 def _token(number: int, name: str | None, expires_at: datetime, now: datetime, scopes: tuple[str, ...]) -> TokenFacts:
