@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from token_pipelines.config import Config, Email
@@ -79,12 +78,12 @@ def assemble(config: Config, clock: Clock = system_clock) -> Pipeline:
             rollout_percent=delivery.rollout_percent,
             only_recipients=delivery.only_recipients,
         ),
-        source=Source(config.source, config.folder),
+        source=Source(config.source),
         ledger=Ledger.of(config),
-        renderer=Renderer(config.folder / email.templates, email),
-        serialiser=Serialiser(email, Signer(config.dkim, config.folder) if config.dkim else None),
-        relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
-        write_back=None if config.source.on_sent is None else OnSentStatement(config.source, config.folder),
+        renderer=Renderer(email.templates, email),
+        serialiser=Serialiser(email, Signer(config.dkim) if config.dkim else None),
+        relay=Relay(config.smtp),
+        write_back=None if config.source.on_sent is None else OnSentStatement(config.source),
     )
 
 
@@ -99,7 +98,3 @@ def _as_sent(config: Config) -> Email:
         return config.email
     kept = config.email.links.model_copy(update={"unsubscribe": None})
     return config.email.model_copy(update={"links": kept})
-
-
-def _below(folder: Path, path: Path | None) -> Path | None:
-    return path and folder / path

@@ -16,6 +16,7 @@ from pipeline import DAY, NOW, Registry
 from sqlalchemy import make_url
 from waiting import wait_until
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.policy import TOKEN_COLUMNS, Window
@@ -41,7 +42,8 @@ def source(registry_url: str, tmp_path: Path) -> OpenSource:
         if " " in query:
             (tmp_path / "tokens.sql").write_text(query, encoding="utf-8")
             query = "tokens.sql"
-        return Source(SourceConfig.model_validate({"url": registry_url, "query": query} | keys), tmp_path)
+        origin = Origin(tmp_path / "token_pipelines.yaml")
+        return Source(SourceConfig.model_validate({"url": registry_url, "query": query} | keys, context=origin))
 
     return open_source
 

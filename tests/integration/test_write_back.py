@@ -16,11 +16,10 @@ from typing import Any, Self
 
 import pytest
 from pipeline import DAY, NOW, Day, PipelineRunner, Registry
-from pydantic import SecretStr
 from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
 from waiting import wait_until
 
-from token_pipelines.config import Source
+from token_pipelines.config import Origin, Source
 from token_pipelines.delivery import on_sent as writing_back
 from token_pipelines.errors import ConfigError, LedgerError, SourceContractError, SourceError
 from token_pipelines.source.on_sent import OnSentStatement
@@ -343,7 +342,8 @@ def test_mark_does_not_go_back_to_an_earlier_notice(registry: Registry, pipeline
 
 
 def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> OnSentStatement:  # noqa: ANN401 -- keys of the config
-    return OnSentStatement(Source(url=SecretStr(url), query="crates_io", on_sent=on_sent, **more), folder)
+    keys = {"url": url, "query": "crates_io", "on_sent": on_sent, **more}
+    return OnSentStatement(Source.model_validate(keys, context=Origin(folder / "token_pipelines.yaml")))
 
 
 def test_statement_from_a_file(registry: Registry, registry_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import make_url
 from state_machine.truth import GRACE, MAX_ATTEMPTS, REDIRECT_TO, RUN_AT, ZONE, Person, Setting, Token
 
-from token_pipelines.config import Config, TierConfig
+from token_pipelines.config import Config, Origin, TierConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline, assemble
@@ -128,12 +128,12 @@ class House:
                 # One connection: what one process does is then one sequence, and stories replay.
                 "smtp": {"security": "none", "connections": 1, "rate": None, "reconnect_pauses": ["0s"]},
                 "delivery": {"max_attempts": MAX_ATTEMPTS, "retry_pauses": ["0s"]},
-            }
+            },
+            context=Origin(folder / "token_pipelines.yaml"),
         )
-        config._path = folder / "token_pipelines.yaml"  # noqa: SLF001 -- no file was read
         self._parts = assemble(config, lambda: datetime.now(UTC))
         reader = KeptOpen(make_url(url), "source.url", config.source)
-        self._parts = replace(self._parts, source=Source(config.source, folder, reader=reader))
+        self._parts = replace(self._parts, source=Source(config.source, reader=reader))
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]
 

@@ -79,7 +79,7 @@ def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int
     stack.enter_context(environment.overridden({CONFIG_VARIABLE: str(path.absolute())}))
     pages = stack.enter_context(serving.inbox_pages(servers.inbox))
     console.print("Starting the Dagster UI ...")
-    log = servers.config.folder / environment.STATE_FOLDER / "dagster.log"
+    log = servers.config.state_folder / environment.FOLDER / "dagster.log"
     address = stack.enter_context(serving.dagster_ui(log, port))
     console.print(f"\nDagster UI: {address}\nInbox:      {pages}\nCtrl-C ends both.", soft_wrap=True)
     ended.wait()

@@ -18,7 +18,7 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
     if address is not None:
         test_send.check(address)
     config, now = chosen_config(path), datetime.now(UTC)
-    index, count = gallery.write(config, folder or config.folder / gallery.FOLDER, now=now)
+    index, count = gallery.write(config, folder or config.state_folder / gallery.FOLDER, now=now)
     click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
     if address is not None:
         with opened_config(path) as opened:

@@ -15,8 +15,6 @@ from token_pipelines.defs.storage import ParquetIOManager
 from token_pipelines.pipeline import assemble, system_clock
 
 JOB: Final = "daily_notices"
-STATE_FOLDER: Final = ".token_pipelines"
-"""Beside the config: Dagster's home, unless DAGSTER_HOME says otherwise, and the parquet files."""
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
@@ -70,7 +68,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(PIPELINE): pipeline,
             names.prefixed(OVERRIDES): swapped,
             names.prefixed(HEARTBEAT): heartbeat,
-            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
+            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )
 

@@ -20,7 +20,7 @@ from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.errors import ConfigError
 
 SCHEME: Final = "demo://"
-STATE_FOLDER: Final = Path(".token_pipelines") / "demo"
+FOLDER: Final = "demo"
 DATABASES: Final = ("registry", "token_pipelines", "dagster")
 LOOPBACK: Final = "127.0.0.1"
 DAGSTER_STORAGE: Final = "DAGSTER_POSTGRES_URL"
@@ -66,7 +66,7 @@ def serving(path: Path) -> Iterator[Servers]:
     if not is_demo(raw):
         msg = f"{path} speaks of databases of your own, which the demo does not touch; name another file with --config."
         raise ConfigError(msg)
-    folder = raw.folder / STATE_FOLDER
+    folder = raw.state_folder / FOLDER
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         for name in DATABASES:
