@@ -20,7 +20,7 @@ from psycopg import sql
 from bench.servers import repository
 from token_pipelines.config import load
 from token_pipelines.demo.postgres import EmbeddedPostgres
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 
 NOW: Final = datetime(2026, 11, 23, 9, tzinfo=UTC)
 """The instant of every run that is measured: the day's run looks ahead until the next day's 11:00."""
@@ -104,4 +104,4 @@ def write_config(folder: Path, *, source: str, ledger: str, tiers: list[dict[str
 
 def parts_of(config: Path) -> Pipeline:
     """The pipeline of a config, at `NOW`. Close its ledger after use."""
-    return assemble(load(config), lambda: NOW)
+    return Pipeline(load(config), lambda: NOW)

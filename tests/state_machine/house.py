@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -16,7 +17,7 @@ from state_machine.truth import GRACE, MAX_ATTEMPTS, REDIRECT_TO, RUN_AT, ZONE, 
 from token_pipelines.config import Config, Origin, TierConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Policy
 from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.source import Source
@@ -131,9 +132,9 @@ class House:
             },
             context=Origin(folder / "token_pipelines.yaml"),
         )
-        self._parts = assemble(config, lambda: datetime.now(UTC))
+        self._parts = Pipeline(config, lambda: datetime.now(UTC))
         reader = KeptOpen(make_url(url), "source.url", config.source)
-        self._parts = replace(self._parts, source=Source(config.source, reader=reader))
+        self._parts.source = Source(config.source, reader=reader)
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]
 
@@ -158,7 +159,9 @@ class House:
             rollout_percent=delivery.rollout_percent,
             only_recipients=delivery.only_recipients,
         )
-        return replace(self._parts, config=config, policy=policy, clock=clock, ledger=ledger)
+        parts = copy(self._parts)
+        parts.config, parts.clock, parts.policy, parts.ledger = config, clock, policy, ledger
+        return parts
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:

@@ -9,11 +9,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from token_pipelines.cli.options import CONFIG_OPTION, opened_config
+from token_pipelines.cli.options import CONFIG_OPTION, opened_pipeline
 from token_pipelines.cli.output import print_json
 from token_pipelines.operations import forecasting
 from token_pipelines.operations.forecasting import ForecastDay
-from token_pipelines.pipeline import assemble
 
 LONGEST: Final = 366
 BLOCKS: Final = "█▓▒░"
@@ -37,13 +36,10 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
 
     A forecast knows the tokens of today: who issues, renews or revokes one later changes it.
     """
-    with opened_config(path) as config:
-        pipeline = assemble(config)
-        try:
-            coming = forecasting.forecast(pipeline, days=days, tell=lambda sentence: click.echo(sentence, err=True))
-        finally:
-            pipeline.ledger.close()
-        limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
+    with opened_pipeline(path) as pipeline:
+        coming = forecasting.forecast(pipeline, days=days, tell=lambda sentence: click.echo(sentence, err=True))
+        config = pipeline.config
+    limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
         print_json({**named, "days": [_as_object(day) for day in coming]})
     else:

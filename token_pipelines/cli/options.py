@@ -11,6 +11,7 @@ import click
 from token_pipelines.config import DEFAULT_PATH, Config, load
 from token_pipelines.demo import environment
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.pipeline import Pipeline
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CHOSEN: Final = "token_pipelines.pipeline"
@@ -66,6 +67,13 @@ def opened_config(path: Path) -> Iterator[Config]:
             yield servers.config
     else:
         yield config
+
+
+@contextmanager
+def opened_pipeline(path: Path) -> Iterator[Pipeline]:
+    """The named pipeline, whose connections are closed at the end."""
+    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+        yield pipeline
 
 
 @contextmanager

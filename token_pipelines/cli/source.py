@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from token_pipelines.cli.options import CONFIG_OPTION, opened_config
+from token_pipelines.cli.options import CONFIG_OPTION, opened_pipeline
 from token_pipelines.cli.output import print_json
 from token_pipelines.mail.remaining import in_words
 from token_pipelines.model import rfc3339
 from token_pipelines.operations.source_check.checking import Sample, SourceCheck, check_source
-from token_pipelines.pipeline import assemble
 
 
 @click.group()
@@ -26,13 +25,10 @@ def check(path: Path, *, as_json: bool) -> int:
 
     Reads the tokens that expire about now, and a few of them again by id, as just before sending. Writes nothing.
     """
-    with opened_config(path) as config:
-        pipeline = assemble(config)
-        try:
-            checked = check_source(pipeline)
-        finally:
-            pipeline.ledger.close()
-        named = {"pipeline": config.name} if config.name else {}
+    with opened_pipeline(path) as pipeline:
+        checked = check_source(pipeline)
+        name = pipeline.config.name
+    named = {"pipeline": name} if name else {}
     if as_json:
         print_json({**named, **_as_object(checked)})
     else:

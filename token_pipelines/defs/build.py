@@ -12,7 +12,7 @@ from token_pipelines.defs.heartbeat import heartbeat
 from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
 from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.pipeline import assemble, system_clock
+from token_pipelines.pipeline import Pipeline, system_clock
 
 JOB: Final = "daily_notices"
 
@@ -29,7 +29,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     """
     swapped = Overrides(**overrides)
     names = Names(config.name)
-    pipeline = assemble(config, swapped.clock)
+    pipeline = Pipeline(config, swapped.clock)
+    pipeline.check()
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
     keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]

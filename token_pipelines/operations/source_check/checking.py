@@ -141,10 +141,10 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
 
 def _try_on_sent(pipeline: Pipeline, checked: SourceCheck) -> None:
     """What is run after sending is run for no token, and rolled back: its faults are not to wait for the emails."""
-    if pipeline.write_back is None:
+    if pipeline.on_sent is None:
         return
     try:
-        pipeline.write_back.try_out(checked.now)
+        pipeline.on_sent.try_out(checked.now)
     except (SourceError, ConfigError) as error:
         checked.faults.append(str(error))
 
