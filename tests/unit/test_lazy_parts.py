@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import shipped_config
+from support.samples import shipped_config
 
 from token_pipelines.config import Config, Origin
 from token_pipelines.errors import ConfigError
