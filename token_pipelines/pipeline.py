@@ -1,11 +1,10 @@
 """The parts of one pipeline, each built from the configuration when it is first used."""
 
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
+from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import Config, Email
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.mail import links
@@ -18,28 +17,8 @@ from token_pipelines.smtp.transport import Relay
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
 
-Clock = Callable[[], datetime]
-
 LEFTOVER_MARGIN: Final = timedelta(days=2)
 """Added to the longest tier when asking since when a notice may still wait, as a run looks ahead by a day and more."""
-
-
-def system_clock() -> datetime:
-    """The present instant, in UTC."""
-    return datetime.now(UTC)
-
-
-def clock_starting_at(now: datetime) -> Clock:
-    """A clock for rehearsals: it shows ``now`` when it is first read, and runs on from there."""
-    first_read: list[float] = []
-
-    def clock() -> datetime:
-        if not first_read:
-            first_read.append(time.monotonic())
-            return now
-        return now + timedelta(seconds=time.monotonic() - first_read[0])
-
-    return clock
 
 
 class Pipeline:

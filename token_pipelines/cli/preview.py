@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from token_pipelines.cli.options import CONFIG_OPTION, chosen_config, opened_config
+from token_pipelines.cli.opening import chosen_config, opened_config
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.operations.preview import gallery, test_send
 
 
@@ -14,7 +15,10 @@ from token_pipelines.operations.preview import gallery, test_send
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to; .token_pipelines/preview by default.")
 @click.option("--send-to", "address", help="Also send a choice of them to this address, through the relay.")
 def preview(path: Path, folder: Path | None, address: str | None) -> int:
-    """Every email on made-up tokens, as pages to look at. Needs no database."""
+    """Every email on made-up tokens, as pages to look at.
+
+    Needs no database.
+    """
     if address is not None:
         test_send.check(address)
     config, now = chosen_config(path), datetime.now(UTC)

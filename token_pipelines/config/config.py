@@ -22,6 +22,7 @@ from token_pipelines.model import Tier
 DEFAULT_PATH = Path("token_pipelines.yaml")
 LEVELS = "__"
 ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
+DEMO_SCHEME: Final = "demo://"
 STATE_FOLDER: Final = ".token_pipelines"
 PIPELINES = "pipelines"
 """The key below which a file holds several pipelines by name."""
@@ -72,6 +73,11 @@ class Config(Section):
     def state_folder(self) -> Path:
         """Where the product keeps files of its own: beside the config."""
         return self.folder / STATE_FOLDER
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it names the demo's databases and not an operator's own."""
+        return self.source.url.get_secret_value().startswith(DEMO_SCHEME)
 
     @property
     def tier_ladder(self) -> tuple[Tier, ...]:

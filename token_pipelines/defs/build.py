@@ -6,13 +6,14 @@ from typing import Any, Final
 
 import dagster as dg
 
+from token_pipelines.clock import system_clock
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days
 from token_pipelines.defs.heartbeat import heartbeat
 from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
 from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.pipeline import Pipeline, system_clock
+from token_pipelines.pipeline import Pipeline
 
 JOB: Final = "daily_notices"
 

@@ -21,6 +21,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
+from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import Config
 from token_pipelines.database import PSYCOPG2, explain, parse_postgres
 from token_pipelines.defs import assets, numbers
@@ -29,7 +30,6 @@ from token_pipelines.defs.failures import ERROR_KEY, EXIT_STATUS_KEY
 from token_pipelines.defs.names import Names
 from token_pipelines.errors import ConfigError, FuseTripped, LedgerError
 from token_pipelines.model import rfc3339
-from token_pipelines.pipeline import Clock, system_clock
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
