@@ -13,7 +13,7 @@ from token_pipelines.config import load
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 log = logging.getLogger("chaos")
@@ -40,7 +40,7 @@ def work(order: Order) -> None:
     os.environ["TOKEN_PIPELINES__SMTP__PASSWORD"] = order.password
     sabotage.apply(order.sabotage)
     try:
-        troubles = run(assemble(load(order.config)), order.run_id, order.ended)
+        troubles = run(Pipeline(load(order.config)), order.run_id, order.ended)
     except TokenPipelinesError as error:
         log.warning("stopped: %s", error)
         sys.exit(1)

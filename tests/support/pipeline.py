@@ -27,7 +27,7 @@ from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -152,7 +152,7 @@ class PipelineRunner:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
         self._now = now
         if self._parts is None:
-            self._parts = assemble(self.config, lambda: self._now)
+            self._parts = Pipeline(self.config, lambda: self._now)
         return self._parts
 
     def pass_time(self, span: timedelta) -> None:

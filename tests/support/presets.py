@@ -68,7 +68,7 @@ class Database:
     def source(self, **keys: object) -> Source:
         """The preset, with a config that has nothing but the URL; ``keys`` change it."""
         config = SourceConfig.model_validate({"url": self.url, "query": self.preset} | keys)
-        return Source(config, SCHEMAS)
+        return Source(config)
 
     def snapshot(self, window: Window = WINDOW) -> pd.DataFrame:
         """Every token in the window, by id."""

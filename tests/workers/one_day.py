@@ -14,13 +14,13 @@ import pandas as pd
 from token_pipelines.config import load
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 
 
 def main() -> None:
     config, run_id, go = sys.argv[1:]
-    parts = assemble(load(Path(config)))
+    parts = Pipeline(load(Path(config)))
     parts.ledger.migrate()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

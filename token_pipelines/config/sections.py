@@ -1,6 +1,6 @@
 """The sections of `token_pipelines.yaml`, typed: each key's kind, its default, and what goes together.
 
-Relative paths are relative to the file. Nothing here reads a file, the environment or a server.
+Paths are absolute once they are validated (`origin`). Nothing here reads a file, the environment or a server.
 """
 
 import re
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from token_pipelines.config.origin import AbsolutePath, SecretUrl, SqlOrName
 from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, TimeOfDay, Timeout, Zone
 from token_pipelines.model import Mode
 
@@ -27,15 +28,15 @@ class Section(BaseModel):
 class Source(Section):
     """Where tokens are read: a database and one SELECT, a preset's name or the path of a .sql file."""
 
-    url: SecretStr
-    query: str
+    url: SecretUrl
+    query: SqlOrName
     timezone: Zone | None = None
     statement_timeout: Timeout = timedelta(minutes=10)
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
     max_lag: Duration | None = None
-    on_sent: str | None = None
-    on_sent_url: SecretStr | None = None
+    on_sent: SqlOrName | None = None
+    on_sent_url: SecretUrl | None = None
 
 
 class Ledger(Section):
@@ -91,7 +92,7 @@ class Email(Section):
 
     sender: OneLine = Field(alias="from")
     service: OneLine
-    templates: Path = Path("templates")
+    templates: AbsolutePath = Field(default=Path("templates"), validate_default=True)
     links: Links
     reply_to: OneLine | None = None
     bounces: OneLine | None = None
@@ -103,10 +104,10 @@ class Dkim(Section):
 
     domain: OneLine
     selector: OneLine
-    key_file: Path | None = None
+    key_file: AbsolutePath | None = None
     private_key: SecretStr | None = None
     ed25519_selector: OneLine | None = None
-    ed25519_key_file: Path | None = None
+    ed25519_key_file: AbsolutePath | None = None
     ed25519_private_key: SecretStr | None = None
 
     @model_validator(mode="after")
@@ -134,7 +135,7 @@ class Smtp(Section):
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: OneLine | None = None
     password: SecretStr | None = None
-    ca_file: Path | None = None
+    ca_file: AbsolutePath | None = None
     connections: int = Field(default=4, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)

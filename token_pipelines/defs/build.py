@@ -6,17 +6,16 @@ from typing import Any, Final
 
 import dagster as dg
 
+from token_pipelines.clock import system_clock
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days
 from token_pipelines.defs.heartbeat import heartbeat
 from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
 from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.pipeline import assemble, system_clock
+from token_pipelines.pipeline import Pipeline
 
 JOB: Final = "daily_notices"
-STATE_FOLDER: Final = ".token_pipelines"
-"""Beside the config: Dagster's home, unless DAGSTER_HOME says otherwise, and the parquet files."""
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
@@ -31,7 +30,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     """
     swapped = Overrides(**overrides)
     names = Names(config.name)
-    pipeline = assemble(config, swapped.clock)
+    pipeline = Pipeline(config, swapped.clock)
+    pipeline.check()
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
     keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]
@@ -70,7 +70,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(PIPELINE): pipeline,
             names.prefixed(OVERRIDES): swapped,
             names.prefixed(HEARTBEAT): heartbeat,
-            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
+            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )
 

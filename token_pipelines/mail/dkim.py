@@ -49,18 +49,18 @@ _LINE: Final = 76
 class Signer:
     """Signs for one domain with an RSA key, and with an Ed25519 key if there is one. Safe to use from any thread."""
 
-    def __init__(self, dkim: config.Dkim, folder: Path) -> None:
-        """Load the keys; paths are relative to ``folder``.
+    def __init__(self, dkim: config.Dkim) -> None:
+        """Load the keys.
 
         Raises:
             ConfigError: a key cannot be read, or has the wrong type or size.
         """
         self._domain = dkim.domain
         self._keys: list[tuple[str, str, Callable[[bytes], bytes]]] = [
-            ("rsa-sha256", dkim.selector, _rsa(*_pem(dkim, "", folder)))
+            ("rsa-sha256", dkim.selector, _rsa(*_pem(dkim, "")))
         ]
         if dkim.ed25519_selector is not None:
-            self._keys.append(("ed25519-sha256", dkim.ed25519_selector, _ed25519(*_pem(dkim, "ed25519_", folder))))
+            self._keys.append(("ed25519-sha256", dkim.ed25519_selector, _ed25519(*_pem(dkim, "ed25519_"))))
 
     def sign(self, headers: list[str], body: bytes, *, at: datetime) -> list[str]:
         """Give one DKIM-Signature for each key, as header lines to put before ``headers``.
@@ -111,14 +111,14 @@ def _folded(value: str, separator: str) -> str:
     return "\r\n ".join(lines)
 
 
-def _pem(dkim: config.Dkim, prefix: str, folder: Path) -> tuple[str, object]:
+def _pem(dkim: config.Dkim, prefix: str) -> tuple[str, object]:
     """The config's name for the key, and the private key."""
     secret: SecretStr | None = getattr(dkim, f"{prefix}private_key")
     path: Path | None = getattr(dkim, f"{prefix}key_file")
     name = f"dkim.{prefix}private_key" if path is None else f"dkim.{prefix}key_file"
     try:
         if path is not None:
-            pem = (folder / path).read_bytes()
+            pem = path.read_bytes()
         else:  # an environment file may hold it on one line, with \n for line breaks
             pem = (secret.get_secret_value() if secret else "").replace("\\n", "\n").encode()
         return name, load_pem_private_key(pem, password=None)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Final, TypeVar
 
 import pandas as pd
@@ -46,20 +45,19 @@ class Source:
     def __init__(
         self,
         config: SourceConfig,
-        folder: Path,
         *,
         reader: Reader | None = None,
         pauses: Sequence[float] = PAUSES_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the query of ``config``; paths in it are relative to ``folder``.
+        """Take the query of ``config``.
 
         Raises:
             ConfigError: if the URL, its driver or the query is wrong.
         """
-        self.reader = reader or open_reader(config, folder)
+        self.reader = reader or open_reader(config)
         self._config = config
-        self._query = query.load(config.query, folder, self.reader.dialect)
+        self._query = query.load(config.query, self.reader.dialect)
         self._pauses = pauses
         self._sleep = sleep
 
@@ -176,7 +174,7 @@ class Source:
         return read()
 
 
-def open_reader(config: SourceConfig, folder: Path) -> Reader:
+def open_reader(config: SourceConfig) -> Reader:
     """The reader for the database of ``config``. Opens nothing yet.
 
     Raises:
@@ -185,4 +183,4 @@ def open_reader(config: SourceConfig, folder: Path) -> Reader:
     url = parse(config.url.get_secret_value(), KEY)
     if url.get_backend_name() == POSTGRES:
         return PostgresReader(url.set(drivername=POSTGRES), KEY, config)
-    return RowsReader(url, KEY, config, folder)
+    return RowsReader(url, KEY, config)

@@ -16,7 +16,7 @@ from token_pipelines.errors import ConfigError
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.operations.preview.samples import Sample, render_all
 
-FOLDER: Final = Path(".token_pipelines") / "preview"
+FOLDER: Final = "preview"
 PHONE: Final = 390  # px
 DESKTOP: Final = 900
 _KINDS: Final = {
@@ -77,7 +77,7 @@ def write(config: Config, folder: Path, *, now: datetime) -> tuple[Path, int]:
         TemplateError: a template has a fault.
         ConfigError: a link cannot be filled in, or the folder cannot be written.
     """
-    renderer = Renderer(config.folder / config.email.templates, config.email)
+    renderer = Renderer(config.email.templates, config.email)
     samples = list(render_all(config, renderer, now=now))
     index = folder / "index.html"
     try:

@@ -114,10 +114,10 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
 
 def _try_on_sent(pipeline: Pipeline, checked: SourceCheck) -> None:
     """Run source.on_sent for no token and roll it back, so that its faults are found before emails are sent."""
-    if pipeline.write_back is None:
+    if pipeline.on_sent is None:
         return
     try:
-        pipeline.write_back.try_out(checked.now)
+        pipeline.on_sent.try_out(checked.now)
     except (SourceError, ConfigError) as error:
         checked.faults.append(str(error))
 
