@@ -22,7 +22,7 @@ from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts
 
 TARGETS = {"delivery.ratio_to_smtp_source": (">=", 0.15), "delivery.speedup_over_script": (">=", 6.0)}
@@ -125,7 +125,7 @@ def _parts(folder: Path, url: str, port: int) -> Pipeline:
     }
     path = folder / "token_pipelines.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return assemble(load(path))
+    return Pipeline(load(path))
 
 
 def _fill(url: str, now: datetime) -> None:

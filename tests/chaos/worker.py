@@ -11,7 +11,7 @@ from chaos import sabotage
 from token_pipelines.config import load
 from token_pipelines.day import run_day
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 
 log = logging.getLogger("chaos")
 
@@ -37,7 +37,7 @@ def work(order: Order) -> None:
     os.environ["TOKEN_PIPELINES__SMTP__PASSWORD"] = order.password
     sabotage.apply(order.sabotage)
     try:
-        troubles = run(assemble(load(order.config)), order.run_id, order.ended)
+        troubles = run(Pipeline(load(order.config)), order.run_id, order.ended)
     except TokenPipelinesError as error:
         log.warning("stopped: %s", error)
         sys.exit(1)

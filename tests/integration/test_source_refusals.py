@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url
 from support.databases import Database, OpenDatabase
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.ledger.ledger import Ledger
@@ -243,14 +244,14 @@ def write_back(url: str, folder: Path) -> OnSentStatement:
         "query": "none.sql",
         "on_sent": "UPDATE tokens SET x = 1 WHERE id IN :token_ids",
     }
-    return OnSentStatement(SourceConfig.model_validate(config), folder)
+    return OnSentStatement(SourceConfig.model_validate(config, context=Origin(folder / "token_pipelines.yaml")))
 
 
 @pytest.mark.parametrize("path", ["/etc", "/etc/passwd", "/nowhere/at/all.db", ""])
 def test_sqlite_file_that_is_none_is_a_sentence(tmp_path: Path, path: str) -> None:
     source = Database(make_url(f"sqlite:///{path}"), tmp_path).source(written("sqlite"))
     said = refusal(source, SourceError)
-    assert said.startswith(f"The database of source.url ({path}) ")
+    assert said.startswith(f"The database of source.url ({path or tmp_path}) ")
     assert said.endswith(
         (
             "cannot be opened; check the path in the URL and the file's permissions.",

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import URL, Engine, NullPool, create_engine, event, text
 from support.pipeline import NOW, PipelineRunner, Registry
 from support.smtpd import Smtpd
 from support.waiting import wait_until
 from support.write_back import MARK, SECOND, marks, not_written_back, two_people
 
-from token_pipelines.config import Source
+from token_pipelines.config import Origin, Source
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.postgres import KEEPALIVES
 
 
 def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> OnSentStatement:  # noqa: ANN401 -- keys of the config
-    return OnSentStatement(Source(url=SecretStr(url), query="crates_io", on_sent=on_sent, **more), folder)
+    keys = {"url": url, "query": "crates_io", "on_sent": on_sent, **more}
+    return OnSentStatement(Source.model_validate(keys, context=Origin(folder / "token_pipelines.yaml")))
 
 
 def test_statement_from_a_file(registry: Registry, registry_url: str, tmp_path: Path) -> None:

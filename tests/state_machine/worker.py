@@ -8,7 +8,8 @@ be killed. What it runs are the three steps of `day`, in the order of `run_day`.
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -180,13 +181,11 @@ class Worker:
                 stack.enter_context(self._watching(ledger.engine))
                 parts = self.house.parts(self.setting, self._clock, ledger)
                 press = _Press(self, parts)
-                self.parts = replace(
-                    parts,
-                    source=_Watched(self, parts),  # type: ignore[arg-type]
-                    renderer=press,  # type: ignore[arg-type]
-                    serialiser=press,  # type: ignore[arg-type]
-                    relay=_Relay(self),  # type: ignore[arg-type]
-                )
+                self.parts = copy(parts)
+                self.parts.source = _Watched(self, parts)  # type: ignore[assignment]
+                self.parts.renderer = press  # type: ignore[assignment]
+                self.parts.serialiser = press  # type: ignore[assignment]
+                self.parts.relay = _Relay(self)  # type: ignore[assignment]
                 self._work()
         except Killed:
             pass

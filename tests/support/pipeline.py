@@ -24,7 +24,7 @@ from token_pipelines import shipped
 from token_pipelines.config import Config, load
 from token_pipelines.day import DayResult, run_day
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts
 
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -150,7 +150,7 @@ class PipelineRunner:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
         self._now = now
         if self._parts is None:
-            self._parts = assemble(self.config, lambda: self._now)
+            self._parts = Pipeline(self.config, lambda: self._now)
         return self._parts
 
     def pass_time(self, span: timedelta) -> None:

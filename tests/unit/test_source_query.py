@@ -17,7 +17,7 @@ BETWEEN = "WHERE ends >= :expires_after AND ends < :expires_before"
 
 def load(folder: Path, written: str, dialect: Dialect = POSTGRES) -> str:
     (folder / "tokens.sql").write_text(written, encoding="utf-8")
-    return query.load("tokens.sql", folder, dialect)
+    return query.load(str(folder / "tokens.sql"), dialect)
 
 
 def binds(written: str) -> set[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from token_pipelines.config import load
 from token_pipelines.day import run_day
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 
 
 def main() -> None:
     config, run_id, go = sys.argv[1:]
-    parts = assemble(load(Path(config)))
+    parts = Pipeline(load(Path(config)))
     parts.ledger.migrate()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from token_pipelines.cli import terminal
-from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant, opened_config
+from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant
 from token_pipelines.cli.output import print_json
+from token_pipelines.clock import clock_starting_at, system_clock
 from token_pipelines.defs.launch import launch_day
-from token_pipelines.pipeline import clock_starting_at, system_clock
 
 
 @click.command()

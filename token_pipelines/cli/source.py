@@ -1,16 +1,18 @@
-"""The commands about the operator's own database: ``source check``. Never print an address."""
+"""The commands about the operator's own database: ``source check``. They never print an address."""
 
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from token_pipelines.cli.options import CONFIG_OPTION, opened_config
+from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
 from token_pipelines.mail.remaining import in_words
 from token_pipelines.model import rfc3339
 from token_pipelines.operations.source_check.checking import Sample, SourceCheck, check_source
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 
 
 @click.group()
@@ -22,17 +24,14 @@ def source() -> None:
 @CONFIG_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def check(path: Path, *, as_json: bool) -> int:
-    """Try the source query: its columns, and a few tokens as the pipeline understands them. Addresses are masked.
+    """Try the source query: its columns, and a few tokens as the pipeline understands them.
 
-    Reads the tokens that expire about now, and a few of them again by id, as just before sending. Writes nothing.
+    Reads the tokens that expire about now, and a few of them again by id, as is done just before sending. Addresses
+    are masked. Writes nothing.
     """
-    with opened_config(path) as config:
-        pipeline = assemble(config)
-        try:
-            checked = check_source(pipeline)
-        finally:
-            pipeline.ledger.close()
-        named = {"pipeline": config.name} if config.name else {}
+    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+        checked = check_source(pipeline)
+    named = {"pipeline": config.name} if config.name else {}
     if as_json:
         print_json({**named, **_as_object(checked)})
     else:
@@ -107,5 +106,5 @@ def _show_sample(sample: Sample, checked: SourceCheck) -> None:
 
 
 def _second(instant: datetime) -> str:
-    """To read; ``--json`` has the instant as it is."""
+    """An instant without fractions of a second, for people; ``--json`` has it whole."""
     return rfc3339(instant.replace(microsecond=0))

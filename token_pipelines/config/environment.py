@@ -5,13 +5,17 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from token_pipelines.config.config import ENV_PREFIX, LEVELS, PIPELINES, Config
 from token_pipelines.errors import ConfigError
 
 _BELOW_A_NAME = 3
 """``pipelines``, a name and a key: a variable that overrides something of one pipeline has at least these levels."""
+
+
+class _Keys(BaseSettings, Config):  # type: ignore[misc]  # two kinds of model_config
+    """The config's fields as the reader of the environment needs them: as a settings class. Never instantiated."""
 
 
 def variable(*key: str) -> str:
@@ -25,7 +29,8 @@ def overrides(place: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         SettingsError: if a list or a table is not written as JSON.
     """
-    return EnvSettingsSource(Config, env_prefix=variable(*place, "") if place else ENV_PREFIX)()
+    prefix = variable(*place, "") if place else ENV_PREFIX
+    return EnvSettingsSource(_Keys, env_prefix=prefix, env_nested_delimiter=LEVELS)()
 
 
 def refuse_unknown_variables(names: Collection[str]) -> None:

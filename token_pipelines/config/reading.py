@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 from token_pipelines.config.config import DEFAULT_PATH, PIPELINES, Config
 from token_pipelines.config.environment import overrides, refuse_unknown_variables, variable
 from token_pipelines.config.faults import Layer, sentence
+from token_pipelines.config.origin import Origin
 from token_pipelines.errors import ConfigError
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
@@ -65,12 +66,10 @@ def _checked(path: Path, name: str | None, *layers: Layer) -> Config:
     for layer in layers:
         keys = _laid_over(keys, layer.keys)
     try:
-        config = Config(**keys)
+        # The path stays true when the process changes its folder.
+        return Config.model_validate(keys, context=Origin(path.absolute(), name))
     except ValidationError as error:
         raise ConfigError(sentence(path, error, layers)) from None
-    # Set once, here; the path stays true when the process changes its folder.
-    config._path, config._name = path.absolute(), name  # noqa: SLF001
-    return config
 
 
 def _layers(path: Path) -> tuple[Layer, dict[str, Layer] | None]:

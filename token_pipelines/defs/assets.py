@@ -19,9 +19,9 @@ from token_pipelines.defs.storage import FrameStream
 from token_pipelines.defs.tags import is_approved
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.errors import ConfigError, FuseTripped
-from token_pipelines.model import Tier
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts, no_tokens
+from token_pipelines.tiers import Tier
 
 
 def _begin(context: Any, names: Names) -> Pipeline:  # noqa: ANN401 -- op and asset contexts share no public type
@@ -110,7 +110,7 @@ def build_notices(
             tier.name: dg.AssetOut(
                 key=names.notices(tier.name),
                 is_required=False,
-                description=descriptions.describe(tier),
+                description=tier.describe(),
                 kinds={"email"},
             )
             for tier in tiers
@@ -147,7 +147,7 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
         required_resource_keys=names.resources,
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
-        description=descriptions.describe(tier),
+        description=tier.describe(),
     )
     def send(context: dg.OpExecutionContext, share: Share) -> Iterator[dg.Output[None] | dg.AssetObservation]:
         overrides = names.overrides(context)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from token_pipelines.clock import system_clock
 from token_pipelines.config import Config
 from token_pipelines.defs import assets, checks, descriptions, missed_days, volume
 from token_pipelines.defs.heartbeat import heartbeat
@@ -14,11 +15,9 @@ from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.run_log import run_log
 from token_pipelines.defs.shares import share_io_manager
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.pipeline import assemble, system_clock
+from token_pipelines.pipeline import Pipeline
 
 JOB: Final = "daily_notices"
-STATE_FOLDER: Final = ".token_pipelines"
-"""Beside the config: Dagster's home, unless DAGSTER_HOME says otherwise, and the parquet files."""
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
@@ -33,7 +32,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     """
     swapped = Overrides(**overrides)
     names = Names(config.name)
-    pipeline = assemble(config, swapped.clock)
+    pipeline = Pipeline(config, swapped.clock)
+    pipeline.check()
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
     keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]
@@ -78,7 +78,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(HEARTBEAT): heartbeat,
             names.prefixed(RUN_LOG): run_log,
             names.prefixed(SHARES): share_io_manager,
-            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
+            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )
 

@@ -10,7 +10,7 @@ from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
 from token_pipelines.defs.numbers import NOT_WRITTEN_BACK, WRITE_BACK_FAULT, explain_write_back, read_text
 from token_pipelines.defs.tags import PARTITION_TAG
-from token_pipelines.model import Tier
+from token_pipelines.tiers import Tier
 
 Days = dg.PartitionsDefinition[str]
 

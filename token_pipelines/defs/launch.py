@@ -17,15 +17,15 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
+from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import Config
 from token_pipelines.database import PSYCOPG2, explain, parse_postgres
-from token_pipelines.defs.build import JOB, STATE_FOLDER, build_defs
+from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
 from token_pipelines.defs.names import Names
 from token_pipelines.defs.tags import APPROVE_TAG, NOW_TAG
 from token_pipelines.errors import ConfigError, LedgerError
 from token_pipelines.model import rfc3339
-from token_pipelines.pipeline import Clock, system_clock
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
@@ -36,7 +36,7 @@ RETRYING: Final = "Retrying failed database connection"
 
 def set_environment(config: Config) -> None:
     """Name Dagster's home and storage where the environment does not: beside the config, in the ledger's database."""
-    home = Path(os.environ.setdefault(HOME_VARIABLE, str(config.folder / STATE_FOLDER)))
+    home = Path(os.environ.setdefault(HOME_VARIABLE, str(config.state_folder)))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(shipped.path("dagster.yaml"), home / "dagster.yaml")

@@ -39,7 +39,7 @@ class OnSentRunner:
         self._pipeline = pipeline
         self._report = report
         live = pipeline.config.delivery.mode is Mode.LIVE
-        self._write_back = pipeline.write_back if live else None
+        self._write_back = pipeline.on_sent if live else None
         self._failed = False
 
     def after(self, sent: Sequence[SentNotice]) -> None:

@@ -20,7 +20,8 @@ from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.ledger.told import RefusedLine, Told
 from token_pipelines.ledger.transactions import inside
 from token_pipelines.model import WAITING, Mode, Reason, State
-from token_pipelines.policy import INSTANT, urgency
+from token_pipelines.policy import urgency
+from token_pipelines.token_facts import INSTANT
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, DateTime, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.types import NullType
 
+from token_pipelines.config import SQL_FILE
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES, PSYCOPG, explain, is_option, parse, place
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
@@ -35,7 +36,6 @@ CONNECT_TIMEOUT_S: Final = 10
 
 TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- a bind's name
 SENT_AT: Final = "sent_at"
-FILE: Final = ".sql"
 
 _IDS: Final = re.compile(rf":{TOKEN_IDS}\b")
 _IN_IDS: Final = re.compile(rf"\bin\s*:{TOKEN_IDS}\b", re.IGNORECASE)
@@ -50,17 +50,17 @@ _MYSQL: Final = ("mysql", "mariadb")
 class OnSentStatement:
     """The statement, ready to be run."""
 
-    def __init__(self, config: SourceConfig, folder: Path) -> None:
-        """Take ``config.on_sent``: SQL, or the path of a .sql file, relative to ``folder``. Opens nothing.
+    def __init__(self, config: SourceConfig) -> None:
+        """Take ``config.on_sent``: SQL, or the path of a .sql file. Opens nothing.
 
         Raises:
             ConfigError: if the file, the URL or its driver is wrong.
             SourceContractError: if the statement does not ask for the tokens, or asks for other binds.
         """
         self._key = "source.url" if config.on_sent_url is None else "source.on_sent_url"
-        self._url = _url((config.on_sent_url or config.url).get_secret_value(), self._key, folder)
+        self._url = _url((config.on_sent_url or config.url).get_secret_value(), self._key)
         self._config = config
-        self._statement, self._binds = _statement(load(config.on_sent or "", folder), self._url)
+        self._statement, self._binds = _statement(load(config.on_sent or ""), self._url)
         self._engine = make_engine(self._url, self._key, self._arguments)
         self.fault = ""
         """What it failed with when it was last run; kept by whoever runs it, who says it once."""
@@ -153,15 +153,15 @@ class OnSentStatement:
             raise SourceError(msg) from None
 
 
-def load(on_sent: str, folder: Path) -> str:
-    """The statement: as it is given, or from the .sql file at a path relative to ``folder``.
+def load(on_sent: str) -> str:
+    """The statement: as it is given, or from the .sql file at a path.
 
     Raises:
         ConfigError: if there is no such file.
     """
-    if not on_sent.endswith(FILE):
+    if not on_sent.endswith(SQL_FILE):
         return on_sent
-    path = folder / on_sent
+    path = Path(on_sent)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -196,7 +196,7 @@ def _refuse_other_than_in(code: str) -> None:
         raise SourceContractError(msg)
 
 
-def _url(url: str, key: str, folder: Path) -> URL:
+def _url(url: str, key: str) -> URL:
     parsed = parse(url, key)
     if parsed.get_backend_name() == POSTGRES:
         return parsed.set(drivername=PSYCOPG)
@@ -204,5 +204,5 @@ def _url(url: str, key: str, folder: Path) -> URL:
         file = parsed.database.removeprefix("file:").partition("?")[0]
         # Without the mode, a wrong path would make an empty database.
         existing = {"mode": "rw", "uri": "true"}
-        return parsed.set(database=f"file:{quote(str(folder / file))}").update_query_dict(existing)
+        return parsed.set(database=f"file:{quote(file)}").update_query_dict(existing)
     return parsed.set(drivername=f"{parsed.drivername}+pymysql") if parsed.drivername in _MYSQL else parsed

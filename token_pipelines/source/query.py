@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from token_pipelines.config import SQL_FILE
 from token_pipelines.errors import ConfigError, SourceContractError
 from token_pipelines.source import sql_text
 from token_pipelines.source.dialects import POSTGRES, Dialect
@@ -34,17 +35,17 @@ class Statement:
     values: Mapping[str, Any]
 
 
-def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
-    """The text of a preset, or of the .sql file at a path relative to ``folder``, ready to be wrapped.
+def load(name: str, dialect: Dialect = POSTGRES) -> str:
+    """The text of a preset, or of the .sql file at a path, ready to be wrapped.
 
     Raises:
         ConfigError: if there is no such preset or file.
         SourceContractError: if the query lacks the binds, asks for others, or limits its rows.
     """
-    if name.endswith(".sql"):
-        path = folder / name
+    if name.endswith(SQL_FILE):
+        path = Path(name)
     else:
-        path = PRESETS / f"{name}.sql"
+        path = PRESETS / f"{name}{SQL_FILE}"
         if not path.is_file():
             known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.sql")))
             msg = f"source.query: {name!r} is not a preset; take one of {known}, or give the path of a .sql file."

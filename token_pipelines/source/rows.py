@@ -3,7 +3,6 @@
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -32,8 +31,8 @@ _BEHIND: Final = ("Seconds_Behind_Source", "Seconds_Behind_Master")
 class RowsReader:
     """Reads through SQLAlchemy, without a pool: no session's setting leaks into another."""
 
-    def __init__(self, url: URL, key: str, config: SourceConfig, folder: Path) -> None:
-        """Opens nothing. ``key`` names the URL in messages; a SQLite file's path is relative to ``folder``.
+    def __init__(self, url: URL, key: str, config: SourceConfig) -> None:
+        """Opens nothing. ``key`` names the URL in messages.
 
         Raises:
             ConfigError: if the driver is not installed, or is an asynchronous one, or does not take an option.
@@ -42,7 +41,7 @@ class RowsReader:
         self._url = url
         self._key = key
         self._config = config
-        target = sessions.url_with_driver(url, folder)
+        target = sessions.url_with_driver(url)
         self._engine = make_engine(target, key, lambda: sessions.arguments(target, self.dialect, config))
 
     def schema(self, statement: Statement) -> pa.Schema:

@@ -4,7 +4,6 @@ Of the limits only those that a database has can be set; what other dialects tha
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,12 +22,12 @@ _REPLICA_STATUS: Final = ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS")  # MySQL 8
 _SYNTAX_ERROR: Final = 1064
 
 
-def url_with_driver(url: URL, folder: Path) -> URL:
-    """The URL to connect with. A SQLite file is opened read-only; its path is relative to ``folder``."""
+def url_with_driver(url: URL) -> URL:
+    """The URL to connect with. A SQLite file is opened read-only."""
     if url.get_backend_name() != "sqlite":
         return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     file = (url.database or "").removeprefix("file:").partition("?")[0]
-    return url.set(database=f"file:{quote(str(folder / file))}").update_query_dict({"mode": "ro", "uri": "true"})
+    return url.set(database=f"file:{quote(file)}").update_query_dict({"mode": "ro", "uri": "true"})
 
 
 def arguments(url: URL, dialect: Dialect, config: SourceConfig) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Final, TypeVar
 
 import pandas as pd
@@ -46,25 +45,24 @@ class Source:
     def __init__(
         self,
         config: SourceConfig,
-        folder: Path,
         *,
         reader: Reader | None = None,
         pauses: Sequence[float] = PAUSES_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the query of ``config``; paths in it are relative to ``folder``.
+        """Take the query of ``config``.
 
         Raises:
             ConfigError: if the URL, its driver or the query is wrong.
         """
-        self.reader = reader or open_reader(config, folder)
+        self.reader = reader or open_reader(config)
         self._config = config
-        self._query = query.load(config.query, folder, self.reader.dialect)
+        self._query = query.load(config.query, self.reader.dialect)
         self._pauses = pauses
         self._sleep = sleep
 
     def snapshot(self, window: Window) -> Iterator[pd.DataFrame]:
-        """Every token whose expiry lies in the window, in frames of policy.TOKEN_COLUMNS, no address among them.
+        """Every token whose expiry lies in the window, in frames of TOKEN_COLUMNS, no address among them.
 
         The first frame comes when the whole read is over and found to be in order.
 
@@ -79,7 +77,7 @@ class Source:
                 yield tokens.to_frame(table)
 
     def resolve(self, token_ids: Collection[str]) -> pd.DataFrame:
-        """These tokens as they are now: policy.TOKEN_COLUMNS and contract.FACT_COLUMNS. What is gone is missing."""
+        """These tokens as they are now: TOKEN_COLUMNS and contract.DETAIL_COLUMNS. What is gone is missing."""
         if not token_ids:
             return tokens.no_facts()
         deadline = Deadline(self._config.deadline)
@@ -176,7 +174,7 @@ class Source:
         return read()
 
 
-def open_reader(config: SourceConfig, folder: Path) -> Reader:
+def open_reader(config: SourceConfig) -> Reader:
     """The reader for the database of ``config``. Opens nothing yet.
 
     Raises:
@@ -185,4 +183,4 @@ def open_reader(config: SourceConfig, folder: Path) -> Reader:
     url = parse(config.url.get_secret_value(), KEY)
     if url.get_backend_name() == POSTGRES:
         return PostgresReader(url.set(drivername=POSTGRES), KEY, config)
-    return RowsReader(url, KEY, config, folder)
+    return RowsReader(url, KEY, config)
