@@ -41,7 +41,7 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     writes nothing.
     """
     with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
-        coming = forecasting.forecast(pipeline, days=days, tell=lambda sentence: click.echo(sentence, err=True))
+        coming = forecasting.forecast(pipeline, days=days, on_warning=lambda sentence: click.echo(sentence, err=True))
     limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
         print_json({**named, "days": [_as_object(day) for day in coming]})
