@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 import psycopg
 import yaml
 from psycopg import sql
@@ -19,12 +18,12 @@ from bench import plain_script
 from bench.samples import Writer
 from bench.servers import repository, seconds_of_smtp_source, sink
 from token_pipelines.config import load
+from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.delivery.tier import send_tier
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.planning import SnapshotCounts, examine, plan
+from token_pipelines.planning import Share, SnapshotCounts
 
 TARGETS = {"delivery.ratio_to_smtp_source": (">=", 0.15), "delivery.speedup_over_script": (">=", 6.0)}
 
@@ -73,11 +72,11 @@ def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
     parts = _parts(folder, postgres.url(TEMPLATE), port)
     parts.ledger.migrate()
     day = parts.config.schedule.today(now)
-    snapshot = pd.concat(list(examine(parts, day=day, counts=SnapshotCounts())), ignore_index=True)
-    planned = plan(parts, snapshot, day=day, tiers=["week"], run_id="bench")
+    snapshot = collect(parts, read_tokens(parts, day=day, counts=SnapshotCounts()))
+    [share] = plan_notices(parts, snapshot, day=day, tiers=["week"], run_id="bench").values()
     parts.ledger.close()
-    if len(planned["week"]) != RECIPIENTS:
-        msg = f"{len(planned['week'])} notices were planned, and {RECIPIENTS} expected"
+    if share.planned != RECIPIENTS:
+        msg = f"{share.planned} notices were planned, and {RECIPIENTS} expected"
         raise RuntimeError(msg)
 
 
@@ -97,8 +96,8 @@ def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Pipeline
 
 def send(parts: Pipeline) -> None:
     """Run one tier, and fail unless every notice was sent."""
-    report = TierReport()
-    send_tier(parts, "week", run_id=uuid.uuid4().hex, report=report, has_ended=lambda _: False)
+    report, share = TierReport(), Share(tier="week", planned=RECIPIENTS, unreachable={})
+    send_share(parts, share, run_id=uuid.uuid4().hex, report=report)
     parts.ledger.close()
     if report.sent != RECIPIENTS:
         msg = f"{report} instead of {RECIPIENTS} sent"

@@ -1,5 +1,6 @@
 """The parts of one pipeline, each built from the configuration when it is first used."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
@@ -130,6 +131,18 @@ class Pipeline:
         """Give the ledger's connections back, if it was used."""
         if "ledger" in vars(self):
             self.ledger.close()
+
+    def address_hashes(self, token_ids: Collection[str]) -> dict[tuple[str, str], bytes]:
+        """The keyed hash of each recipient's present address, by (token_id, recipient_id).
+
+        Reads these tokens again; a token that is gone is missing. No address leaves this function.
+        """
+        tokens = self.source.resolve(token_ids)
+        rows = tokens[["token_id", "recipient_id", "email"]].itertuples(index=False, name=None)
+        return {
+            (token_id, recipient_id): self.ledger.hash_address(email if isinstance(email, str) else "")
+            for token_id, recipient_id, email in rows
+        }
 
     def leftovers_since(self, now: datetime) -> datetime:
         """The earliest instant at which a notice that still waits can have been planned.

@@ -279,7 +279,7 @@ def test_ledger_that_does_not_keep_it_stops_no_tier(
     with Smtpd() as relay:
         house = pipeline(relay)
         with monkeypatch.context() as patched:
-            patched.setattr(house.parts(NOW).ledger.written_back, "keep", keep)
+            patched.setattr(house.parts(NOW).ledger.on_sent, "keep", keep)
             day = house.run(NOW)
         again = house.run(NOW + HOUR)
     assert (day.numbers, day.troubles) == ({"sent": 2}, [])

@@ -142,13 +142,13 @@ class Story(Checks):
         if address is not None:
             self.suppressed_by_hand.add(address)
             with self.house.ledger() as ledger:
-                ledger.suppress(ledger.hash_address(address), at=self.truth.now, cause="by hand")
+                ledger.suppressions.add([ledger.hash_address(address)], at=self.truth.now, cause="by hand")
 
     def mark_notified(self, ago: timedelta) -> None:
         mode, before = self.setting.mode, self.truth.now - ago
         self.truth.told_before[mode] = max(before, self.truth.told_before.get(mode, before))
         with self.house.ledger() as ledger:
-            ledger.mark_notified(before, mode=mode, at=self.truth.now)
+            ledger.told.mark_before(before, mode=mode, at=self.truth.now)
 
     # ---------------------------------------------------------------- time
 

@@ -59,7 +59,7 @@ def plan(
 
 
 def told(ledger: Ledger, mode: Mode = Mode.LIVE) -> list[tuple[str, str, datetime | None, datetime | None, bool]]:
-    frame = ledger.told(ALL_TIME, mode)
+    frame = ledger.told.history(ALL_TIME, mode)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == HISTORY_COLUMNS
     columns = (
         frame[name].astype("object").tolist() for name in ("token_id", "recipient_id", "told", "refused", "sent")

@@ -14,7 +14,8 @@ from token_pipelines.cli import terminal
 from token_pipelines.cli.options import FILE_OPTION
 from token_pipelines.clock import clock_starting_at, system_clock
 from token_pipelines.definitions import CONFIG_VARIABLE
-from token_pipelines.defs.launch import DayReport, run_day, set_environment
+from token_pipelines.defs.day_report import DayReport
+from token_pipelines.defs.launch import launch_day, set_environment
 from token_pipelines.demo import environment, registry, serving
 from token_pipelines.demo.inbox_pages import write_index
 
@@ -67,7 +68,7 @@ def _run(servers: environment.Servers, days_back: int) -> DayReport:
     day = config.schedule.today(now) - timedelta(days=days_back)
     clock = clock_starting_at(config.schedule.run_at(day)) if days_back else system_clock
     with terminal.progress() as on_progress:
-        return run_day(config, day=day, tiers=(), clock=clock, approve=False, on_progress=on_progress)
+        return launch_day(config, day=day, tiers=(), clock=clock, approve=False, on_progress=on_progress)
 
 
 def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int) -> None:

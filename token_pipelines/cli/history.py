@@ -23,7 +23,7 @@ from token_pipelines.cli.output import print_json
 def history(path: Path, day: date | None, token_id: str | None, recipient_id: str | None, *, as_json: bool) -> int:
     """What the ledger says: was this person warned, and when?"""
     with opened_ledger(path) as ledger:
-        entries = ledger.history(day=day, token_id=token_id, recipient_id=recipient_id)
+        entries = ledger.history.entries(day=day, token_id=token_id, recipient_id=recipient_id)
         if as_json:
             for entry in entries:
                 print_json(entry)

@@ -23,7 +23,7 @@ def mark_notified(path: Path, before: datetime) -> int:
     with opened_config(path) as config:
         ledger = Ledger.of(config)
         ledger.migrate()
-        ledger.mark_notified(before, mode=config.delivery.mode, at=system_clock())
+        ledger.told.mark_before(before, mode=config.delivery.mode, at=system_clock())
         ledger.close()
     click.echo(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {config.delivery.mode}.")
     return 0

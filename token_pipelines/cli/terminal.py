@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from token_pipelines.defs.launch import DayReport
+from token_pipelines.defs.day_report import DayReport
 from token_pipelines.defs.numbers import OUTCOMES
 
 

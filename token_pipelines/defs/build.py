@@ -8,10 +8,12 @@ import dagster as dg
 
 from token_pipelines.clock import system_clock
 from token_pipelines.config import Config
-from token_pipelines.defs import assets, checks, descriptions, missed_days
+from token_pipelines.defs import assets, checks, descriptions, missed_days, volume
 from token_pipelines.defs.heartbeat import heartbeat
-from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
+from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, RUN_LOG, SHARES, Names
 from token_pipelines.defs.overrides import POOL, Overrides
+from token_pipelines.defs.run_log import run_log
+from token_pipelines.defs.shares import share_io_manager
 from token_pipelines.defs.storage import ParquetIOManager
 from token_pipelines.pipeline import Pipeline
 
@@ -57,10 +59,14 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             assets.build_notices(names, partitions, tiers, swapped.pool),
         ],
         asset_checks=[
-            checks.build_volume_check(names),
-            checks.build_bounces_check(names),
-            *(checks.build_delivery_check(names, tier) for tier in tiers),
-            *(checks.build_write_back_check(names, tier) for tier in tiers if config.source.on_sent is not None),
+            volume.build_volume_check(names, partitions),
+            checks.build_bounces_check(names, partitions),
+            *(checks.build_delivery_check(names, tier, partitions) for tier in tiers),
+            *(
+                checks.build_on_sent_check(names, tier, partitions)
+                for tier in tiers
+                if config.source.on_sent is not None
+            ),
         ],
         jobs=[job],
         schedules=[schedule],
@@ -70,6 +76,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(PIPELINE): pipeline,
             names.prefixed(OVERRIDES): swapped,
             names.prefixed(HEARTBEAT): heartbeat,
+            names.prefixed(RUN_LOG): run_log,
+            names.prefixed(SHARES): share_io_manager,
             names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )

@@ -27,7 +27,7 @@ class RunHeartbeat:
             LedgerError: if the ledger cannot be reached.
         """
         if not self._begun:
-            self._until_the_end.enter_context(pipeline.ledger.alive(run_id))
+            self._until_the_end.enter_context(pipeline.ledger.heartbeat(run_id))
             self._begun = True
 
 

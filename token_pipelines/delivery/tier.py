@@ -92,7 +92,7 @@ def _settle_refusals(pipeline: Pipeline, sending: Sending, tally: TierCounts) ->
     for record in tally.believed:
         if record.outcome.address_is_dead:
             cause = f"the relay refused it: {record.outcome.enhanced}"
-            pipeline.ledger.suppress(record.address_hash, at=record.at, cause=cause)
+            pipeline.ledger.suppressions.add([record.address_hash], at=record.at, cause=cause)
     sending.reopen(tally.take_back_refusals())
 
 

@@ -76,7 +76,7 @@ def _told(
 ) -> tuple[pd.DataFrame, datetime | None]:
     mode = pipeline.config.delivery.mode
     try:
-        return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+        return pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     except LedgerError as error:
         on_warning(f"Forecast as if nothing had been told yet. {error}")
         return no_history(), None

@@ -117,7 +117,7 @@ def _told(pipeline: Pipeline, window: Window, checked: SourceCheck) -> tuple[pd.
     """What the ledger knows. A ledger that cannot be read is not a fault of the source, and becomes advice."""
     mode = pipeline.config.delivery.mode
     try:
-        return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+        return pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     except LedgerError as error:
         sentence = f"Decided as if nothing had been told yet. {error}"
         if sentence not in checked.advice:
