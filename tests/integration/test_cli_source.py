@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from support.commands import Command
 from support.pipeline import DAY, YEAR, Registry
 
-from token_pipelines.operations.source_check import checking as source_check
+from token_pipelines.operations.source_check import findings
 from token_pipelines.operations.source_check.masks import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
@@ -194,7 +194,7 @@ def test_check_says_when_reading_by_id_is_slow(
     configured: Configured, registry: Registry, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people(registry, now)
-    monkeypatch.setattr(source_check, "SLOW_S", 0)
+    monkeypatch.setattr(findings, "SLOW_S", 0)
     [sentence] = check(configured())["advice"]
     assert "tokens by id took" in sentence
     assert "index the column behind token_id, or mark its place in the query" in sentence

@@ -1,4 +1,4 @@
-"""One pipeline's whole configuration, put together from its sections and checked as a whole."""
+"""One pipeline's whole configuration: its sections, and the rules that concern more than one of them."""
 
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,7 +16,7 @@ ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
 DEMO_SCHEME: Final = "demo://"
 STATE_FOLDER: Final = ".token_pipelines"
 PIPELINES = "pipelines"
-"""The key below which a file holds several pipelines by name."""
+"""The key below which a file holds several pipelines, by name."""
 
 
 class Config(Section):
@@ -47,7 +47,7 @@ class Config(Section):
 
     @property
     def option(self) -> str:
-        """What a command needs besides --config to work on this pipeline, to be told in a cure."""
+        """What a command needs besides --config to work on this pipeline, for messages that say what to run."""
         return f" --pipeline {self.name}" if self.name else ""
 
     @property
