@@ -269,7 +269,7 @@ def test_check_says_that_the_account_may_not_write(configured: Configured, regis
     finally:
         registry.execute("DROP OWNED BY may_only_read")
         registry.execute("DROP ROLE may_only_read")
-    assert "permission denied for table api_tokens; mend the statement, or the rights of the account." in fault
+    assert "permission denied for table api_tokens; fix the statement, or the rights of the account." in fault
     assert unreachable.startswith("The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached;")
 
 

@@ -402,16 +402,16 @@ def test_unknown_preset_and_missing_file_are_refused(source: OpenSource, tmp_pat
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        (select(token_name="nam"), 'column "nam" does not exist; mend source.query.'),
-        (select(tables="api_tokns"), 'relation "api_tokns" does not exist; mend source.query.'),
-        (f"{select()} AND", "syntax error at end of input; mend source.query."),
+        (select(token_name="nam"), 'column "nam" does not exist; fix source.query.'),
+        (select(tables="api_tokns"), 'relation "api_tokns" does not exist; fix source.query.'),
+        (f"{select()} AND", "syntax error at end of input; fix source.query."),
     ],
 )
 def test_query_that_the_database_refuses_is_blamed_in_its_words(source: OpenSource, query: str, said: str) -> None:
     found = refusal(source(query), SourceContractError)
     assert found.startswith("The source query is not accepted by the database: ")
-    assert said.removesuffix("; mend source.query.").split(" at ")[0] in found
-    assert found.endswith("; mend source.query.")
+    assert said.removesuffix("; fix source.query.").split(" at ")[0] in found
+    assert found.endswith("; fix source.query.")
 
 
 # The database

@@ -23,8 +23,8 @@ from waiting import wait_until
 from token_pipelines.config import Source
 from token_pipelines.delivery import on_sent as writing_back
 from token_pipelines.errors import ConfigError, LedgerError, SourceContractError, SourceError
+from token_pipelines.source.databases.postgres import KEEPALIVES
 from token_pipelines.source.on_sent import OnSentStatement
-from token_pipelines.source.postgres import KEEPALIVES
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -198,7 +198,7 @@ def test_refusal_names_a_token_and_is_said_once(
     faults = {report.write_back_fault for day in days for report in day.tiers.values()} - {""}
     [fault] = faults
     assert fault.endswith(
-        ": SQLSTATE 23514, CheckViolation; mend the statement, or the rights of the account. "
+        ": SQLSTATE 23514, CheckViolation; fix the statement, or the rights of the account. "
         f"Refused by itself: token_id {tokens[1]}, for one."
     )
     said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.delivery.on_sent"]
@@ -261,7 +261,7 @@ def test_statement_that_is_refused_always_is_not_tried_for_ever(
         day = pipeline(relay).run(NOW + HOUR, tiers=["month"])
     assert registry.execute("SELECT last_value FROM tries") == [(tries,)]
     assert not_written_back(day) == {"month": 20}
-    assert ": SQLSTATE P0001, RaiseException; mend the statement, or the rights of the account." in (
+    assert ": SQLSTATE P0001, RaiseException; fix the statement, or the rights of the account." in (
         day.tiers["month"].write_back_fault
     )
 
@@ -528,7 +528,7 @@ def test_server_that_hangs_is_left_when_its_own_timeout_is_over(
             os.kill(backend, signal.SIGCONT)
     assert isinstance(error, SourceError)
     assert error.unreachable
-    assert str(error).endswith(") did not answer in time; look whether it is well.")
+    assert str(error).endswith(") did not answer in time; check that it runs and that it is not overloaded.")
 
 
 def backends(registry: Registry) -> list[int]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from token_pipelines.model import to_micros
 from token_pipelines.policy import Window
 from token_pipelines.source import row_errors
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.query import AFTER, BEFORE
 
 FOLD_MARGIN: Final = timedelta(hours=2)

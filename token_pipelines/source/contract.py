@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from token_pipelines.errors import SourceContractError
 from token_pipelines.policy import TOKEN_COLUMNS
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 
 REQUIRED: Final = ("token_id", "recipient_id", "created_at", "expires_at", "token_name", "recipient_name", "email")
 IDS: Final = ("token_id", "recipient_id")

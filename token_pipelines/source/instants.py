@@ -11,18 +11,9 @@ import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
 from token_pipelines.source import row_errors
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 
 UTC: Final = pa.timestamp("us", tz="UTC")
-
-POSTGRES_EPOCH: Final = 946_684_800_000_000
-"""Postgres counts from 2000; ADBC adds this many µs, and infinity wraps round to the past."""
-
-INFINITIES: Final = (2**63 - 1 + POSTGRES_EPOCH - 2**64, -(2**63) + POSTGRES_EPOCH)
-"""What infinity and -infinity of Postgres have become, in µs since 1970."""
-
-ZERO_DATE: Final = -(2**60)
-"""What 0000-00-00 of MySQL is made, in µs since 1970: long before every date."""
 
 FIRST: Final = -62_135_596_800_000_000  # 0001-01-01
 LAST: Final = 253_402_300_799_999_999  # the last of 9999
@@ -60,12 +51,9 @@ def _refuse_extremes(rows: pa.Table, name: str, column: pa.ChunkedArray, dialect
         return
     micros = column.cast(pa.int64())
     cure = f"write {dialect.without_extremes.format(name=name)}, or exclude such rows in SQL"
-    what = {
-        "an infinite": pc.is_in(micros, pa.array(INFINITIES)),
-        "a zero date as": pc.equal(micros, ZERO_DATE),
-        "an instant before the year 1 or after 9999 as": pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST)),
-    }
-    for words, where in what.items():
+    outside = pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST))
+    faults = {name: pc.is_in(micros, pa.array(values)) for name, values in dialect.extremes.items()}
+    for words, where in (faults | {"an instant before the year 1 or after 9999 as": outside}).items():
         row_errors.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from token_pipelines.errors import ConfigError, SourceContractError
 from token_pipelines.source import sql_text
-from token_pipelines.source.dialects import POSTGRES, Dialect
+from token_pipelines.source.dialect import Dialect
 
 PRESETS: Final = Path(__file__).parent / "presets"
 
@@ -34,7 +34,7 @@ class Statement:
     values: Mapping[str, Any]
 
 
-def load(name: str, folder: Path, dialect: Dialect = POSTGRES) -> str:
+def load(name: str, folder: Path, dialect: Dialect) -> str:
     """The text of a preset, or of the .sql file at a path relative to ``folder``, ready to be wrapped.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a reader of the operator's database does, whatever the database. Implemented in postgres.py and rows.py."""
+"""What a reader of the operator's database does, whatever the database."""
 
 from collections.abc import Collection, Generator
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.query import Statement
 
 

@@ -15,18 +15,17 @@ import pandas as pd
 import pyarrow as pa
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import POSTGRES, parse
+from token_pipelines.database import parse
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
+from token_pipelines.source.databases.known import database_of
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.expiry_probe import Unseen
-from token_pipelines.source.postgres import PostgresReader
 from token_pipelines.source.reader import Reader
-from token_pipelines.source.rows import RowsReader
 from token_pipelines.source.spool import Spool
 
 KEY: Final = "source.url"
@@ -183,6 +182,4 @@ def open_reader(config: SourceConfig, folder: Path) -> Reader:
         ConfigError: if the URL is none, or its driver is not installed.
     """
     url = parse(config.url.get_secret_value(), KEY)
-    if url.get_backend_name() == POSTGRES:
-        return PostgresReader(url.set(drivername=POSTGRES), KEY, config)
-    return RowsReader(url, KEY, config, folder)
+    return database_of(url.get_backend_name()).open_reader(url, KEY, config, folder)

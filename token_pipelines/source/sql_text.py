@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from token_pipelines.errors import SourceContractError
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 
 _NOT_CODE: Final = r"""
     (?P<comment>--[^\n]*|/\*.*?\*/)
