@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command
-from pipeline import DAY, YEAR, Registry
 from sqlalchemy import make_url
+from support.commands import Command
+from support.pipeline import DAY, YEAR, Registry
 
 from token_pipelines.operations.source_check import checking as source_check
 from token_pipelines.operations.source_check.masks import mask_address, mask_name
@@ -234,9 +234,9 @@ MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :tok
     [
         (
             MARK.replace("expiry_", "no_"),
-            'column "no_notification_at" of relation "api_tokens" does not exist; mend the',
+            'column "no_notification_at" of relation "api_tokens" does not exist; fix the',
         ),
-        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; mend"),
+        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; fix"),
         ("DELETE FROM api_tokens WHERE id IN :token_ids", None),
         (MARK, None),
     ],

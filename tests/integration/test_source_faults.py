@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import Database, OpenDatabase
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.policy import Window
@@ -83,8 +83,8 @@ def test_zero_date_is_refused(open_database: OpenDatabase, column: str) -> None:
         "The source query returns a zero date as last_used_at (token_id 2); write nullif(last_used_at, 0), or exclude"
         " such rows in SQL."
     )
-    mended = database.source(query("mariadb", last_used_at="nullif(x, 0)"), timezone="UTC")
-    assert [len(frame) for frame in mended.snapshot(WINDOW)] == [2]
+    repaired = database.source(query("mariadb", last_used_at="nullif(x, 0)"), timezone="UTC")
+    assert [len(frame) for frame in repaired.snapshot(WINDOW)] == [2]
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "sqlite"])
@@ -202,7 +202,7 @@ def test_column_that_comes_twice_is_refused(open_database: OpenDatabase, kind: s
     again = f", 'x' AS {name.upper() if kind == 'sqlite' else name} FROM tokens"
     source = make(open_database, kind).source(query(kind, **changes).replace(" FROM tokens", again), timezone="UTC")
     said = {
-        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; mend "
+        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; fix "
         "source.query."
     }
     assert refusal(source, SourceContractError) == said.get(kind, f"The source query returns {name} twice; keep one.")

@@ -5,8 +5,8 @@
 from pathlib import Path
 
 import pytest
-from databases import Database, OpenDatabase
 from sqlalchemy import NullPool, create_engine
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.source.bounds import ANY_EXPIRY

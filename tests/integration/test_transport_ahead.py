@@ -1,11 +1,11 @@
 """The next message's commands behind the dot of this one: one wait a message, and every answer means what it meant."""
 
 import socket
-from smtpd import Action, Script, Smtpd
 from time import sleep
 from typing import cast
 
 import pytest
+from support.smtpd import Action, Script, Smtpd
 
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope
