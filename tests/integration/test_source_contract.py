@@ -144,7 +144,7 @@ def test_optional_columns_have_their_meaning_when_missing_and_when_null(registry
         *(
             (
                 f"{select()} {limit}",
-                "tokens.sql limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST.",
+                "tokens.sql limits its rows, so that tokens would be left out unnoticed; remove LIMIT or FETCH FIRST.",
             )
             for limit in ("LIMIT 10", "limit :expires_after", "FETCH FIRST 10 ROWS ONLY", "ORDER BY 1 LIMIT\n5")
         ),

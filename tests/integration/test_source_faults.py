@@ -156,14 +156,14 @@ def test_datetime_without_a_zone_is_refused(open_database: OpenDatabase) -> None
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
 def test_expiry_outside_the_binds_is_refused(open_database: OpenDatabase, kind: str) -> None:
-    """The query ignores its binds: here an OR goes round them."""
+    """The query ignores its binds: here an OR bypasses them."""
     later = INSTANT[kind].replace("2026", "2031")
     database = make(open_database, kind)
     ignored = "({0} >= :expires_after AND {0} < :expires_before) OR id = 2"
     expires_at = f"CASE WHEN id = 2 THEN {later} ELSE {INSTANT[kind]} END"
     assert refusal(database.source(query(kind, where=ignored, expires_at=expires_at), timezone="UTC")) == (
         "The source query returns an expires_at outside :expires_after and :expires_before (token_id 2); compare the"
-        " very expires_at that it returns with both, in a WHERE that no OR goes round."
+        " very expires_at that it returns with both, in a condition that no OR bypasses."
     )
 
 

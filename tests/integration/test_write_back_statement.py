@@ -213,7 +213,7 @@ def test_server_that_hangs_is_left_when_its_own_timeout_is_over(
 
 
 def backends(registry: Registry) -> list[int]:
-    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines write-back' AND query ~ 'sleep'"
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines on_sent' AND query ~ 'sleep'"
     return [pid for (pid,) in registry.execute(query)]
 
 

@@ -60,6 +60,9 @@ class Dialect:
 
     # For `expiry_probe`, where a database compares any value with any other.
 
+    probe_each_run: bool = False
+    """Values of several types may share a column, so that a bad one may come at any time."""
+
     widest: tuple[tuple[object, object], ...] = ()
     """Pairs of binds that let every row through, whatever its expires_at is kept as."""
 
