@@ -18,7 +18,7 @@ import psycopg
 from bench.database import NOW, copy_database, drop_database, parts_of, scaled, server, settle, write_config
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.planning import plan
-from token_pipelines.policy import INSTANT
+from token_pipelines.token_facts import INSTANT
 
 TARGETS: Final = {"plan.rows_per_s_ratio_to_insert_select": (">=", 0.4)}
 

@@ -16,7 +16,8 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning, among
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
+from token_pipelines.policy import KEY, no_history, urgency
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 NOTICE_COLUMNS: Final = ["notice_id", "recipient_id", "reason"]
 """A tier's share of the day: one row per notice; ``reason`` where the recipient cannot be told, else null."""
@@ -55,7 +56,7 @@ def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterato
     """Read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
 
     Yields:
-        Columns policy.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
+        Columns token_facts.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
     """
     now = pipeline.clock()
     reach = pipeline.config.schedule.reach(day, now)

@@ -84,7 +84,7 @@ def test_check_shows_rows_as_they_are_understood(configured: Configured, registr
     assert ada["threshold"] == written(now + 20 * HOUR - DAY)
     assert samples[tokens["unverified"]]["reason"] == "unverified_address"
     assert (samples[tokens["nobody"]]["address"], samples[tokens["nobody"]]["reason"]) == ("", "no_address")
-    assert samples[tokens["short"]]["why"] == "it lives too short a time for the tier"
+    assert samples[tokens["short"]]["why"] == "the token's lifetime is too short for the tier"
 
 
 def written(instant: datetime) -> str:

@@ -31,6 +31,7 @@ from state_machine.worker import ResolvedNotice, Worker
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import LedgerError, RelayError, TokenPipelinesError
 from token_pipelines.model import Mode, to_micros
+from token_pipelines.tiers import Before
 
 REFUSALS_ALLOWED: Final = 1
 
@@ -87,11 +88,7 @@ class Checks(RuleBasedStateMachine):
         self.snapshots[worker.job.day] = snapshot
         if set(worker.job.tiers) != {tier.name for tier in worker.setting.tiers}:
             return
-        over = (
-            self.truth.now
-            - max(tier.before or (tier.within or DAY) - tier.lead for tier in worker.setting.tiers)
-            - 2 * DAY
-        )
+        over = self.truth.now - max(tier.span for tier in worker.setting.tiers) - 2 * DAY
         waiting = Counter(
             row.recipient_id
             for row in self.house.rows()
@@ -262,8 +259,8 @@ class Checks(RuleBasedStateMachine):
         was = replace(self.truth, now=last.at, suppressed=set(last.suppressed), tokens={}, people=self.truth.people)
         for tier in last.setting.tiers:
             for token in last.tokens.values():
-                threshold = token.expires_at - tier.lead
-                if tier.before is None or not last.at < threshold <= now:
+                threshold = token.expires_at - tier.longest_lead
+                if not isinstance(tier, Before) or not last.at < threshold <= now:
                     continue
                 if self.truth.tokens.get(token.token_id) != token:
                     continue

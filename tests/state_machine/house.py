@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -141,7 +141,7 @@ class House:
     def parts(self, setting: Setting, clock: Callable[[], datetime], ledger: Ledger) -> Pipeline:
         """The product's parts under a setting."""
         config = self._parts.config
-        tiers = tuple(TierConfig(name=t.name, before=t.before, after=t.after, within=t.within) for t in setting.tiers)
+        tiers = tuple(TierConfig.model_validate(asdict(tier)) for tier in setting.tiers)
         delivery = config.delivery.model_copy(
             update={
                 "mode": setting.mode,

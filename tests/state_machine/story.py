@@ -32,7 +32,8 @@ from state_machine.truth import GRACE, Answer, Person, Token, run_at, today
 from state_machine.worker import Job, Worker
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
+from token_pipelines.tiers import After, Tier
 
 WORKERS_AT_MOST: Final = 2
 
@@ -162,8 +163,12 @@ class Story(Checks):
         instants = [tomorrow, tomorrow + GRACE]
         for token in self.truth.tokens.values():
             for tier in self.setting.tiers:
-                threshold = token.expires_at - tier.lead
-                instants += [threshold, token.expires_at, *([threshold + tier.within + GRACE] if tier.within else [])]
+                threshold = token.expires_at - tier.longest_lead
+                instants += [
+                    threshold,
+                    token.expires_at,
+                    *([threshold + tier.within + GRACE] if isinstance(tier, After) else []),
+                ]
         instants = sorted({instant + moment for instant in instants if instant + moment > self.truth.now})
         self.truth.now = instants[index % len(instants)]
 

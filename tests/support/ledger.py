@@ -11,7 +11,8 @@ from sqlalchemy import text
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.model import Mode, Notice, Outcome, Stage, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window
+from token_pipelines.policy import HISTORY_COLUMNS, Window
+from token_pipelines.token_facts import INSTANT
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 TODAY = NOW.date()

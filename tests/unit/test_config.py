@@ -12,7 +12,8 @@ from support.config import Load, sample
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
 from token_pipelines.errors import ConfigError
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
+from token_pipelines.tiers import After, Before
 
 # The file
 
@@ -25,10 +26,10 @@ def test_sample_loads_with_every_value_it_shows() -> None:
     assert config.schedule.at == time(9)
     assert config.schedule.start_date == date(2026, 1, 1)
     assert config.tier_ladder == (
-        Tier(name="expired", after=timedelta(), within=timedelta(days=3)),
-        Tier(name="day", before=timedelta(days=1)),
-        Tier(name="week", before=timedelta(days=7)),
-        Tier(name="month", before=timedelta(days=30)),
+        After(name="expired", after=timedelta(), within=timedelta(days=3)),
+        Before(name="day", before=timedelta(days=1)),
+        Before(name="week", before=timedelta(days=7)),
+        Before(name="month", before=timedelta(days=30)),
     )
     assert config.email.sender == "Example Registry <noreply@example.org>"
     assert config.smtp.host == "demo"

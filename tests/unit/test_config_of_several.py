@@ -287,4 +287,4 @@ def test_choice_is_refused_of_a_single_one() -> None:
 
 def test_shares_reach_a_pipeline(write: Write) -> None:
     soon = {"name": "soon", "remaining": "10%", "at_most": "60d"}
-    assert load(write(**_of_keys(tiers=[soon])), "deploy_keys").tier_ladder[0].at_most == timedelta(days=60)
+    assert load(write(**_of_keys(tiers=[soon])), "deploy_keys").tier_ladder[0].longest_lead == timedelta(days=60)

@@ -240,7 +240,7 @@ def test_signer_tells_no_key(signer: Signer, rsa_key: rsa.RSAPrivateKey) -> None
         ("encrypted", r"^dkim\.key_file is not a private key in PEM form without a password; make one"),
         ("public", r"^dkim\.key_file is not a private key in PEM form without a password; make one"),
         ("short", r"^dkim\.key_file must be an RSA key of 2048 bits or more"),
-        ("ed25519", r"^dkim\.key_file must be an RSA key of 2048 bits or more; an Ed25519 key goes beside it"),
+        ("ed25519", r"^dkim\.key_file must be an RSA key of 2048 bits or more; an Ed25519 key can only be added"),
         ("curve", r"^dkim\.key_file must be an RSA key of 2048 bits or more"),
     ],
 )

@@ -40,7 +40,9 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     with opened_config(path) as config:
         pipeline = assemble(config)
         try:
-            coming = forecasting.forecast(pipeline, days=days, tell=lambda sentence: click.echo(sentence, err=True))
+            coming = forecasting.forecast(
+                pipeline, days=days, on_warning=lambda sentence: click.echo(sentence, err=True)
+            )
         finally:
             pipeline.ledger.close()
         limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}

@@ -2,7 +2,8 @@
 
 from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
 from token_pipelines.config.reading import load, load_all
-from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source, TierConfig
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source
+from token_pipelines.config.tier_config import TierConfig
 
 __all__ = [
     "DEFAULT_PATH",

@@ -6,8 +6,9 @@ from typing import Self
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Smtp, Source, TierConfig
-from token_pipelines.model import Tier
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Smtp, Source
+from token_pipelines.config.tier_config import TierConfig
+from token_pipelines.tiers import Tier
 
 DEFAULT_PATH = Path("token_pipelines.yaml")
 LEVELS = "__"
@@ -58,8 +59,7 @@ class Config(BaseSettings):
     @property
     def tier_ladder(self) -> tuple[Tier, ...]:
         """The tiers, most urgent first."""
-        tiers = (Tier(**dict(tier)) for tier in self.tiers)
-        return tuple(sorted(tiers, key=lambda tier: tier.place))
+        return tuple(sorted((written.to_tier() for written in self.tiers), key=lambda tier: tier.sort_key))
 
     @model_validator(mode="after")
     def _distinct_tiers(self) -> Self:
@@ -67,8 +67,8 @@ class Config(BaseSettings):
         if len(set(names)) < len(names):
             msg = "tiers: two tiers have the same name; each needs its own"
             raise ValueError(msg)
-        places = [tier.place for tier in self.tier_ladder]
-        if len(set(places)) < len(places):
+        sort_keys = {tier.sort_key for tier in self.tier_ladder}
+        if len(sort_keys) < len(self.tiers):
             msg = "tiers: two tiers begin at the same instant; drop one of them"
             raise ValueError(msg)
         return self

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
+from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, TimeOfDay, Timeout, Zone
 from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
@@ -64,43 +64,6 @@ class Schedule(Section):
     def reach(self, day: date, now: datetime) -> datetime:
         """How far a run must look so that no threshold falls before the next run has finished."""
         return self.run_at(max(day, self.today(now)) + ONE_DAY) + self.grace
-
-
-class TierConfig(Section):
-    """A step of urgency: ``before`` the expiry, at a share of the lifetime, or ``after`` the expiry."""
-
-    name: str
-    before: Duration | None = None
-    remaining: Share | None = None
-    at_most: Duration | None = None
-    after: Duration | None = None
-    within: Duration | None = None
-
-    @model_validator(mode="after")
-    def _one_beginning(self) -> Self:
-        if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.name) is None:
-            msg = f"name {self.name!r} must be lower case letters, digits and _, and start with a letter"
-            raise ValueError(msg)
-        if sum(beginning is not None for beginning in (self.before, self.remaining, self.after)) != 1:
-            msg = f"tier {self.name} needs either before (like 7d) or after (like 0d) or remaining (like 10%)"
-            raise ValueError(msg)
-        if self.before is not None and (self.before < ONE_DAY or self.within is not None):
-            msg = f"tier {self.name}: before must be at least 1d, and goes without within"
-            raise ValueError(msg)
-        if self.after is not None and (self.within is None or self.within < ONE_DAY):
-            msg = f"tier {self.name}: after needs within, at least 1d, so that old tokens are not mourned for ever"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _share(self) -> Self:
-        if self.remaining is None and self.at_most is not None:
-            msg = f"tier {self.name}: at_most goes with remaining (like 10%), and with nothing else"
-            raise ValueError(msg)
-        if self.remaining is not None and (self.at_most is None or self.at_most < ONE_DAY or self.within is not None):
-            msg = f"tier {self.name}: remaining needs at_most (like 60d), at least 1d, and goes without within"
-            raise ValueError(msg)
-        return self
 
 
 class Links(Section):

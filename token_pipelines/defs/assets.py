@@ -19,9 +19,10 @@ from token_pipelines.defs.storage import Table
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import ConfigError
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
+from token_pipelines.tiers import Tier
 
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """A run with this tag set to true has a person's word that the day's volume is right."""
@@ -109,7 +110,7 @@ def build_notices(
             tier.name: dg.AssetOut(
                 key=names.notices(tier.name),
                 is_required=False,
-                description=descriptions.describe(tier),
+                description=tier.describe(),
                 kinds={"email"},
             )
             for tier in tiers
@@ -147,7 +148,7 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
         required_resource_keys=names.resources,
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
-        description=descriptions.describe(tier),
+        description=tier.describe(),
     )
     def send(context: dg.OpExecutionContext, share: pd.DataFrame) -> Iterator[dg.Output[None] | dg.AssetObservation]:
         pipeline, overrides = names.pipeline(context), names.overrides(context)

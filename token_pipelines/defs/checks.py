@@ -16,8 +16,8 @@ from token_pipelines.defs.numbers import (
     explain_write_back,
     read_text,
 )
-from token_pipelines.model import Tier
 from token_pipelines.planning import trip_fuse
+from token_pipelines.tiers import Tier
 
 TROUBLES: Final = {
     "deferred": "were put off and are tried again by later runs",

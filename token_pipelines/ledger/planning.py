@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Select, func, select, text, update
 from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
 from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
 from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
+from token_pipelines.policy import HISTORY_COLUMNS, Window, no_history, urgency
+from token_pipelines.token_facts import INSTANT
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 

@@ -74,7 +74,7 @@ class Source:
         self._sleep = sleep
 
     def snapshot(self, window: Window) -> Iterator[pd.DataFrame]:
-        """Every token whose expiry lies in the window, in frames of policy.TOKEN_COLUMNS, no address among them.
+        """Every token whose expiry lies in the window, in frames of TOKEN_COLUMNS, no address among them.
 
         The first frame comes when the whole read is over and every row is in order.
 
@@ -89,7 +89,7 @@ class Source:
                 yield tokens.to_frame(table)
 
     def resolve(self, token_ids: Collection[str]) -> pd.DataFrame:
-        """These tokens as they are now: policy.TOKEN_COLUMNS and contract.FACT_COLUMNS. What is gone is missing."""
+        """These tokens as they are now: TOKEN_COLUMNS and contract.DETAIL_COLUMNS. What is gone is missing."""
         if not token_ids:
             return tokens.no_facts()
         deadline = Deadline(self._config.deadline)

@@ -1,8 +1,7 @@
 """What the pipeline understands of the operator's query: its columns, and a few tokens with their tier and why.
 
-Reads a small window of expiries, and a few of its tokens again by id; tries what is run after sending. Changes nothing.
-An address is shown by its first
-letter and its top-level domain at most.
+Reads a small window of expiries, and a few of its tokens again by id; tries the statement that is run after sending.
+Changes nothing. Of an address it shows the first letter and the top-level domain at most.
 """
 
 import difflib
@@ -23,15 +22,16 @@ from token_pipelines.operations.source_check.masks import SHOWN_LIMIT, mask_addr
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Window, no_history
 from token_pipelines.source.contract import OPTIONAL, REQUIRED
+from token_pipelines.token_facts import FACTS
 
 SHOWN: Final = 5
-"""Tokens that are shown, of as many kinds as there are among those read."""
+"""How many tokens are shown, of as many different tiers and reasons as were read."""
 
 SPANS: Final = (timedelta(days=1), timedelta(days=8), timedelta(days=32))
-"""How far around now expiries are looked for, until there are enough; then the whole window of a run."""
+"""How far around now to look for expiries, until there are enough; after these, the whole window of a run."""
 
 SLOW_S: Final = 2.0
-"""Reading a few tokens by id takes milliseconds where an index is used."""
+"""Seconds. Where an index is used, reading a few tokens by id takes milliseconds."""
 
 UNREACHED: Final = (
     "The database would read everything to find a few tokens by id, as is done for each batch of notices: grouping, "
@@ -45,33 +45,6 @@ NOBODY: Final = (
     "The source query returned no row at all in the widest window of a run, so that nobody would be told; if tokens "
     "expire in it, look at what the query's WHERE and its joins leave out."
 )
-
-WITHOUT: Final = {
-    "email_verified": "every address counts as verified",
-    "revoked": "no token counts as revoked: return it, or leave revoked tokens out in SQL",
-    "muted": "nobody counts as muted",
-    "replaced_at": "no token counts as replaced by a newer one",
-    "last_notified_at": "what an older job has sent is not known (token-pipelines mark-notified can say it)",
-    "last_used_at": "the email does not say when the token was last used",
-    "scopes": "the email does not say what the token may do",
-    "locale": "emails are in English",
-    "timezone": "emails say instants in UTC",
-}
-"""What the absence of an optional column means."""
-
-WHY: Final = {
-    Reason.LIFETIME_TOO_SHORT: "it lives too short a time for the tier",
-    Reason.OUTSIDE_TIERS: "no tier has begun, or the last one is over",
-    Reason.REVOKED: "the query says that it is revoked",
-    Reason.REPLACED: "its replaced_at is past",
-    Reason.ALREADY_NOTIFIED: "this tier, or a later one, was told",
-    Reason.REFUSED_ADDRESS: "the relay refused the address for good",
-    Reason.MUTED: "the query says that the recipient does not want these emails",
-    Reason.NO_ADDRESS: "the query returns no address for the recipient",
-    Reason.UNVERIFIED_ADDRESS: "the query says that the address is not verified",
-    Reason.BAD_ADDRESS: "the address cannot be written to",
-    Reason.NOT_IN_ROLLOUT: "delivery.rollout_percent or delivery.only_recipients leave the recipient out",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +65,12 @@ class Sample:
     @property
     def why(self) -> str:
         """Why it leads to an email now, or why not, in words."""
-        return "it is due" if self.reason is None else WHY.get(Reason(self.reason), self.reason)
+        return "it is due" if self.reason is None else Reason(self.reason).meaning
 
 
 @dataclass(kw_only=True)
 class SourceCheck:
-    """What was found. ``faults`` must be mended before anything can be sent; ``advice`` may be followed or not."""
+    """What was found. Nothing can be sent before ``faults`` are fixed; ``advice`` is optional."""
 
     now: datetime
     window: Window
@@ -124,7 +97,7 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
         now=now,
         window=Window(expires_after=now, expires_before=now),
         present=[name for name in (*REQUIRED, *OPTIONAL) if name in columns],
-        missing={name: meaning for name, meaning in WITHOUT.items() if name not in columns},
+        missing={fact.column: fact.without for fact in FACTS if fact.column in OPTIONAL and fact.column not in columns},
         unused=sorted(columns - {*REQUIRED, *OPTIONAL}),
     )
     checked.advice += [_typing_mistake(name) for name in checked.unused if _near(name)]
@@ -140,7 +113,7 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
 
 
 def _try_on_sent(pipeline: Pipeline, checked: SourceCheck) -> None:
-    """What is run after sending is run for no token, and rolled back: its faults are not to wait for the emails."""
+    """Run source.on_sent for no token and roll it back, so that its faults are found before emails are sent."""
     if pipeline.write_back is None:
         return
     try:
@@ -150,7 +123,7 @@ def _try_on_sent(pipeline: Pipeline, checked: SourceCheck) -> None:
 
 
 def _read_by_id(pipeline: Pipeline, chosen: pd.DataFrame, checked: SourceCheck) -> None:
-    """As just before sending: are they found, and at what cost?"""
+    """Read the chosen tokens as just before sending: are all of them found, and how long does it take?"""
     token_ids = set(chosen["token_id"])
     started = time.monotonic()
     facts = pipeline.source.resolve(token_ids)
@@ -165,7 +138,7 @@ def _read_by_id(pipeline: Pipeline, chosen: pd.DataFrame, checked: SourceCheck) 
 
 
 def _read(pipeline: Pipeline, checked: SourceCheck) -> pd.DataFrame:
-    """Fill in what was read; return a few decided rows of each kind, that is of each tier and reason."""
+    """Read and decide, and fill in the counts; return a few decided rows of each kind (tier and reason)."""
     now = checked.now
     reach = pipeline.config.schedule.reach(pipeline.config.schedule.today(now), now)
     kinds = pd.DataFrame()
@@ -186,7 +159,7 @@ def _read(pipeline: Pipeline, checked: SourceCheck) -> pd.DataFrame:
 
 
 def _windows(whole: Window, now: datetime) -> Iterator[Window]:
-    """Windows around ``now``, each wider than the last: on a large table the first has enough, and is cheap."""
+    """Windows around ``now``, each wider than the last: in a large table the first, cheapest one has enough tokens."""
     for span in SPANS:
         yield Window(
             expires_after=max(whole.expires_after, now - span), expires_before=min(whole.expires_before, now + span)
@@ -195,7 +168,7 @@ def _windows(whole: Window, now: datetime) -> Iterator[Window]:
 
 
 def _told(pipeline: Pipeline, window: Window, checked: SourceCheck) -> tuple[pd.DataFrame, datetime | None]:
-    """What the ledger knows; a ledger that cannot be read is no fault of the source."""
+    """What the ledger knows. A ledger that cannot be read is not a fault of the source, and becomes advice."""
     mode = pipeline.config.delivery.mode
     try:
         return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
@@ -207,7 +180,7 @@ def _told(pipeline: Pipeline, window: Window, checked: SourceCheck) -> tuple[pd.
 
 
 def _choose(kinds: pd.DataFrame) -> pd.DataFrame:
-    """One row of each kind, what is due first, then a second one of each, and so on; shown by expiry."""
+    """Up to SHOWN rows, in order of expiry: one of each kind, due ones first, then a second one of each, and so on."""
     if kinds.empty:
         return kinds
     again = kinds.groupby(["tier", "reason"], dropna=False).cumcount()
@@ -243,7 +216,7 @@ def _names(facts: pd.DataFrame) -> tuple[str, str, str]:
 
 
 def _lost_by_id(chosen: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
-    """A query that returns a token for a window and not by id would have all its notices dropped as gone."""
+    """Report a query that returns a token for a window but not by id: its notices would be dropped as gone."""
     key = ["token_id", "recipient_id", "expires_at"]
     both = chosen[key].merge(facts[key], on=key, how="left", indicator=True)
     lost = both.loc[both["_merge"] == "left_only", "token_id"].tolist()
