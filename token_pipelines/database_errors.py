@@ -125,7 +125,9 @@ REPLICA_CONFLICT: Final = Meaning(
     may_pass=True,
 )
 TOO_LONG: Final = Meaning(says="took too long", cure=_SLOW)
-CANCELLED: Final = Meaning(says="was told by somebody to cancel the statement", cure="run again when it may run")
+CANCELLED: Final = Meaning(
+    says="cancelled the statement on request", cure="look into its log for who did it; run again"
+)
 LOCKED: Final = Meaning(says="waited too long for a lock", cure="run again when the migration on it has finished")
 DEADLOCK: Final = Meaning(says="broke off a deadlock", cure="run again; nothing is sent twice")
 FULL_DISK: Final = Meaning(says="has no room left on its disk", cure="free some, and run again")

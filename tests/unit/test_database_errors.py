@@ -71,7 +71,7 @@ def test_postgres_error_that_may_pass_is_known_by_its_sqlstate(sqlstate: str) ->
     ("text", "says"),
     [
         ("canceling statement due to statement timeout", "took too long"),
-        ("canceling statement due to user request", "was told by somebody to cancel the statement"),
+        ("canceling statement due to user request", "cancelled the statement on request"),
     ],
 )
 def test_english_text_decides_where_one_sqlstate_means_several_things(text: str, says: str) -> None:
