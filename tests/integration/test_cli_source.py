@@ -234,9 +234,9 @@ MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :tok
     [
         (
             MARK.replace("expiry_", "no_"),
-            'column "no_notification_at" of relation "api_tokens" does not exist; mend the',
+            'column "no_notification_at" of relation "api_tokens" does not exist; fix the',
         ),
-        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; mend"),
+        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; fix"),
         ("DELETE FROM api_tokens WHERE id IN :token_ids", None),
         (MARK, None),
     ],
@@ -269,7 +269,7 @@ def test_check_says_that_the_account_may_not_write(configured: Configured, regis
     finally:
         registry.execute("DROP OWNED BY may_only_read")
         registry.execute("DROP ROLE may_only_read")
-    assert "permission denied for table api_tokens; mend the statement, or the rights of the account." in fault
+    assert "permission denied for table api_tokens; fix the statement, or the rights of the account." in fault
     assert unreachable.startswith("The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached;")
 
 

@@ -19,7 +19,8 @@ from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Policy
-from token_pipelines.source.postgres import PostgresReader
+from token_pipelines.source.databases.postgres import POSTGRES
+from token_pipelines.source.databases.postgres_reader import PostgresReader
 from token_pipelines.source.source import Source
 
 TEMPLATES: Final = Path(__file__).parents[2] / "templates"
@@ -133,7 +134,7 @@ class House:
             context=Origin(folder / "token_pipelines.yaml"),
         )
         self._parts = Pipeline(config, lambda: datetime.now(UTC))
-        reader = KeptOpen(make_url(url), "source.url", config.source)
+        reader = KeptOpen(POSTGRES, make_url(url), "source.url", config.source)
         self._parts.source = Source(config.source, reader=reader)
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]

@@ -55,7 +55,7 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
     if len(chosen):
         _read_by_id(pipeline, chosen, checked)
     else:
-        pipeline.source.refuse_unseen()
+        pipeline.source.probe_expiries()
         checked.advice.append(NOBODY)
     _try_on_sent(pipeline, checked)
     return checked
