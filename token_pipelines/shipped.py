@@ -4,8 +4,12 @@ A wheel carries them inside the package; a checkout has them at its root.
 """
 
 from pathlib import Path
+from typing import Final
 
-PACKAGE = Path(__file__).parent
+PACKAGE: Final = Path(__file__).parent
+
+CONFIG: Final = "token_pipelines.yaml"
+"""The sample config; an operator's own has the same name by default."""
 
 
 def path(name: str, package: Path = PACKAGE) -> Path:

@@ -7,7 +7,6 @@ import click
 
 from token_pipelines.cli.opening import chosen_config, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.operations.preview import gallery, test_send
 
 
 @click.command()
@@ -19,6 +18,8 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
 
     Needs no database.
     """
+    from token_pipelines.operations.preview import gallery, test_send
+
     if address is not None:
         test_send.check(address)
     config, now = chosen_config(path), datetime.now(UTC)

@@ -1,19 +1,18 @@
 """The commands about the operator's own database: ``source check``. They never print an address."""
 
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
-from token_pipelines.mail.remaining import in_words
 from token_pipelines.model import rfc3339
-from token_pipelines.operations.source_check.checking import check_source
-from token_pipelines.operations.source_check.findings import CheckedToken, SourceCheck
-from token_pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from token_pipelines.operations.source_check.findings import CheckedToken, SourceCheck
 
 
 @click.group()
@@ -30,9 +29,12 @@ def check(path: Path, *, as_json: bool) -> int:
     Reads the tokens that expire about now, and a few of them again by id, as is done just before sending. Addresses
     are masked. Writes nothing.
     """
-    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+    from token_pipelines.operations.source_check.checking import check_source
+
+    with opened_pipeline(path) as pipeline:
         checked = check_source(pipeline)
-    named = {"pipeline": config.name} if config.name else {}
+        name = pipeline.config.name
+    named = {"pipeline": name} if name else {}
     if as_json:
         print_json({**named, **_as_object(checked)})
     else:
@@ -40,7 +42,7 @@ def check(path: Path, *, as_json: bool) -> int:
     return 1 if checked.faults else 0
 
 
-def _as_object(checked: SourceCheck) -> dict[str, object]:
+def _as_object(checked: "SourceCheck") -> dict[str, object]:
     return {
         "now": rfc3339(checked.now),
         "expires_after": rfc3339(checked.window.expires_after),
@@ -54,7 +56,7 @@ def _as_object(checked: SourceCheck) -> dict[str, object]:
     }
 
 
-def _token_as_object(token: CheckedToken) -> dict[str, object]:
+def _token_as_object(token: "CheckedToken") -> dict[str, object]:
     return {
         "token_id": token.token_id,
         "recipient_id": token.recipient_id,
@@ -71,7 +73,7 @@ def _token_as_object(token: CheckedToken) -> dict[str, object]:
     }
 
 
-def _show(checked: SourceCheck) -> None:
+def _show(checked: "SourceCheck") -> None:
     window = f"expire from {_second(checked.window.expires_after)} to {_second(checked.window.expires_before)}"
     click.echo(f"Columns: {', '.join(checked.present)}")
     for name, meaning in checked.missing.items():
@@ -91,7 +93,9 @@ def _show(checked: SourceCheck) -> None:
         click.echo(f"\n{sentence}")
 
 
-def _show_token(token: CheckedToken, checked: SourceCheck) -> None:
+def _show_token(token: "CheckedToken", checked: "SourceCheck") -> None:
+    from token_pipelines.mail.remaining import in_words
+
     left = in_words(token.expires_at, checked.now)
     expires = left if token.expires_at <= checked.now else f"in {left}"
     lives = in_words(token.expires_at, token.created_at)

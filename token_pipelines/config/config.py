@@ -5,12 +5,13 @@ from typing import Any, Final, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from token_pipelines import shipped
 from token_pipelines.config.origin import Origin
 from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Section, Smtp, Source
 from token_pipelines.config.tier_config import TierConfig
 from token_pipelines.tiers import Tier
 
-DEFAULT_PATH = Path("token_pipelines.yaml")
+DEFAULT_PATH = Path(shipped.CONFIG)
 LEVELS = "__"
 ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
 DEMO_SCHEME: Final = "demo://"
