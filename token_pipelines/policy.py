@@ -122,12 +122,12 @@ class Policy:
 
     def _blocked(self, tokens: pd.DataFrame, now: datetime) -> dict[Reason, np.ndarray]:
         """The rows for which each reason holds whatever their tier: those of the token facts, and the rollout's."""
-        blocked = {
-            fact.reason: fact.holds(tokens[fact.column], now)
-            for fact in FACTS
-            if fact.reason is not None and fact.holds is not None
-        }
-        return {**blocked, Reason.NOT_IN_ROLLOUT: ~self._in_rollout(tokens["recipient_id"])}
+        blocked = {Reason.NOT_IN_ROLLOUT: ~self._in_rollout(tokens["recipient_id"])}
+        for fact in FACTS:
+            if fact.reason is not None and fact.holds is not None:
+                holds = fact.holds(tokens[fact.column], now)
+                blocked[fact.reason] = blocked.get(fact.reason, False) | holds  # several facts may have one reason
+        return blocked
 
     def _reached(self, rows: TokenRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any.
@@ -206,5 +206,6 @@ def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.n
     return told, micros(found["refused"])
 
 
-def _instants(micros: np.ndarray, index: pd.Index) -> pd.Series:
-    return pd.Series(micros.view("datetime64[us]"), index=index).dt.tz_localize("UTC")
+def _instants(since_1970: np.ndarray, index: pd.Index) -> pd.Series:
+    """Microseconds as instants; NaT for NEVER."""
+    return pd.Series(since_1970.view("datetime64[us]"), index=index).dt.tz_localize("UTC")
