@@ -85,8 +85,9 @@ class Serialiser:
             headers = self._signer.sign(headers, body, at=at) + headers
         sender, envid = self._return_path(message_id)
         # The head is ASCII, save for an address that only SMTPUTF8 can carry.
-        data = CRLF.join([*headers, "", ""]).encode() + body
-        return Envelope(sender=sender, recipient=address, data=data, envid=envid)
+        head = CRLF.join([*headers, "", ""]).encode()
+        # Both parts of the body get their line ends from `mime.transfer_encoded`.
+        return Envelope(sender=sender, recipient=address, data=head + body, envid=envid, body_from=len(head))
 
     def _one_click(self, recipient: Recipient) -> list[str]:
         """RFC 8058: unfolded, unencoded, and one-click for https only."""
