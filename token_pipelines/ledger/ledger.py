@@ -22,13 +22,13 @@ from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.bounces import Bounces
+from token_pipelines.ledger.driver import KEY
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import read_history
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
-from token_pipelines.ledger.statements import KEY
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import fuse_trips, marks, schema_of, secrets, suppressions
 from token_pipelines.model import TOLD, Mode
@@ -107,8 +107,6 @@ class Ledger:
     def planning(self, *, run_id: str, mode: Mode) -> Iterator[Planning]:
         """One planning transaction, alone: nobody plans or claims while it lasts. Commits when the block ends well."""
         with self._engine.begin() as connection:
-            # The connection may have sent before, without waiting for the disk; a plan and its Message-IDs must last.
-            connection.execute(text("SET LOCAL synchronous_commit = on"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._planning_lock})
             yield Planning(connection, run_id=run_id, mode=mode)
 
@@ -123,17 +121,16 @@ class Ledger:
         return expired_leases(self._engine, run_ids)
 
     @contextmanager
-    def sending(self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
+    def sending(self, *, run_id: str, mode: Mode, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
         """Enlist a run as a sender; give back what it has claimed and not sent when the block ends.
 
         Args:
             run_id: who claims.
             mode: whose notices.
-            durable: whether every mark waits for the disk, as ``on_unknown: hold`` asks.
             has_ended: whether the orchestrator knows that another run has ended.
         """
         with self.alive(run_id):
-            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=self._planning_lock)
+            sending = Sending(self._engine, run_id=run_id, mode=mode, claim_lock=self._planning_lock)
             sending.reclaim_from_the_dead(has_ended)
             try:
                 yield sending
