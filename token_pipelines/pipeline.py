@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from token_pipelines.channel import Channel
 from token_pipelines.config import Config, Email
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.mail import links
@@ -15,7 +16,7 @@ from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.model import Mode
 from token_pipelines.policy import Policy
-from token_pipelines.smtp.transport import Relay
+from token_pipelines.smtp.relay import Relay
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
 
@@ -56,6 +57,11 @@ class Pipeline:
     serialiser: Serialiser
     relay: Relay
     write_back: OnSentStatement | None
+
+    @property
+    def channel(self) -> Channel:
+        """How notices leave."""
+        return Channel(renderer=self.renderer, serialiser=self.serialiser, relay=self.relay)
 
     def leftovers_since(self, now: datetime) -> datetime:
         """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""

@@ -18,7 +18,8 @@ from sqlalchemy import text
 
 from token_pipelines.errors import ConfigError, LedgerError
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.ledger.sending import Record, Sending
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.ledger.tables import metadata
 from token_pipelines.model import DueToken, Mode, Notice, Outcome, Reason, Stage, State
 from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window

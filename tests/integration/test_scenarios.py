@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
 
-from token_pipelines.delivery.tier import READ_AGAIN_AFTER, UNRECORDED_AT_MOST_S, WRITTEN_AGAIN_AFTER
+from token_pipelines.delivery.emails import READ_AGAIN_AFTER, WRITTEN_AGAIN_AFTER
 from token_pipelines.errors import FuseTripped
 from token_pipelines.model import Mode
 from token_pipelines.smtp.rate import RateLimit

@@ -49,19 +49,17 @@ class Sending:
         self._settlement = Settlement(engine, run_id)
         self._claim_lock = claim_lock
         self._claimed: set[str] = set()
+        self._never_said: set[str] = set()  # marked by a commit that may have gone through although it failed
 
     def close(self) -> None:
         """Close the connection that the group commits were made on."""
         self._settlement.close()
 
-    def give_back(self, *, unsaid: Collection[str] = ()) -> None:
-        """What was claimed and not tried waits again; what was on a socket, without an answer recorded, is in doubt.
-
-        ``unsaid`` are notices whose mark may have been committed although nothing of their text went out.
-        """
+    def give_back(self) -> None:
+        """What was claimed and not tried waits again; what was on a socket, without an answer recorded, is in doubt."""
         ids = list(self._claimed)
         with self._engine.begin() as connection:
-            connection.execute(_NEVER_SAID, {"dead": self._run_id, "ids": list(unsaid)})
+            connection.execute(_NEVER_SAID, {"dead": self._run_id, "ids": list(self._never_said)})
             connection.execute(_GIVE_BACK, {"dead": self._run_id, "ids": ids})
             connection.execute(_DOUBT, {"dead": self._run_id, "ids": ids})
         self._claimed.clear()
@@ -106,7 +104,11 @@ class Sending:
 
     def settle(self, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
         """As `Settlement.settle`: record outcomes and mark what is sent next, in one commit."""
-        marked = self._settlement.settle(records, marks)
+        try:
+            marked = self._settlement.settle(records, marks)
+        except BaseException:
+            self._never_said.update(marks)
+            raise
         self._claimed.difference_update(record.notice_id for record in records)
         return marked
 
