@@ -9,7 +9,7 @@ PYTHON ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-# pip and the tools keep their caches below HOME; where there is none, below the checkout.
+# pip and the tools keep their caches below HOME. If HOME is not set, they keep them below the checkout.
 ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.token_pipelines/home
 endif
@@ -23,11 +23,11 @@ run: .venv/.installed ## show the product on sample servers (ARGS=--once ends af
 	$(BIN)/token-pipelines demo $(ARGS)
 
 .PHONY: check
-check: lint ## lint, then test: what a change must pass
+check: lint ## lint, then test: every change must pass this
 	@$(MAKE) test
 
 .PHONY: lint
-lint: .venv/.installed ## style, types and the floors of the house
+lint: .venv/.installed ## style, types and which module may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,25 +38,30 @@ test: .venv/.installed ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: .venv/.installed ## measure; mail needs Postfix's smtp-sink and smtp-source (ARGS=plan for one subject)
+bench: .venv/.installed ## measure speed (ARGS=plan for one subject); mail and delivery need Postfix's smtp-sink and smtp-source
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: chaos
-chaos: .venv/.installed ## kill it at random, with a moody relay: nothing lost? (ARGS="--seed 7 --recipients 500")
+chaos: .venv/.installed ## kill it at random, with a relay that fails at random, and count lost notices (ARGS="--seed 7 --recipients 500")
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
+.PHONY: pictures
+pictures: .venv/.installed ## take the README's pictures again (needs Chromium and pngquant)
+	$(BIN)/python docs/pictures/make.py
+
 .PHONY: lock
-lock: ## pin every dependency again, with hashes (needs uv)
+lock: ## write requirements.lock again: every dependency with its hashes (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--extra demo --group dev pyproject.toml -o requirements.lock
 
 .PHONY: clean
-clean: ## remove .venv, caches and what runs left behind
+clean: ## remove .venv, caches and the files that runs left behind
 	rm -rf .venv .token_pipelines .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-# Two stamps: a new lock installs the dependencies again, a new pyproject.toml only the package.
-# --no-deps, since the lock names everything: pip would look for a hash of gql[requests] and find gql only.
+# Two stamp files: a changed lock installs all dependencies again, a changed pyproject.toml only the package.
+# --no-deps, because the lock names every package: with dependencies, pip would look for a hash of gql[requests], and the
+# lock has one of gql only.
 
 .venv/.installed: .venv/.locked pyproject.toml
 	@echo "Installing token-pipelines into .venv"

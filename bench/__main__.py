@@ -1,8 +1,8 @@
-"""python -m bench [subject…]: measure, print a table, keep the figures in bench/results/latest.json.
+"""python -m bench [subject…]: measure, print a table, store the figures in bench/results/latest.json.
 
-A subject is a module with ``figures()``, a dict of numbers by name, and ``TARGETS``, what some of them must reach.
-Ratios are taken within one run, round by round: absolute times swing on shared machines. With BENCH_SCALE the sizes are
-smaller, for a quick look: no target is judged and nothing is kept.
+A subject is a module with ``figures()``, a dict of numbers by name, and ``TARGETS``, the limits for some of them.
+Ratios compare times of the same round, because absolute times vary on shared machines. BENCH_SCALE makes the sizes
+smaller for a quick look: then no target is checked and nothing is stored.
 """
 
 import importlib
@@ -23,7 +23,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
 def main(chosen: list[str]) -> int:
-    """Run the chosen subjects, or all; 1 when a target is missed, 2 when something is missing."""
+    """Run the chosen subjects, or all. Returns 1 if a target is missed, 2 if a program is not installed."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.exists() and chosen else {}
     missed = 0
     for subject in chosen or SUBJECTS:

@@ -1,7 +1,7 @@
-"""The Postgres that is measured: fsync on, in a folder that is gone afterwards, whatever its size was.
+"""The Postgres that is measured: fsync on, in a temporary folder that is removed afterwards.
 
-Its settings are Postgres' own, save for what makes filling it quick: no archive, room for the log, no autovacuum that
-wakes in the middle of a round.
+It has Postgres' default settings, except those that make filling it quick and that keep autovacuum from running in the
+middle of a round.
 """
 
 import os
@@ -23,10 +23,10 @@ from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.pipeline import Pipeline, assemble
 
 NOW: Final = datetime(2026, 11, 23, 9, tzinfo=UTC)
-"""The instant of every run that is measured: the day's run looks ahead until the next day's 11:00."""
+"""The present time of every measured run. The run looks ahead until 11:00 of the next day."""
 
 SCALE: Final = float(os.environ.get("BENCH_SCALE", "1"))
-"""Multiplies all sizes. ``BENCH_SCALE=0.02 make bench ARGS=snapshot`` is a quick look, which is not kept."""
+"""Multiplies all sizes. ``BENCH_SCALE=0.02 make bench ARGS=snapshot`` is a quick look; its figures are not stored."""
 
 SETTINGS: Final = {
     "wal_level": "minimal",
@@ -46,7 +46,7 @@ def scaled(count: int) -> int:
 
 @contextmanager
 def server() -> Iterator[tuple[EmbeddedPostgres, Path]]:
-    """A server, and a folder for the config and for what is written; both are removed when the block ends."""
+    """A server, and a folder for the config and the output. Both are removed when the block ends."""
     with TemporaryDirectory(prefix="token-pipelines-bench-") as name:
         postgres = EmbeddedPostgres(Path(name) / "postgres", settings=SETTINGS)
         try:
@@ -57,7 +57,7 @@ def server() -> Iterator[tuple[EmbeddedPostgres, Path]]:
 
 
 def copy_database(postgres: EmbeddedPostgres, name: str, template: str) -> str:
-    """A copy of a database, settled on disk; its URL. By files: through the log, a large one takes a minute."""
+    """Copy a database and write it to disk; returns its URL. It copies files: a large one takes a minute by the log."""
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
@@ -66,20 +66,20 @@ def copy_database(postgres: EmbeddedPostgres, name: str, template: str) -> str:
 
 
 def drop_database(postgres: EmbeddedPostgres, name: str) -> None:
-    """Give its disk back."""
+    """Drop a database, which frees its disk."""
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def settle(url: str) -> None:
-    """Leave a database as an ordinary night does: vacuumed, analysed, flushed."""
+    """Vacuum, analyse and flush a database, as it is after some hours of ordinary use."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (FREEZE, ANALYZE)")
         connection.execute("CHECKPOINT")
 
 
 def write_config(folder: Path, *, source: str, ledger: str, tiers: list[dict[str, str]]) -> Path:
-    """A pipeline's config in a file."""
+    """Write a pipeline's config into a file."""
     config: dict[str, Any] = {
         "source": {"url": source, "query": "crates_io"},
         "ledger": {"url": ledger},

@@ -1,6 +1,6 @@
-"""The whole path of a tier's run: claim, resolve, render, serialise, send, record, on a Postgres with fsync on.
+"""A tier's whole run: claim, resolve, render, serialise, send, record, on a Postgres with fsync on.
 
-Against Postfix's own client on the same server, and against a plain script on the same registry.
+Compared with Postfix's own client on the same server, and with a plain script on the same registry.
 """
 
 import time
@@ -66,7 +66,7 @@ def figures() -> dict[str, float]:
 
 
 def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
-    """Make the database that every round gets a copy of: a registry, and its day planned into the ledger."""
+    """Make the database that every round copies: a registry, and a ledger with the day's notices planned."""
     postgres.create_database(TEMPLATE)
     now = datetime.now(UTC)
     _fill(postgres.url(TEMPLATE), now)
@@ -82,7 +82,7 @@ def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
 
 
 def fresh_database(postgres: EmbeddedPostgres) -> str:
-    """The URL of a copy of it."""
+    """Copy the prepared database; returns its URL."""
     name = f"bench_{uuid.uuid4().hex[:8]}"
     postgres.create_database(name, TEMPLATE)
     with psycopg.connect(postgres.url(name), autocommit=True) as connection:
@@ -91,12 +91,12 @@ def fresh_database(postgres: EmbeddedPostgres) -> str:
 
 
 def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Pipeline:
-    """The pipeline on a copy of it."""
+    """A pipeline on a new copy of the prepared database."""
     return _parts(folder, fresh_database(postgres), port)
 
 
 def send(parts: Pipeline) -> None:
-    """One tier's run, all of which must be sent."""
+    """Run one tier, and fail unless every notice was sent."""
     report = TierReport()
     send_tier(parts, "week", run_id=uuid.uuid4().hex, report=report, has_ended=lambda _: False)
     parts.ledger.close()

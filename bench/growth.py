@@ -1,4 +1,4 @@
-"""What a larger table costs when no more of it is due: a hundred thousand due tokens of one million, and of ten.
+"""The cost of a larger table: the same 100,000 due tokens, read from a table of 1 million and from one of 10 million.
 
 ``BENCH_LARGEST=50000000`` adds a table of that size (13 GB of disk, some minutes to make).
 """

@@ -1,4 +1,4 @@
-"""Rendering, serialising and sending, without source and ledger, against Postfix's own client on the same server."""
+"""Rendering, serialising and sending, without source and ledger, compared with Postfix's own client."""
 
 import time
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def figures() -> dict[str, float]:
         "mail.ratio_to_smtp_source": median(one / other for one, other in zip(ours, theirs, strict=True)),
         "mail.per_second": median(ours),
         "mail.smtp_source_per_second": median(theirs),
-        # The least disturbed round: other work on the machine only ever adds to it.
+        # The least disturbed round: other work on the machine can only add CPU time.
         "mail.cpu_us_per_message": min(unsigned),
         "mail.cpu_us_per_message_median": median(unsigned),
         "mail.cpu_us_per_message_signed": min(signed),
@@ -58,7 +58,7 @@ def figures() -> dict[str, float]:
 
 
 def _at_once(port: int, writer: Writer) -> tuple[float, float]:
-    """All messages over the connections, as a run sends them: seconds, and of this process, the kernel's included."""
+    """Send all messages as a run does; returns seconds, and this process' CPU seconds (user and kernel)."""
     relay = Relay(relay_config(port, connections=CONNECTIONS))
     began, began_cpu = time.perf_counter(), time.process_time()
     with senders(CONNECTIONS) as threads:
@@ -92,7 +92,7 @@ def _us_of(work: Callable[[int], object]) -> float:
 
 
 def _over_a_delay(writer: Writer) -> dict[str, float]:
-    """Messages a second of one connection, 20 ms away; to a server that takes commands at once, and to another."""
+    """Messages per second over one connection with 20 ms of round trip, to a server with and without PIPELINING."""
     found = {}
     for name, pipelining in (("with", True), ("without", False)):
         with sink(pipelining=pipelining) as port, delayed(port, round_trip=ROUND_TRIP_S) as far:

@@ -1,6 +1,6 @@
-"""What a platform engineer would write in an afternoon: no tiers, no ledger, one connection. Measured against ours.
+"""The script that a platform engineer would write in an afternoon: no tiers, no ledger, one connection.
 
-It keeps its memory in the registry's own column, and commits after each email, as it must not write twice.
+It records what it sent in the registry's own column, and commits after each email, so that nobody gets two.
 """
 
 import smtplib
@@ -50,9 +50,9 @@ RULE = ".card { margin: 0 0 12px; border-collapse: separate; color: #1f2328; }\n
 
 
 def run(url: str, port: int, *, limit: int, html_size: int) -> int:
-    """Write to everybody whose token expires within a week, at most ``limit``; how many it sent.
+    """Write to everybody whose token expires within a week, at most ``limit``; returns how many emails were sent.
 
-    ``html_size`` is about how many characters the HTML part gets, so that both sides send as much.
+    ``html_size`` is the approximate length of the HTML part, so that both programs send emails of the same size.
     """
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     environment = jinja2.Environment(autoescape=True)

@@ -1,8 +1,8 @@
-"""Planning a day's due tokens into the ledger, against Postgres alone: a bare INSERT … SELECT of the same rows.
+"""Planning a day's due tokens into the ledger, compared with a bare INSERT … SELECT of the same rows.
 
-Both go into the same two tables with the same indexes and constraints, in one transaction, in the same round; into an
-empty ledger, and into one that has years behind it. Ours also reads what was told, decides every token again, groups
-them into notices and makes their ids.
+Both write into the same two tables with the same indexes and constraints, in one transaction, in the same round: once
+into an empty ledger, once into one with years of rows. The product also reads what was told, decides every token again,
+groups the tokens into notices and makes their ids.
 """
 
 import time
@@ -26,14 +26,14 @@ ROUNDS: Final = 3
 RECIPIENTS: Final = scaled(200_000)
 TOKENS: Final = scaled(300_000)
 PAST: Final = scaled(2_000_000)
-"""Tokens that the large ledger was told of before; a tenth of them expire in the span that is read."""
+"""Tokens that are already told in the large ledger. A tenth of them expire in the span that the run reads."""
 
 TIERS: Final = [{"name": "day", "before": "1d"}, {"name": "week", "before": "7d"}, {"name": "month", "before": "30d"}]
 
 EMPTY, LARGE = "bench_empty_ledger", "bench_large_ledger"
 
 FILL_PAST: Final[LiteralString] = """
-SET session_replication_role = replica; -- the rows fit; their foreign keys need no looking up
+SET session_replication_role = replica; -- the rows are consistent: skip the foreign keys
 INSERT INTO token_pipelines.notices
     (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at, attempts, first_tried_at,
      sent_at)
@@ -64,12 +64,12 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """Our rows a second to theirs."""
+        """The product's rows per second, divided by those of the bare INSERT."""
         return self.theirs / self.ours
 
 
 def figures() -> dict[str, float]:
-    """Measure; ratios are medians of rounds, each of which plans and inserts the same rows."""
+    """Measure. Each ratio is the median over the rounds; a round plans and inserts the same rows."""
     snapshot = due_tokens()
     rounds: dict[str, list[Round]] = {EMPTY: [], LARGE: []}
     with server() as (postgres, folder):
@@ -89,7 +89,7 @@ def figures() -> dict[str, float]:
 
 
 def due_tokens() -> pd.DataFrame:
-    """A decided snapshot in which every token is due: of three tokens, two belong to one recipient."""
+    """A snapshot in which every token is due. Half of the recipients have two tokens."""
     number = np.arange(TOKENS)
     expires = pd.Series(pd.Timestamp(NOW) + pd.to_timedelta(60 + number % (29 * 1440), unit="min")).astype(INSTANT)
     none = pd.Series(pd.NaT, index=number, dtype=INSTANT)
@@ -111,7 +111,7 @@ def due_tokens() -> pd.DataFrame:
 
 
 def make_ledgers(postgres: EmbeddedPostgres, folder: Path, snapshot: pd.DataFrame) -> None:
-    """The two ledgers of which every round gets a copy, with the rows to insert beside them."""
+    """Make the two ledgers that every round copies, and beside them the tables with the rows to insert."""
     postgres.create_database(EMPTY)
     _plan(folder, postgres.url(EMPTY), snapshot)
     with psycopg.connect(postgres.url(EMPTY)) as connection:
@@ -127,7 +127,7 @@ def make_ledgers(postgres: EmbeddedPostgres, folder: Path, snapshot: pd.DataFram
 def measure(
     postgres: EmbeddedPostgres, folder: Path, template: str, snapshot: pd.DataFrame, *, ours_first: bool
 ) -> Round:
-    """One round in copies of a ledger; who begins changes from round to round."""
+    """One round, each side in a copy of the ledger. The side that begins alternates between rounds."""
     seconds = {}
     for who in ("ours", "theirs") if ours_first else ("theirs", "ours"):
         url = copy_database(postgres, f"bench_{who}", template)

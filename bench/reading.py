@@ -1,6 +1,7 @@
-"""A day's snapshot as the asset takes it: read, validated, classified, written to parquet, flushed to disk.
+"""A day's snapshot, as the asset takes it: read, validated, classified, written to parquet, flushed to disk.
 
-python -m bench.reading CONFIG FILE, in a process of its own, prints what it took as JSON: peak memory is a process's.
+python -m bench.reading CONFIG FILE prints time and memory as JSON. It runs in its own process, because peak memory
+belongs to a process.
 """
 
 import json
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-import token_pipelines.definitions  # noqa: F401 -- what a run has imported before it reads
+import token_pipelines.definitions  # noqa: F401 -- a run has imported this before it reads
 from bench.database import NOW, parts_of
 from token_pipelines.defs.storage import Table, write_atomically
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens
@@ -19,7 +20,7 @@ KB_PER_MB: Final = 1024
 
 
 def read_day(config: Path, file: Path) -> tuple[float, SnapshotCounts]:
-    """Take the day's snapshot into a file. Seconds, and what the snapshot showed."""
+    """Write the day's snapshot to a file; returns the seconds it took and the snapshot's counts."""
     parts = parts_of(config)
     parts.ledger.migrate()
     examination = SnapshotCounts()
@@ -32,7 +33,7 @@ def read_day(config: Path, file: Path) -> tuple[float, SnapshotCounts]:
 
 
 def _memory_mb(name: str) -> float:
-    """Of this process: VmRSS is what it holds, VmHWM the most that it held. ru_maxrss knows the parent's too."""
+    """This process' memory: VmRSS is the present size, VmHWM the peak. ru_maxrss would include the parent's."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="ascii").splitlines())
     return int(lines[name].split()[0]) / KB_PER_MB
 

@@ -1,7 +1,7 @@
-"""A crates.io of any size, made by Postgres itself, and read as the day's run reads it.
+"""A sample registry with crates.io's tables, of any size, generated in Postgres.
 
-The tokens that expire soon are scattered over the whole table and over all users: the worst case for an index, and for
-the join.
+The tokens that expire soon are spread over the whole table and over all users: the worst case for an index and for the
+join.
 """
 
 import time
@@ -55,12 +55,12 @@ SELECT n, 1 + (n::bigint * 7919 + n / {users}) % {users}, decode(md5(n::text), '
     END * interval '1 minute'
 FROM generate_series(1, {tokens}) AS n, LATERAL (SELECT (n::bigint * {step}) % {tokens}) AS scattered (place);
 """
-"""The others, half of them, never expire."""
+"""The remaining tokens (half of those that are not due) never expire."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry's size: its tokens, how many of them expire within two days, and within a month, these included."""
+    """A registry's size: all tokens, those that expire within two days (``soon``), those within a month (``due``)."""
 
     tokens: int
     soon: int
@@ -73,7 +73,7 @@ class Registry:
 
 
 def make(postgres: EmbeddedPostgres, registry: Registry) -> str:
-    """Make a registry of this size; its URL."""
+    """Make a registry of this size; returns its URL."""
     began = time.perf_counter()
     url = postgres.url(registry.database)
     postgres.create_database(registry.database)

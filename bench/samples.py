@@ -1,4 +1,4 @@
-"""The messages that are measured: what the shipped templates make of ordinary facts."""
+"""The messages that are measured: the shipped templates, filled with ordinary facts."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
 
 
 class Writer:
-    """Renders and serialises one notice after the other, each to another recipient about another token."""
+    """Renders and serialises notices, each for another recipient about another token."""
 
     def __init__(self, signer: Signer | None = None) -> None:
         """Load the shipped templates."""
@@ -51,5 +51,5 @@ class Writer:
 
 
 def relay_config(port: int, *, connections: int = 4) -> config.Smtp:
-    """As shipped, save for the rate limit."""
+    """The shipped settings, without the rate limit."""
     return config.Smtp(host="127.0.0.1", port=port, security="none", rate=None, connections=connections)

@@ -1,6 +1,6 @@
-"""What the measurements run against: Postfix's ``smtp-sink`` and ``smtp-source``, and a line with a delay.
+"""The servers of the measurements: Postfix's ``smtp-sink`` and ``smtp-source``, and a proxy that adds a delay.
 
-Everything that is started here is ended here, by its own process id.
+Every process that is started here is ended here, by its process id.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ PATIENCE_S = 10.0
 CHUNK = 1 << 16
 
 
-class MissingProgram(Exception):  # noqa: N818 -- said to the person who runs the benches
+class MissingProgram(Exception):  # noqa: N818 -- the message is for the person who runs the bench
     """A program that a measurement needs is not installed."""
 
 
 def find(program: str) -> str:
-    """The path of a program of Postfix's, which Debian keeps out of an ordinary user's PATH.
+    """The path of one of Postfix's programs. Debian keeps them outside an ordinary user's PATH.
 
     Raises:
         MissingProgram: with the cure.
@@ -37,7 +37,7 @@ def find(program: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    """A free port of 127.0.0.1."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 @contextmanager
 def sink(*, pipelining: bool = True) -> Iterator[int]:
-    """An SMTP server that takes everything and keeps nothing; its port."""
+    """An SMTP server that accepts every message and stores none; yields its port."""
     port = free_port()
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
     quiet = [] if pipelining else ["-p"]
@@ -65,7 +65,7 @@ def sink(*, pipelining: bool = True) -> Iterator[int]:
 
 
 def seconds_of_smtp_source(port: int, *, sessions: int, messages: int, size: int) -> float:
-    """How long Postfix's own client takes for so many messages of that size over so many lasting sessions."""
+    """Seconds that Postfix's own client needs for these messages over persistent sessions."""
     command = [find("smtp-source"), "-d", "-s", str(sessions), "-m", str(messages), "-l", str(size)]
     command += ["-f", "noreply@example.org", "-t", "ada@example.org", f"127.0.0.1:{port}"]
     began = time.perf_counter()
@@ -75,7 +75,7 @@ def seconds_of_smtp_source(port: int, *, sessions: int, messages: int, size: int
 
 @contextmanager
 def delayed(port: int, *, round_trip: float) -> Iterator[int]:
-    """A port that leads to another one, with so many seconds of delay for a round trip."""
+    """Forward a port to another one and delay each round trip by some seconds; yields the new port."""
     line: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     passing: list[asyncio.Task[None]] = []
@@ -110,7 +110,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, p
 
 
 async def _delay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Every piece arrives so much later, however many are under way: a long line, not a slow one."""
+    """Delay every piece by the same time, without limiting the throughput."""
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 

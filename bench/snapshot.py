@@ -1,4 +1,4 @@
-"""Reading a million due tokens of ten million, against Postgres alone: psql's COPY of the same query to nowhere."""
+"""Reading a million due tokens out of ten million, compared with psql's COPY of the same query to nowhere."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ TIERS: Final = [
 
 
 def figures() -> dict[str, float]:
-    """Measure; the ratio is the median of rounds, each of which copies and reads."""
+    """Measure. The ratio is the median over the rounds; each round copies and reads."""
     with server() as (postgres, folder):
         url = make(postgres, REGISTRY)
         postgres.create_database("bench_ledger")
@@ -63,9 +63,9 @@ def figures() -> dict[str, float]:
 
 
 def watched_read(config: Path, file: Path, url: str) -> str:
-    """A first read, which leaves the tables in the page cache for both, and the statement that it ran.
+    """Read once, which brings the tables into the page cache; returns the statement that Postgres ran for it.
 
-    Postgres itself is asked: what is compared is what was read, whatever the reader makes of the operator's query.
+    The statement comes from Postgres, so both sides run the same one, however the reader changes the operator's query.
     """
     found: list[str] = []
     over = threading.Event()
@@ -91,7 +91,7 @@ def watched_read(config: Path, file: Path, url: str) -> str:
 
 
 def seconds_of_copy(url: str, statement: str) -> float:
-    """How long psql takes to copy the rows of COPY (…) to nowhere."""
+    """Seconds that psql needs to copy the rows of COPY (…) to nowhere."""
     command = [str(find_psql()), "--no-psqlrc", "--quiet", "--dbname", url, "--command"]
     began = time.perf_counter()
     subprocess.run([*command, f"{statement} TO STDOUT"], check=True, stdout=subprocess.DEVNULL)

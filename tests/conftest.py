@@ -2,23 +2,27 @@
 
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import pytest
-from databases import Database, OpenDatabase
 from hypothesis import settings
-from mariadbd import MariaDB, find_program
 from psycopg import sql
 from sqlalchemy import URL, make_url
+from support.databases import Database, OpenDatabase
+from support.mariadbd import MariaDB, find_program
+from support.pipeline import MakePipeline, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
 
+TESTS: Final = Path(__file__).parent
 REGISTRY_TEMPLATE = "registry_template"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -27,7 +31,18 @@ REQUIRE_ALL = os.environ.get("TOKEN_PIPELINES_REQUIRE_ALL") == "1"
 # The machine's load is no fault of a test, and in CI a test must not fail on one push and pass on the next.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+FOLDER_MARKS: Final = {"browser": "browser", "chaos": "slow", "dagster": "dagster", "state_machine": "slow"}
+FIXTURE_MARKS: Final = {
+    "mariadb_server": "mariadb",
+    "page": "browser",
+    "pair": "postgres",  # a primary and its standby
+    "postfix": "postfix",
+    "postgres_server": "postgres",
+}
+DATABASE_KINDS: Final = frozenset({"mariadb", "postgres", "sqlite"})
 
 # Speed without giving up what a crash must not lose: fsync and synchronous_commit stay on.
 SERVER_SETTINGS = {
@@ -39,6 +54,28 @@ SERVER_SETTINGS = {
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, by the fixtures that it uses, and as slow where it has a time limit of its own."""
+    for item in items:
+        for mark in sorted(_marks(item)):
+            item.add_marker(mark)
+
+
+def _marks(item: pytest.Item) -> set[str]:
+    folders = item.path.relative_to(TESTS).parts[:-1]
+    fixtures = frozenset(getattr(item, "fixturenames", ()))
+    marks = {FOLDER_MARKS[name] for name in folders if name in FOLDER_MARKS}
+    marks |= {FIXTURE_MARKS[name] for name in fixtures if name in FIXTURE_MARKS}
+    if "open_database" in fixtures:  # it opens a kind when called: the test's parameter, or else perhaps MariaDB
+        callspec = getattr(item, "callspec", None)
+        parameters = {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
+        marks |= (DATABASE_KINDS & parameters or {"mariadb"}) - {"sqlite"}
+    if item.get_closest_marker("timeout"):
+        marks.add("slow")
+    return marks
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +100,37 @@ def registry_template(postgres_server: EmbeddedPostgres) -> str:
 def registry_url(postgres_server: EmbeddedPostgres, registry_template: str) -> Iterator[str]:
     """Give the URL of a fresh database with the registry's empty tables."""
     yield from _database(postgres_server, "registry", registry_template)
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Registry:
+    """Give a registry to fill: users, addresses, tokens."""
+    return Registry(registry_url)
+
+
+@pytest.fixture
+def relay() -> Iterator[Smtpd]:
+    """Give a relay that takes every message."""
+    with Smtpd() as server:
+        yield server
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port of loopback at which nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def make_pipeline(tmp_path: Path, registry: Registry) -> MakePipeline:
+    """Configure a pipeline on the registry, for a relay or its port; keywords change the config's sections."""
+
+    def make(relay: Smtpd | int, **sections: Any) -> PipelineRunner:  # noqa: ANN401 -- YAML
+        return PipelineRunner(tmp_path, registry.url, relay if isinstance(relay, int) else relay.port, **sections)
+
+    return make
 
 
 @pytest.fixture

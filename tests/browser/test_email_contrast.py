@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-from samples import all_samples
-
-pytestmark = pytest.mark.browser
+from support.samples import all_samples
 
 TIERS = ("expired", "week")  # the two templates; the other tiers differ in numbers
 RULES = ["wcag2a", "wcag2aa", "wcag21aa"]

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from samples import NOW, shipped_config
+from support.samples import NOW, shipped_config
 
 from token_pipelines.operations.preview import gallery
-
-pytestmark = pytest.mark.browser
 
 SCHEME = "matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'"
 PAPER = "getComputedStyle(document.querySelector('.sheet')).backgroundColor"

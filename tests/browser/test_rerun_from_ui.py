@@ -13,12 +13,12 @@ from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import psycopg
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from waiting import wait_until
+from support.smtpd import Action, Smtpd
+from support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_SECONDS = 120  # all of these are for a machine that is busy with other tests
@@ -123,7 +123,6 @@ def pipeline(registry_url: str, database_url: str, tmp_path: Path) -> Iterator[P
         yield PipelineRunner(folder=tmp_path, storage=database_url, day=day, relay=relay)
 
 
-@pytest.mark.browser
 def test_failed_tier_is_rerun_from_the_ui_and_sends_once(pipeline: PipelineRunner, page: Page, tmp_path: Path) -> None:
     run = pipeline.run_day()
     assert run.returncode == 1, run.stderr

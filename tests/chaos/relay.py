@@ -8,9 +8,9 @@ import random
 from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from smtpd import Action
 
 from chaos.registry import recipient_of
+from support.smtpd import Action
 
 STALL = 1.4  # seconds; longer than the smtp timeouts of the run
 HICCUP = 0.015  # seconds at most between accepting and answering, for a kill to fall into

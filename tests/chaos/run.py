@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from smtpd import Accepted, Smtpd
 from typing import Final, Literal
 
 import psycopg
@@ -32,6 +31,7 @@ from chaos import registry
 from chaos.relay import Mood
 from chaos.verdict import Arrival, AttemptRow, Crash, Evidence, Freeze, NoticeRow, Verdict, judge
 from chaos.worker import Order, work
+from support.smtpd import Accepted, Smtpd
 
 from token_pipelines import shipped
 from token_pipelines.demo.environment import overridden

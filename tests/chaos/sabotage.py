@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import update
+from token_pipelines.smtp.transport import Connection
 
 from token_pipelines.delivery import tier as delivery
 from token_pipelines.envelope import Envelope
@@ -18,7 +19,6 @@ from token_pipelines.ledger import sending
 from token_pipelines.ledger.sending import Record, Sending
 from token_pipelines.ledger.tables import notices
 from token_pipelines.model import Notice, Outcome, Stage, State
-from token_pipelines.smtp.transport import Connection
 
 _HELD_BY_US: Final = re.compile(rb"AND state = 'claimed' AND claimed_by = (\$\d+)")
 

@@ -4,13 +4,9 @@ Its job knows one threshold, three days, and looks no further than that at each 
 so that nobody gets less than three days: "not yet" begins a day and the grace later than there.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-from smtpd import Smtpd
-from typing import Any
-
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, MakePipeline, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 THRESHOLD = 3 * DAY
 NOT_YET = THRESHOLD + 2 * DAY
@@ -18,25 +14,8 @@ TIERS = [{"name": "soon", "before": "3d"}]
 
 
 @pytest.fixture
-def server() -> Iterator[Smtpd]:
-    with Smtpd() as server:
-        yield server
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> PipelineRunner:
-    sections: dict[str, Any] = {"tiers": TIERS}
-    return PipelineRunner(tmp_path, registry_url, server.port, **sections)
-
-
-def told_of(pipeline: PipelineRunner, token: str) -> list[tuple[str, str]]:
-    """Return the tier and the state of every notice about a token."""
-    return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
+def pipeline(make_pipeline: MakePipeline, relay: Smtpd) -> PipelineRunner:
+    return make_pipeline(relay, tiers=TIERS)
 
 
 @pytest.fixture
@@ -49,10 +28,10 @@ def token(registry: Registry) -> str:
 
 
 @pytest.mark.usefixtures("token")
-def test_owner_of_expiring_token_is_told(pipeline: PipelineRunner, server: Smtpd) -> None:
+def test_owner_of_expiring_token_is_told(pipeline: PipelineRunner, relay: Smtpd) -> None:
     pipeline.run(NOW)
 
-    [mail] = server.accepted
+    [mail] = relay.accepted
     assert mail.recipient == "testuser@example.com"
     body = mail.message.get_body(("plain",))
     assert body is not None
@@ -63,22 +42,22 @@ def test_owner_of_expiring_token_is_told(pipeline: PipelineRunner, server: Smtpd
 def test_told_token_is_marked(pipeline: PipelineRunner, token: str) -> None:
     pipeline.run(NOW)
 
-    assert told_of(pipeline, token) == [("soon", "sent")]
+    assert pipeline.told_of(token) == [("soon", "sent")]
 
 
 def test_tokens_that_expire_later_are_neither_told_nor_marked(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd, token: str
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd, token: str
 ) -> None:
     pipeline.run(NOW)
 
-    [mail] = server.accepted
+    [mail] = relay.accepted
     assert not any(f"test_token{number}" in mail.data.decode() for number in range(3))
     marked = registry.execute("SELECT token_id FROM token_pipelines.notice_tokens")
     assert marked == [(token,)]
 
 
 def test_second_run_tells_nobody_again_and_nobody_of_a_token_that_is_dead(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd, token: str
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd, token: str
 ) -> None:
     pipeline.run(NOW)
     [(user,)] = registry.execute("SELECT user_id FROM api_tokens WHERE id = %s", token)
@@ -86,4 +65,4 @@ def test_second_run_tells_nobody_again_and_nobody_of_a_token_that_is_dead(
 
     pipeline.run(NOW)
 
-    assert len(server.accepted) == 1
+    assert len(relay.accepted) == 1

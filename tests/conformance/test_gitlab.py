@@ -10,13 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from pathlib import Path
-from smtpd import Action, Smtpd
-from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, MakePipeline, PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.delivery import tier as delivery
 from token_pipelines.delivery import workers as crew
@@ -34,7 +32,7 @@ BUSY = "busy@example.org"
 SENT_BEFORE_TIME_RUNS_OUT = 20
 
 
-def relay(stage: str, argument: str) -> Action | None:
+def refuse_some(stage: str, argument: str) -> Action | None:
     """One mailbox does not exist, another is full for now."""
     if stage == "rcpt" and argument == REFUSED:
         return Action(code=550, text="5.1.1 no such mailbox")
@@ -44,25 +42,14 @@ def relay(stage: str, argument: str) -> Action | None:
 
 
 @pytest.fixture
-def server() -> Iterator[Smtpd]:
-    with Smtpd(script=relay) as server:
-        yield server
+def relay() -> Iterator[Smtpd]:
+    with Smtpd(script=refuse_some) as relay:
+        yield relay
 
 
 @pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, registry_url: str, server: Smtpd) -> PipelineRunner:
-    sections: dict[str, Any] = {"tiers": TIERS}
-    return PipelineRunner(tmp_path, registry_url, server.port, **sections)
-
-
-def told_of(pipeline: PipelineRunner, token: str) -> list[tuple[str, str]]:
-    """Return the tier and the state of every notice about a token."""
-    return sorted((entry["tier"], entry["state"]) for entry in pipeline.history(token_id=token))
+def pipeline(make_pipeline: MakePipeline, relay: Smtpd) -> PipelineRunner:
+    return make_pipeline(relay, tiers=TIERS)
 
 
 def add_people(registry: Registry, count: int, expires_at: datetime, *, prefix: str = "person") -> list[str]:
@@ -77,20 +64,20 @@ def days(count: float) -> datetime:
     return NOW + count * DAY
 
 
-def text(server: Smtpd) -> str:
+def text(relay: Smtpd) -> str:
     """Return the body of the only email."""
-    [mail] = server.accepted
+    [mail] = relay.accepted
     body = mail.message.get_body(("plain",))
     assert body is not None
     return str(body.get_content())
 
 
-def told(server: Smtpd) -> Counter[str]:
-    return Counter(mail.recipient for mail in server.accepted)
+def told(relay: Smtpd) -> Counter[str]:
+    return Counter(mail.recipient for mail in relay.accepted)
 
 
 def test_two_tokens_three_and_five_days_out_give_one_email(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd
 ) -> None:
     user = registry.user("user", email="user@example.org")
     registry.token(user, expires_at=days(5), name="five-days-out")
@@ -100,7 +87,7 @@ def test_two_tokens_three_and_five_days_out_give_one_email(
 
     tiers = pipeline.run(NOW).tiers
 
-    body = text(server)
+    body = text(relay)
     assert "three-days-out" in body
     assert "five-days-out" in body
     assert "told-already" not in body
@@ -108,42 +95,38 @@ def test_two_tokens_three_and_five_days_out_give_one_email(
     assert {name: report.sent for name, report in tiers.items()} == {"expired": 0, "seven": 1, "thirty": 0, "sixty": 0}
 
 
-def test_nobody_is_told_when_no_token_needs_it(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
+def test_nobody_is_told_when_no_token_needs_it(pipeline: PipelineRunner, registry: Registry, relay: Smtpd) -> None:
     user = registry.user("user", email="user@example.org")
     registry.token(user, expires_at=days(5), expiry_notification_at=days(-1))
 
     pipeline.run(NOW)
 
-    assert server.accepted == []
+    assert relay.accepted == []
     assert pipeline.states() == {}
 
 
 @pytest.mark.parametrize(("left", "band"), [(5, "seven"), (28, "thirty"), (57, "sixty"), (-0.1, "expired")])
-def test_bands_are_disjoint(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd, left: float, band: str
-) -> None:
+def test_bands_are_disjoint(pipeline: PipelineRunner, registry: Registry, relay: Smtpd, left: float, band: str) -> None:
     token = registry.token(registry.user("user", email="user@example.org"), expires_at=days(left))
 
     tiers = pipeline.run(NOW).tiers
 
     assert {name: report.due for name, report in tiers.items() if report.due} == {band: 1}
-    assert told_of(pipeline, token) == [(band, "sent")]
-    assert len(server.accepted) == 1
+    assert pipeline.told_of(token) == [(band, "sent")]
+    assert len(relay.accepted) == 1
 
 
-def test_token_is_told_once_in_each_band_on_its_way(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd
-) -> None:
+def test_token_is_told_once_in_each_band_on_its_way(pipeline: PipelineRunner, registry: Registry, relay: Smtpd) -> None:
     token = registry.token(registry.user("user", email="user@example.org"), expires_at=days(61) + timedelta(hours=3))
 
     for day in (0, 1, 2, 30, 31, 32, 54, 55, 56, 61, 62, 63):
         pipeline.run(days(day))
 
-    assert told_of(pipeline, token) == [(band, "sent") for band in ("expired", "seven", "sixty", "thirty")]
-    assert len(server.accepted) == 4
+    assert pipeline.told_of(token) == [(band, "sent") for band in ("expired", "seven", "sixty", "thirty")]
+    assert len(relay.accepted) == 4
 
 
-def test_token_expired_today_is_told_once(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
+def test_token_expired_today_is_told_once(pipeline: PipelineRunner, registry: Registry, relay: Smtpd) -> None:
     registry.token(
         registry.user("user", email="user@example.org"), expires_at=days(0) - timedelta(hours=1), name="dead-token"
     )
@@ -151,28 +134,28 @@ def test_token_expired_today_is_told_once(pipeline: PipelineRunner, registry: Re
     for day in (0, 0, 1):
         pipeline.run(days(day))
 
-    assert "dead-token" in text(server)
+    assert "dead-token" in text(relay)
 
 
 @pytest.mark.parametrize("left", [-0.1, 5])
-def test_revoked_token_is_not_told(pipeline: PipelineRunner, registry: Registry, server: Smtpd, left: float) -> None:
+def test_revoked_token_is_not_told(pipeline: PipelineRunner, registry: Registry, relay: Smtpd, left: float) -> None:
     registry.token(registry.user("user", email="user@example.org"), expires_at=days(left), revoked=True)
 
     pipeline.run(NOW)
 
-    assert server.accepted == []
+    assert relay.accepted == []
 
 
-def test_token_expired_long_ago_is_not_told(pipeline: PipelineRunner, registry: Registry, server: Smtpd) -> None:
+def test_token_expired_long_ago_is_not_told(pipeline: PipelineRunner, registry: Registry, relay: Smtpd) -> None:
     registry.token(registry.user("user", email="user@example.org"), expires_at=days(-2))
 
     pipeline.run(NOW)
 
-    assert server.accepted == []
+    assert relay.accepted == []
 
 
 def test_more_than_one_page_is_told_whole(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd, monkeypatch: pytest.MonkeyPatch
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "CLAIM_SIZE", 20)
     people = add_people(registry, 90, days(6))
@@ -180,11 +163,11 @@ def test_more_than_one_page_is_told_whole(
     tiers = pipeline.run(NOW).tiers
 
     assert tiers["seven"].sent == len(people)
-    assert told(server) == Counter(people)
+    assert told(relay) == Counter(people)
 
 
 def test_one_failing_recipient_does_not_stop_the_next(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd
 ) -> None:
     people = add_people(registry, 5, days(5), prefix="before")
     for address in (REFUSED, BUSY):
@@ -195,9 +178,9 @@ def test_one_failing_recipient_does_not_stop_the_next(
 
     assert day.troubles == []
     assert day.numbers == {"sent": 10, "deferred": 1, "failed": 1}
-    assert told(server) == Counter(people)
+    assert told(relay) == Counter(people)
     pipeline.run(NOW)
-    assert told(server) == Counter(people)
+    assert told(relay) == Counter(people)
 
 
 @pytest.fixture
@@ -210,7 +193,7 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_batch_in_progress_is_kept_when_time_runs_out(
-    pipeline: PipelineRunner, registry: Registry, server: Smtpd
+    pipeline: PipelineRunner, registry: Registry, relay: Smtpd
 ) -> None:
     people = add_people(registry, 60, days(5))
     parts = pipeline.parts(NOW)
@@ -228,9 +211,9 @@ def test_batch_in_progress_is_kept_when_time_runs_out(
             parts, "seven", run_id="runs out of time", report=report, has_ended=lambda _: False, on_progress=stop
         )
 
-    sent = len(server.accepted)
+    sent = len(relay.accepted)
     assert SENT_BEFORE_TIME_RUNS_OUT <= sent < len(people)
     assert report.sent == sent
     assert Counter(pipeline.states().values()) == {"sent": sent, "planned": len(people) - sent}
     assert pipeline.run(NOW).sent == len(people) - sent
-    assert told(server) == Counter(people)
+    assert told(relay) == Counter(people)

@@ -6,12 +6,12 @@ the database's own clock will reach, and what is dead did so in the past.
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import PipelineRunner
-from presets import Database
+from support.pipeline import PipelineRunner
+from support.presets import Database
+from support.smtpd import Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 

@@ -3,13 +3,13 @@
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DAY, NOW, PipelineRunner
-from presets import WINDOW, Database
+from support.pipeline import DAY, NOW, PipelineRunner
+from support.presets import WINDOW, Database
+from support.smtpd import Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 

@@ -2,13 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import NOW, PipelineRunner
-from presets import Database
+from support.pipeline import NOW, PipelineRunner
+from support.presets import Database
+from support.smtpd import Smtpd
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.policy import Window

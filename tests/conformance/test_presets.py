@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from presets import PRESETS, WINDOW, Database
 from psycopg import sql
 from sqlalchemy import make_url
+from support.presets import PRESETS, WINDOW, Database
 
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.source.query import PRESETS as FOLDER

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from commands import Command, Said
 from dagster import DagsterInstance
 from psycopg import sql
+from support.commands import Command, Configure, Said
+from support.pipeline import Registry, write_config
 
 from token_pipelines import shipped
 from token_pipelines.cli import main as cli
@@ -48,6 +50,12 @@ def dagster_url(postgres_server: EmbeddedPostgres, dagster_template: str) -> Ite
 
 
 @pytest.fixture
+def registry(dagster_url: str) -> Registry:
+    """Give a registry to fill, in a database that holds Dagster's tables too."""
+    return Registry(dagster_url)
+
+
+@pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of ours or of Dagster's is set, and what a command sets is forgotten after the test."""
     for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "TOKEN_PIPELINES_CONFIG"):
@@ -77,3 +85,13 @@ def command(
         return Said(status=ended.value.code, out=out, err=err)
 
     return run
+
+
+@pytest.fixture
+def configure(dagster_url: str, tmp_path: Path) -> Configure:
+    """Write the config into the folder in which commands run."""
+
+    def write(port: int = 25, **sections: Any) -> Path:  # noqa: ANN401 -- YAML
+        return write_config(tmp_path, dagster_url, port, **sections)
+
+    return write

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import IO, Any, Self
 from zoneinfo import ZoneInfo
 
@@ -19,8 +18,9 @@ import dagster as dg
 import pytest
 import yaml
 from dagster import DagsterInstance
-from pipeline import PipelineRunner, Registry
-from waiting import wait_until
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
+from support.waiting import wait_until
 
 from token_pipelines import shipped
 from token_pipelines.defs.assets import PARTITION_TAG

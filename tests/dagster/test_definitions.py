@@ -1,17 +1,15 @@
 """The Dagster definitions, run in this process: what is in them, a day's numbers, failures, the fuse."""
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, MakePipeline, Registry
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.config import Config
 from token_pipelines.definitions import build_defs
@@ -28,16 +26,11 @@ Configure = Callable[..., Config]
 
 
 @pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
-def configure(tmp_path: Path, registry_url: str) -> Configure:
+def configure(make_pipeline: MakePipeline) -> Configure:
     """Write and read a config whose relay listens at a port; keywords change its sections."""
 
     def make(port: int, **sections: Any) -> Config:  # noqa: ANN401 -- YAML
-        return PipelineRunner(tmp_path, registry_url, port, **sections).config
+        return make_pipeline(port, **sections).config
 
     return make
 
@@ -46,14 +39,6 @@ def configure(tmp_path: Path, registry_url: str) -> Configure:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
-
-
-@pytest.fixture
-def nobody() -> int:
-    """A port of loopback at which nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def key(tier: str) -> dg.AssetKey:
@@ -141,10 +126,10 @@ def test_definitions_hold_the_agreed_names(configure: Configure) -> None:
     dg.Definitions.validate_loadable(definitions)
 
 
-def test_definitions_touch_neither_database_nor_relay(configure: Configure, nobody: int) -> None:
+def test_definitions_touch_neither_database_nor_relay(configure: Configure, closed_port: int) -> None:
     """Dagster loads them over and over; the databases may be away at that moment."""
-    away = f"postgresql://reader@127.0.0.1:{nobody}/registry"
-    build_defs(configure(nobody, source={"url": away}, ledger={"url": away}))
+    away = f"postgresql://reader@127.0.0.1:{closed_port}/registry"
+    build_defs(configure(closed_port, source={"url": away}, ledger={"url": away}))
 
 
 def test_definitions_with_a_single_tier_load_and_run(
@@ -228,8 +213,10 @@ def test_run_gives_its_numbers(
     assert "email" not in table.column_names
 
 
-def test_run_of_nothing_succeeds_with_zeros(configure: Configure, instance: dg.DagsterInstance, nobody: int) -> None:
-    result = run(configure(nobody), instance)
+def test_run_of_nothing_succeeds_with_zeros(
+    configure: Configure, instance: dg.DagsterInstance, closed_port: int
+) -> None:
+    result = run(configure(closed_port), instance)
     assert result.success
     assert materialized(result, dg.AssetKey("expiring_tokens"))["examined"] == 0
     assert {tier: materialized(result, key(tier)) for tier in TIERS} == dict.fromkeys(TIERS, sent_numbers())
@@ -303,12 +290,12 @@ def test_tier_fails_alone_in_one_sentence_and_keeps_its_numbers(
 
 
 def test_relay_down_fails_the_tiers_with_something_to_send(
-    configure: Configure, registry: Registry, instance: dg.DagsterInstance, nobody: int
+    configure: Configure, registry: Registry, instance: dg.DagsterInstance, closed_port: int
 ) -> None:
     two_tiers(registry)
-    result = run(configure(nobody), instance)
+    result = run(configure(closed_port), instance)
     assert not result.success
-    said = f"The relay 127.0.0.1:{nobody} refuses connections; check smtp.port, and that the relay runs."
+    said = f"The relay 127.0.0.1:{closed_port} refuses connections; check smtp.port, and that the relay runs."
     assert {step.rpartition(".")[2]: text for step, text in failures(result).items()} == {
         "send_day": said,
         "send_month": said,
@@ -316,10 +303,10 @@ def test_relay_down_fails_the_tiers_with_something_to_send(
 
 
 def test_failure_shows_no_chain_of_causes(
-    configure: Configure, registry: Registry, instance: dg.DagsterInstance, nobody: int
+    configure: Configure, registry: Registry, instance: dg.DagsterInstance, closed_port: int
 ) -> None:
     two_tiers(registry)
-    result = run(configure(nobody), instance)
+    result = run(configure(closed_port), instance)
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error

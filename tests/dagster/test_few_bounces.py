@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pipeline import PipelineRunner, Registry
+from support.pipeline import PipelineRunner, Registry
 
 from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.build import JOB, build_defs

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Smtpd
 
 import pytest
 from dagster import DagsterInstance
-from pipeline import PipelineRunner, Registry
-from waiting import wait_until
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Smtpd
+from support.waiting import wait_until
 
 from token_pipelines import shipped
 from token_pipelines.defs.build import JOB, build_defs

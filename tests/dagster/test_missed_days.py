@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterInstance
-from pipeline import PipelineRunner
+from support.pipeline import PipelineRunner
 
 from token_pipelines.defs import missed_days
 from token_pipelines.defs.assets import PARTITION_TAG

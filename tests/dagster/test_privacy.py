@@ -4,16 +4,16 @@ import base64
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from smtpd import Action, Smtpd
 from urllib.parse import quote
 
 import psycopg
 import pyarrow.parquet as pq
 import pytest
-from commands import Command
-from pipeline import DAY, NOW, Registry, write_config
 from psycopg import sql
 from sqlalchemy import make_url
+from support.commands import Command
+from support.pipeline import DAY, NOW, Registry, write_config
+from support.smtpd import Action, Smtpd
 
 DOMAIN = "planted-addresses.example"
 LOCAL_PART = "planted-o'"

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import dagster as dg
 import pytest
-from commands import Command
-from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.commands import Command
+from support.pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.smtpd import Smtpd
 
 from token_pipelines.config import Config, load_all
 from token_pipelines.definitions import CONFIG_VARIABLE, build_all_defs, build_defs
@@ -25,11 +25,6 @@ NAMES = ("user_tokens", "deploy_keys")
 OF_KEYS = {"tiers": [{"name": "week", "before": "7d"}, {"name": "soon", "remaining": "10%", "at_most": "60d"}]}
 
 Configure = Callable[..., Path]
-
-
-@pytest.fixture
-def registry(dagster_url: str) -> Registry:
-    return Registry(dagster_url)
 
 
 @pytest.fixture

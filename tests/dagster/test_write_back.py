@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import dagster as dg
 import pytest
-from commands import Command
-from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.commands import Command
+from support.pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.smtpd import Smtpd
 
 from token_pipelines.definitions import build_defs
 from token_pipelines.defs.build import JOB

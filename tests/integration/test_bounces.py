@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Script, Smtpd
 
 import pytest
-from pipeline import PipelineRunner, Registry
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Action, Script, Smtpd
 
 from token_pipelines.feedback.bounces.reading import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER
@@ -50,7 +50,7 @@ class House:
         return file
 
     def read(self, *files: Path) -> BounceCounts:
-        return read_bounces(self.ledger, files, clock=lambda: self.now, tell=self.told.append)
+        return read_bounces(self.ledger, files, clock=lambda: self.now, on_warning=self.told.append)
 
     def next_day(self, days: int = 1) -> list[str]:
         """Run so many days later; who gets an email."""
@@ -238,7 +238,7 @@ def test_not_a_report(house: House, sample: str) -> None:
 def test_report_about_no_notice_of_ours(house: House) -> None:
     file = house.report(notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
     assert house.read(file) == BounceCounts(read=1, unmatched=1)
-    assert house.told == [f"{file} is a delivery report about no notice of this ledger."]
+    assert house.told == [f"{file} is a delivery report, but not about a notice of this ledger."]
     assert house.states() == {"sent": 1}
 
 
@@ -286,7 +286,7 @@ def test_bounce_of_a_notice_in_a_runs_hands(house: House, state: str) -> None:
     assert counts == BounceCounts(read=1, matched=1, early=1)
     assert not counts.complete
     assert house.told == [
-        f"{file} is about notice {house.notice}, which a run is sending at this moment; read it again later."
+        f"{file} is about notice {house.notice}, which a run is sending right now; read it again later."
     ]
     house.registry.execute(
         "UPDATE token_pipelines.notices SET state = 'sent', sent_at = now(), claimed_by = NULL, claimed_from = NULL"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pipeline import write_config
+from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
 
@@ -149,7 +149,7 @@ def test_bounces_json(command: Command, tmp_path: Path) -> None:
     counts = {"read": 3, "matched": 0, "recorded": 0, "suppressed": 0, "delayed": 0, "early": 0}
     assert said.objects == [{"version": 1, **counts, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
     assert said.err.splitlines() == [
-        f"{report} is a delivery report about no notice of this ledger.",
+        f"{report} is a delivery report, but not about a notice of this ledger.",
         f"{SAMPLES / 'not-a-report-vacation.eml'} is not a delivery report.",
         f"{rubbish} is not a delivery report.",
     ]
@@ -163,7 +163,7 @@ def test_bounces_from_standard_input(command: Command) -> None:
         "1 messages read, 0 about our notices: 0 new failures, 0 addresses suppressed, 0 only delayed. "
         "About no notice: 1. No delivery report: 0.\n"
     )
-    assert err == "standard input is a delivery report about no notice of this ledger.\n"
+    assert err == "standard input is a delivery report, but not about a notice of this ledger.\n"
 
 
 def test_bounces_of_what_is_not_there(command: Command, tmp_path: Path) -> None:

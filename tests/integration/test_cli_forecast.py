@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from commands import Command
-from pipeline import DAY, Registry
+from support.commands import Command
+from support.pipeline import DAY, Registry
 
 
 def three_people(registry: Registry) -> list[datetime]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command
-from pipeline import DAY, YEAR, Registry
 from sqlalchemy import make_url
+from support.commands import Command
+from support.pipeline import DAY, YEAR, Registry
 
 from token_pipelines.operations.source_check import checking as source_check
 from token_pipelines.operations.source_check.masks import mask_address, mask_name

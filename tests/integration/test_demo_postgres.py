@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from waiting import wait_until
+from support.waiting import wait_until
 
 from token_pipelines.demo import postgres_files
 from token_pipelines.demo.postgres import EmbeddedPostgres

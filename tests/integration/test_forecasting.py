@@ -3,11 +3,11 @@
 import random
 from datetime import datetime, timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, Day, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, Day, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 from token_pipelines.operations.forecasting import ForecastDay, forecast
 

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
-from smtpd import Action, Smtpd
 
 import pytest
-from pipeline import PipelineRunner, Registry
-from postfixd import Postfix, find_postfix
+from support.pipeline import MakePipeline, Registry
+from support.postfixd import Postfix, find_postfix
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.cli.main import cli
 from token_pipelines.feedback.bounces.reading import BounceCounts
@@ -61,15 +61,16 @@ def _refuse(stage: str, argument: str) -> Action | None:
     return Action(code=550, text=f"5.1.1 <{REFUSED_FAR_AWAY}>: no such user here")
 
 
-def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_round_trip(
+    postfix: Postfix, registry: Registry, make_pipeline: MakePipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One is told, three come back, in three ways; the ledger knows of each, and the next day tells nobody."""
-    registry = Registry(registry_url)
     people = {
         address: registry.user(address, email=address) for address in (KNOWN, UNKNOWN, REFUSED_FAR_AWAY, FULL_FAR_AWAY)
     }
     for user in people.values():
         registry.token(user, expires_at=NOW + WEEK)
-    pipeline = PipelineRunner(tmp_path, registry_url, postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
+    pipeline = make_pipeline(postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
     ledger = pipeline.parts(NOW).ledger
     assert pipeline.run(NOW).numbers == {"sent": 4}  # it took them all
     told = {str(entry["recipient_id"]): entry for entry in ledger.history()}
@@ -114,13 +115,12 @@ def test_round_trip(postfix: Postfix, registry_url: str, tmp_path: Path, capsys:
     ledger.close()
 
 
-def test_many_over_one_connection(postfix: Postfix, registry_url: str, tmp_path: Path) -> None:
+def test_many_over_one_connection(postfix: Postfix, registry: Registry, make_pipeline: MakePipeline) -> None:
     """Each is heard of behind the dot of the one before; where that is not allowed, this Postfix hangs up."""
-    registry = Registry(registry_url)
     for number in range(40):
         user = registry.user(f"user{number}", email=KNOWN)
         registry.token(user, expires_at=NOW + WEEK)
-    pipeline = PipelineRunner(tmp_path, registry_url, postfix.port, smtp={"connections": 1, "recycle_after": 30})
+    pipeline = make_pipeline(postfix.port, smtp={"connections": 1, "recycle_after": 30})
     assert pipeline.run(NOW).numbers == {"sent": 40}
     delivered = postfix.wait_for_mail("ada", 40)
     assert len({message["Message-ID"] for message in delivered}) == len(delivered) == 40

@@ -2,10 +2,10 @@
 
 import shutil
 from pathlib import Path
-from smtpd import Action, Smtpd, times
 
 import pytest
-from samples import NOW
+from support.samples import NOW
+from support.smtpd import Action, Smtpd, times
 
 from token_pipelines import shipped
 from token_pipelines.config import Config, load

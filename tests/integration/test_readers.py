@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from databases import Database, OpenDatabase
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.policy import TOKEN_COLUMNS, Window
 

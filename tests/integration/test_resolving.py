@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, MakePipeline, Registry
 
 from token_pipelines.delivery.resolving import ResolvedNotice, resolve
 from token_pipelines.model import DueToken, Notice, Reason, Recipient, State, TokenFacts
@@ -28,23 +27,18 @@ MakeParts = Callable[..., Pipeline]
 
 
 @pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
-
-
-@pytest.fixture
 def ada(registry: Registry) -> int:
     return registry.user("ada", email="ada@example.org", name="Ada")
 
 
 @pytest.fixture
-def parts_with(tmp_path: Path, registry_url: str) -> Iterator[MakeParts]:
+def parts_with(make_pipeline: MakePipeline) -> Iterator[MakeParts]:
     """Build the parts, with changes to the config's section ``delivery``, or with other ``tiers``."""
     with ExitStack() as stack:
 
         def make(tiers: Sequence[dict[str, str]] = (), **delivery: object) -> Pipeline:
             sections: dict[str, Any] = {"tiers": tiers} if tiers else {}
-            parts = PipelineRunner(tmp_path, registry_url, 25, delivery=delivery, **sections).parts(NOW)
+            parts = make_pipeline(25, delivery=delivery, **sections).parts(NOW)
             stack.callback(parts.ledger.close)
             parts.ledger.migrate()
             return parts

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from smtpd import Action, Script, Smtpd, times
 from typing import Any
 
 import pytest
 import trustme
+from support.smtpd import Action, Script, Smtpd, times
 
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope
@@ -388,13 +388,6 @@ def test_connect_plain_to_a_tls_port(tls: ssl.SSLContext) -> None:
     with Smtpd(implicit_tls=tls) as server:
         said = f"gave no answer to CONNECT (no answer in time); {PORT}."
         assert why_not(server.port, security="starttls", timeout=0.3) == (said, True)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
 
 
 def test_connect_refused(closed_port: int) -> None:

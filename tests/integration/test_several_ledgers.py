@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from smtpd import Action, Smtpd
 from typing import Any
 
 import psycopg
 import pytest
-from pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.pipeline import DAY, NOW, PipelineRunner, Registry, write_config
+from support.smtpd import Action, Smtpd
 
 from token_pipelines.config import Config
 from token_pipelines.errors import FuseTripped, LedgerError
@@ -23,11 +23,6 @@ NAMES = ("user_tokens", "deploy_keys")
 DAY_AND_WEEK = [{"name": "day", "before": "1d"}, {"name": "week", "before": "7d"}]
 
 Both = Callable[..., tuple[PipelineRunner, PipelineRunner]]
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 from pathlib import Path
-from smtpd import Smtpd
 from typing import Any
 
 import pytest
-from pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.pipeline import DAY, NOW, YEAR, PipelineRunner, Registry
+from support.smtpd import Smtpd
 
 HOUR = timedelta(hours=1)
 TIERS: Any = [
@@ -15,11 +15,6 @@ TIERS: Any = [
     {"name": "soon", "remaining": "10%", "at_most": "60d"},
 ]
 EXPIRED_AND_SOON: Any = [TIERS[0], TIERS[2]]
-
-
-@pytest.fixture
-def registry(registry_url: str) -> Registry:
-    return Registry(registry_url)
 
 
 def test_each_step_is_told_once_and_says_the_true_time_left(registry: Registry, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import Database, OpenDatabase
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.policy import Window

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from databases import Database, OpenDatabase
 from sqlalchemy import Connection
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window

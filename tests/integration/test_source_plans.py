@@ -1,8 +1,8 @@
 """Reading a few tokens by id must not carry out the whole query: is that seen, and does the marker mend it?"""
 
 import pytest
-from databases import Database, OpenDatabase
 from sqlalchemy import NullPool, create_engine, text
+from support.databases import Database, OpenDatabase
 
 SELECT = """
 SELECT {distinct} tokens.id AS token_id, tokens.user_id AS recipient_id, tokens.ends AS created_at,

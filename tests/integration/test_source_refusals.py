@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Database, OpenDatabase
 from sqlalchemy import make_url
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError

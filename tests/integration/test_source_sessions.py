@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from databases import Database, OpenDatabase
-from mariadbd import MariaDB
 from sqlalchemy import NullPool, create_engine
-from waiting import wait_until
+from support.databases import Database, OpenDatabase
+from support.mariadbd import MariaDB
+from support.waiting import wait_until
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError

@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 import pandas as pd
 import psycopg
 import pytest
-from waiting import wait_until
+from support.waiting import wait_until
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.demo import postgres_files as files

@@ -5,7 +5,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import Database, OpenDatabase
+from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.policy import Window

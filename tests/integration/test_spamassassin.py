@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from samples import all_samples, shipped_config
+from support.samples import all_samples, shipped_config
 
 from token_pipelines.envelope import Envelope
 from token_pipelines.mail.message import Serialiser

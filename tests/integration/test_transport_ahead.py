@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from smtpd import Action, Script, Smtpd
 
 import pytest
 import trustme
+from support.smtpd import Action, Script, Smtpd
 
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from smtpd import Action, Smtpd
 
-from pipeline import PipelineRunner, Registry
-from waiting import wait_until
+from support.pipeline import PipelineRunner, Registry
+from support.smtpd import Action, Smtpd
+from support.waiting import wait_until
 
 WORKER = Path(__file__).parents[1] / "workers" / "one_day.py"
 COMMAND_LINE = "from token_pipelines.cli.main import main; main()"
@@ -53,13 +53,13 @@ def told(server: Smtpd) -> Counter[str]:
     return Counter(mail.recipient for mail in server.accepted)
 
 
-def test_two_workers_on_one_day_send_one_email_each(registry_url: str, tmp_path: Path) -> None:
-    registry, go = Registry(registry_url), tmp_path / "go"
+def test_two_workers_on_one_day_send_one_email_each(registry: Registry, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     now = datetime.now(UTC)
     people = add_people(registry, 300, now + timedelta(days=5))
     people += add_people(registry, 40, now + timedelta(hours=12), prefix="urgent")
     with Smtpd() as server:
-        config = PipelineRunner(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
+        config = PipelineRunner(tmp_path, registry.url, server.port, smtp={"connections": 2}).path
         with started(WORKER, config, "one", go) as one, started(WORKER, config, "two", go) as two:
             for worker in (one, two):
                 assert worker.stdout is not None
@@ -76,11 +76,10 @@ def test_two_workers_on_one_day_send_one_email_each(registry_url: str, tmp_path:
     assert states(registry) == {"sent": len(people)}
 
 
-def test_terminated_run_leaves_no_doubt_and_the_next_completes(registry_url: str, tmp_path: Path) -> None:
-    registry = Registry(registry_url)
+def test_terminated_run_leaves_no_doubt_and_the_next_completes(registry: Registry, tmp_path: Path) -> None:
     people = add_people(registry, 60, datetime.now(UTC) + timedelta(days=5))
     with Smtpd(script=slow) as server:
-        config = PipelineRunner(tmp_path, registry_url, server.port, smtp={"connections": 2}).path
+        config = PipelineRunner(tmp_path, registry.url, server.port, smtp={"connections": 2}).path
         with started("-c", COMMAND_LINE, "run", "--config", config) as run:
             wait_until(lambda: len(server.accepted) >= 10, seconds=PATIENCE, what="the tenth message")
             run.send_signal(signal.SIGTERM)

@@ -17,18 +17,18 @@ import pandas as pd
 from sqlalchemy import Connection, Engine
 from state_machine.house import House
 from state_machine.truth import Answer, Attempt, Seen, Setting, Truth
+from token_pipelines.ledger.statements import Marks, Statement, Value
+from token_pipelines.smtp.transport import RecipientInTroubleError
 
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
-from token_pipelines.ledger.statements import Marks, Statement, Value
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Outcome, Recipient, Stage, State, TokenFacts
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
 from token_pipelines.smtp.rate import RateLimit
-from token_pipelines.smtp.transport import RecipientInTroubleError
 
 OUTCOMES: Final = {
     Answer.SENT: Outcome(state=State.SENT, stage=Stage.DOT, code=250, queue_id="q"),

@@ -1,6 +1,5 @@
 """Several pipelines in one file: what they share, what is each one's own, and who is told what is wrong."""
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +13,6 @@ from token_pipelines.config import ENV_PREFIX, Config, load, load_all
 from token_pipelines.errors import ConfigError
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
 
 
 def single() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from token_pipelines.config import Dkim, Email, Links
 from token_pipelines.errors import ConfigError
@@ -188,7 +189,7 @@ def test_sign_verified_by_mail_dkim(signer: Signer, zone: dict[str, str], conten
     }  # Debian 12
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.text(max_size=200), st.text(st.sampled_from(" \t\r\nx=.é"), max_size=200))
 def test_sign_any_words(signer: Signer, zone: dict[str, str], subject: str, body: str) -> None:
     """Whatever the words, their blanks and their line ends."""

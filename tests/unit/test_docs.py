@@ -74,6 +74,11 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_heading(document: Path) -
     assert odd == []
 
 
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").rglob("*.png")), ids=lambda path: path.name)
+def test_pictures_are_small(picture: Path) -> None:
+    assert picture.stat().st_size < 100_000
+
+
 def test_figures_of_the_performance_page_are_those_of_the_last_bench() -> None:
     kept = json.loads((ROOT / "bench" / "results" / "latest.json").read_text(encoding="utf-8"))["figures"]
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, Stored, is_maildir, printable, read_messages
+from token_pipelines.feedback.bounces.mailboxes import (
+    STANDARD_INPUT,
+    StoredMessage,
+    is_maildir,
+    printable,
+    read_messages,
+)
 
 ONE = b"Subject: one\n\nHello\n"
 TWO = b"Subject: two\n\n>From quoted\n"
 
 
-def read(path: Path, at_most: int = 1000) -> list[Stored]:
+def read(path: Path, at_most: int = 1000) -> list[StoredMessage]:
     return list(read_messages(path, at_most=at_most))
 
 
@@ -24,7 +30,7 @@ def contents(path: Path) -> list[bytes | None]:
 def test_read_file(tmp_path: Path) -> None:
     file = tmp_path / "one.eml"
     file.write_bytes(ONE)
-    assert read(file) == [Stored(name=str(file), content=ONE)]
+    assert read(file) == [StoredMessage(name=str(file), content=ONE)]
 
 
 def test_read_file_at_most(tmp_path: Path) -> None:
@@ -83,19 +89,19 @@ def test_read_maildir_with_what_cannot_be_read(tmp_path: Path, monkeypatch: pyte
         return open_it(path, mode)
 
     monkeypatch.setattr(Path, "open", refuse)  # root reads everything
-    refused = Stored(name=str(tmp_path / "new" / "1"), content=None, trouble="Permission denied")
-    assert read(tmp_path) == [refused, Stored(name=str(tmp_path / "new" / "2"), content=TWO)]
+    refused = StoredMessage(name=str(tmp_path / "new" / "1"), content=None, error="Permission denied")
+    assert read(tmp_path) == [refused, StoredMessage(name=str(tmp_path / "new" / "2"), content=TWO)]
 
 
 def test_read_file_that_is_gone(tmp_path: Path) -> None:
     """A mail program moved it from new to cur meanwhile."""
     [stored] = read(tmp_path / "gone")
-    assert (stored.content, stored.trouble) == (None, "No such file or directory")
+    assert (stored.content, stored.error) == (None, "No such file or directory")
 
 
 def test_read_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ONE)))
-    assert read(STANDARD_INPUT) == [Stored(name="standard input", content=ONE)]
+    assert read(STANDARD_INPUT) == [StoredMessage(name="standard input", content=ONE)]
 
 
 def test_read_empty_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import fast_mail_parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from token_pipelines.config import Email, Links
 from token_pipelines.envelope import Envelope
@@ -255,7 +256,7 @@ def test_hostile_words_combined() -> None:
         check(words)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(WORDS)
 def test_hostile_words_found(words: str) -> None:
     check(words)
@@ -285,7 +286,7 @@ def test_transfer_encoding_is_7bit_where_nobody_would_touch_the_text(words: str,
     assert max(map(len, data.split(b"\r\n"))) <= (998 if found == b"7bit" else 76)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(WORDS)
 def test_quoted_printable_is_exact(words: str) -> None:
     """Decoded by a third reader of the standard library's, also without a line end, and never a boundary."""
@@ -296,7 +297,7 @@ def test_quoted_printable_is_exact(words: str) -> None:
     assert not [line for line in encoded.split(b"\r\n") if line.startswith((b"--=_", b"=_")) or line.endswith(b" ")]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=150))
 def test_hostile_sender_name(name: str) -> None:
     """An operator's own name, whatever it is, is one name before one address."""

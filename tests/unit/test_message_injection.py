@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.examples import examples
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.config import Email, Links
@@ -125,7 +126,7 @@ def check(envelope: Envelope, plain: Envelope) -> None:
     assert prose(text) == prose(next(expected.iter_parts()).get_content())
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(WORDS)
 @example(INJECTIONS[0])
 def test_users_words(words: str) -> None:
@@ -133,7 +134,7 @@ def test_users_words(words: str) -> None:
     check(letter(words), letter("plain"))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(WORDS)
 def test_address(address: str) -> None:
     """An address is one address, or there is no letter."""
@@ -148,7 +149,7 @@ def test_address(address: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["service", "from", "reply_to", "bounces", "feedback_id"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow])
 @given(words=WORDS)
 def test_config(key: str, words: str) -> None:
     """What the operator's file says is refused in one sentence, or stays where it belongs."""
@@ -168,7 +169,7 @@ def test_config(key: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("link", ["renew", "manage", "unsubscribe"])
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow])
 @given(words=WORDS)
 def test_config_links(link: str, words: str) -> None:
     """A link template with anything in it is refused, or is percent-encoded into one link."""

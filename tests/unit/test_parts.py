@@ -6,7 +6,7 @@ from email.policy import default
 
 import pytest
 from pydantic import SecretStr
-from samples import shipped_config
+from support.samples import shipped_config
 
 from token_pipelines.config import Config
 from token_pipelines.envelope import Envelope

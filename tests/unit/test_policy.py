@@ -1,91 +1,40 @@
 """Which tokens are due: one second on either side of each boundary, and a scalar reference over random worlds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 import pytest
-import reference_policy as reference
-from hypothesis import given
-from hypothesis import strategies as st
-from reference_policy import Decision, Known, Token
+from support import reference_policy as reference
+from support.policy import (
+    DAY,
+    EXPIRED,
+    GRACE,
+    LADDER,
+    MICROSECOND,
+    NOW,
+    POLICY,
+    REACH,
+    SECOND,
+    WEEK_BEGAN,
+    WEEK_LEFT,
+    decide,
+    decisions,
+    due,
+    expiring,
+    reasons,
+    token_frame,
+)
+from support.reference_policy import Decision, Known, Token
 
 from token_pipelines.model import Reason, Tier
-from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy, no_history, urgency
-
-NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
-GRACE = timedelta(hours=2)
-DAY = timedelta(days=1)
-REACH = NOW + DAY + GRACE
-SECOND = timedelta(seconds=1)
-MICROSECOND = timedelta(microseconds=1)
-NEAR = (timedelta(), SECOND, -SECOND, MICROSECOND, -MICROSECOND)
-
-EXPIRED = Tier(name="expired", after=timedelta(), within=3 * DAY)
-LADDER = (
-    EXPIRED,
-    Tier(name="day", before=DAY),
-    Tier(name="week", before=7 * DAY),
-    Tier(name="month", before=30 * DAY),
-)
-POLICY = Policy(tiers=LADDER, grace=GRACE)
-LONG_LIFE = 365 * DAY
-
-
-def token_frame(tokens: Sequence[Token]) -> pd.DataFrame:
-    columns = {name: [getattr(token, name) for token in tokens] for name in TOKEN_COLUMNS}
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})
-
-
-def history_frame(history: Sequence[Known]) -> pd.DataFrame:
-    columns = {name: [getattr(entry, name) for entry in history] for name in HISTORY_COLUMNS}
-    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
-
-
-def decisions(decided: pd.DataFrame) -> list[Decision]:
-    columns = (decided[name].astype("object").tolist() for name in ("tier", "threshold", "reason"))
-    return [
-        Decision(
-            tier=None if pd.isna(tier) else tier,
-            threshold=None if pd.isna(threshold) else threshold.to_pydatetime(),
-            reason=None if pd.isna(reason) else Reason(reason),
-        )
-        for tier, threshold, reason in zip(*columns, strict=True)
-    ]
-
-
-def decide(token: Token, *history: Known, policy: Policy = POLICY, told_before: datetime | None = None) -> Decision:
-    """What the policy says of one token at NOW; the reference must say the same."""
-    (decision,) = decisions(
-        policy.decide(token_frame([token]), history_frame(history), now=NOW, reach=REACH, told_before=told_before)
-    )
-    assert decision == reference.decide(
-        token,
-        history,
-        tiers=policy.tiers,
-        grace=policy.grace,
-        now=NOW,
-        reach=REACH,
-        told_before=told_before,
-        only_recipients=policy.only_recipients,
-    )
-    return decision
-
-
-def expiring(expires_at: datetime, lifetime: timedelta = LONG_LIFE) -> Token:
-    return Token(token_id="1", recipient_id="7", created_at=expires_at - lifetime, expires_at=expires_at)
-
-
-def due(tier: str, threshold: datetime) -> Decision:
-    return Decision(tier=tier, threshold=threshold)
-
+from token_pipelines.policy import TOKEN_COLUMNS, Policy, no_history, urgency
 
 OUTSIDE = Decision(reason=Reason.OUTSIDE_TIERS)
 TOO_SHORT = Decision(reason=Reason.LIFETIME_TOO_SHORT)
+
 
 # Boundaries. The unit is one second, and one microsecond where instants are stored to it.
 
@@ -183,6 +132,7 @@ def test_lifetime_does_not_matter_where_no_tier_is_before_the_expiry() -> None:
 
 
 # A share of the lifetime
+
 
 SOON = Tier(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
 ALONE = Policy(tiers=(SOON,), grace=GRACE)
@@ -283,9 +233,6 @@ def test_urgency_is_the_lead_and_then_the_ladder() -> None:
 
 
 # What was told before
-
-WEEK_LEFT = NOW + 6 * DAY  # in tier week since a day
-WEEK_BEGAN = NOW - DAY
 
 
 def told(threshold: datetime | None) -> Known:
@@ -396,10 +343,6 @@ def blocking_reason(token: Token, policy: Policy = POLICY) -> Reason | None:
     return reason
 
 
-def reasons(named: pd.Series) -> list[Reason | None]:
-    return [None if pd.isna(reason) else Reason(reason) for reason in named]
-
-
 @pytest.mark.parametrize("first", range(len(BARS)), ids=[reason for reason, _ in BARS])
 @pytest.mark.parametrize(
     "token", [expiring(WEEK_LEFT), expiring(NOW + 90 * DAY), expiring(NOW + 3 * DAY, 5 * DAY)],
@@ -441,48 +384,6 @@ def test_tiers_out_of_order_are_refused() -> None:
         Policy(tiers=(LADDER[1], Tier(name="again", before=DAY)), grace=GRACE)
 
 
-# The rollout
-
-
-def in_rollout(recipients: Sequence[str], policy: Policy) -> set[str]:
-    tokens = [replace(expiring(WEEK_LEFT), recipient_id=recipient) for recipient in recipients]
-    decided = policy.decide(token_frame(tokens), no_history(), now=NOW, reach=REACH)
-    assert set(decided["reason"].dropna()) <= {Reason.NOT_IN_ROLLOUT}
-    return set(decided.loc[decided["reason"].isna(), "recipient_id"])
-
-
-PEOPLE = [str(number) for number in range(2000)]
-ROLLED_OUT = {"0", "32", "33", "37", "38"}
-
-
-def test_rollout_only_grows_with_its_percent() -> None:
-    percents = (0, 0.5, 1, 10, 50, 99, 99.99, 100)
-    told_at = [in_rollout(PEOPLE, replace(POLICY, rollout_percent=percent)) for percent in percents]
-    assert all(fewer <= more for fewer, more in pairwise(told_at))
-    assert (told_at[0], told_at[-1]) == (set(), set(PEOPLE))
-    assert [round(len(people) / len(PEOPLE) * 100) for people in told_at[3:5]] == [
-        pytest.approx(10, abs=2),
-        pytest.approx(50, abs=3),
-    ]
-
-
-def test_rollout_chooses_the_same_people_every_day_on_every_machine() -> None:
-    """Pinned: another hash after an upgrade would write to other people halfway through a rollout."""
-    assert in_rollout(PEOPLE[:40], replace(POLICY, rollout_percent=10)) == ROLLED_OUT
-    assert in_rollout(PEOPLE[39::-1], replace(POLICY, rollout_percent=10)) == ROLLED_OUT
-
-
-def test_rollout_of_nothing_reaches_nobody() -> None:
-    """12959 has the lowest place of all in the rollout."""
-    assert in_rollout(["12959"], replace(POLICY, rollout_percent=0)) == set()
-    assert in_rollout(["12959"], replace(POLICY, rollout_percent=0.01)) == {"12959"}
-
-
-def test_rollout_to_named_recipients_narrows_the_percent() -> None:
-    assert in_rollout(PEOPLE, replace(POLICY, only_recipients=["3", "5", "no one"])) == {"3", "5"}
-    assert in_rollout(PEOPLE, replace(POLICY, only_recipients=["3", "5"], rollout_percent=0)) == set()
-
-
 # The span of expiries that is read
 
 
@@ -500,176 +401,3 @@ def test_rollout_to_named_recipients_narrows_the_percent() -> None:
 def test_window_is_no_wider_than_the_tiers(tiers: tuple[Tier, ...], after: datetime, before: datetime) -> None:
     window = Policy(tiers=tiers, grace=GRACE).window(now=NOW, reach=REACH)
     assert (window.expires_after, window.expires_before) == (after, before)
-
-
-# Random worlds, crowded around the boundaries
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    policy: Policy
-    now: datetime
-    reach: datetime
-    told_before: datetime | None
-    tokens: tuple[Token, ...]
-    history: tuple[Known, ...]
-
-
-SHARES = st.sampled_from([Fraction(1, 10), Fraction(1, 3000), Fraction(9999, 10_000), Fraction(1, 8)])
-DURATIONS = st.sampled_from([DAY, 2 * DAY, 7 * DAY, 7 * DAY + SECOND, 30 * DAY, 30 * DAY - MICROSECOND])
-JITTER = st.sampled_from([*NEAR, timedelta(hours=1), -timedelta(hours=1), DAY, -DAY, 40 * DAY])
-
-
-@st.composite
-def ladders(draw: st.DrawFn) -> tuple[Tier, ...]:
-    befores = draw(st.lists(DURATIONS, max_size=4, unique=True))
-    afters = draw(st.lists(st.one_of(st.just(timedelta()), DURATIONS), max_size=3, unique=True))
-    shares = draw(st.lists(st.tuples(DURATIONS, SHARES), max_size=3, unique=True))
-    tiers = [Tier(name=f"before{i}", before=before) for i, before in enumerate(befores)]
-    tiers += [Tier(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)]
-    tiers += [Tier(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
-    return tuple(sorted(tiers, key=lambda tier: tier.place)) or (EXPIRED,)
-
-
-def _instant(draw: st.DrawFn, pivots: Sequence[datetime]) -> datetime:
-    return draw(st.sampled_from(pivots)) + draw(JITTER)
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    grace = draw(st.sampled_from([timedelta(), GRACE, MICROSECOND]))
-    tiers = draw(ladders())
-    now = NOW + draw(JITTER)
-    reach = now + draw(st.sampled_from([MICROSECOND, SECOND, GRACE, DAY + grace, 2 * DAY]))
-    ends = [now, reach]
-    for tier in tiers:
-        ends += [now + tier.lead, reach + tier.lead, now + tier.lead - (tier.within or timedelta()) - grace]
-    lives = [tier.before for tier in tiers if tier.before is not None] or [DAY]
-    for tier in tiers:
-        if tier.remaining is not None:  # where the share is a day, where it is at_most, and between the two
-            over, under = tier.remaining.as_integer_ratio()
-            lives += [DAY * under / over, tier.lead * under / over, tier.lead * under / over / 2]
-            ends += [reach + tier.lead / 2, reach + DAY]
-    tokens = []
-    for number in range(draw(st.integers(1, 6))):
-        expires_at = _instant(draw, ends)
-        begins = [expires_at - tier.lead for tier in tiers]
-        tokens.append(
-            Token(
-                token_id=str(number // 2),
-                recipient_id=f"{'ab'[number % 2]}{draw(st.integers(0, 1))}",
-                created_at=expires_at - draw(st.sampled_from(lives)) - draw(JITTER),
-                expires_at=expires_at,
-                has_address=draw(st.sampled_from([True, True, True, False])),
-                email_verified=draw(st.sampled_from([True, True, True, False])),
-                revoked=draw(st.sampled_from([False, False, False, True])),
-                muted=draw(st.sampled_from([False, False, False, True])),
-                replaced_at=_instant(draw, [now]) if draw(st.integers(0, 3)) == 0 else None,
-                last_notified_at=_instant(draw, [now, *begins]) if draw(st.integers(0, 2)) == 0 else None,
-            )
-        )
-    return World(
-        policy=Policy(tiers=tiers, grace=grace, only_recipients=draw(st.sampled_from([(), (), ("a0", "b1")]))),
-        now=now,
-        reach=reach,
-        told_before=_instant(draw, [token.expires_at - tier.lead for token in tokens for tier in tiers])
-        if draw(st.integers(0, 4)) == 0
-        else None,
-        tokens=tuple(tokens),
-        history=draw(histories(tokens, tiers)),
-    )
-
-
-@st.composite
-def histories(draw: st.DrawFn, tokens: Sequence[Token], tiers: Sequence[Tier]) -> tuple[Known, ...]:
-    known: dict[tuple[str, str, datetime], Known] = {}
-    for token in draw(st.lists(st.sampled_from(tokens), max_size=4)):
-        expires_at = token.expires_at + draw(st.sampled_from([timedelta(), timedelta(), MICROSECOND]))
-        begins = [token.expires_at - tier.lead for tier in tiers]
-        entry = Known(
-            token_id=token.token_id,
-            recipient_id=draw(st.sampled_from([token.recipient_id, token.recipient_id, "c"])),
-            expires_at=expires_at,
-            told=_instant(draw, begins) if draw(st.booleans()) else None,
-            refused=_instant(draw, begins) if draw(st.booleans()) else None,
-            sent=draw(st.booleans()),
-        )
-        known[entry.token_id, entry.recipient_id, entry.expires_at] = entry
-    return tuple(known.values())
-
-
-@given(worlds())
-def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
-    decided = world.policy.decide(
-        token_frame(world.tokens),
-        history_frame(world.history),
-        now=world.now,
-        reach=world.reach,
-        told_before=world.told_before,
-    )
-    assert decisions(decided) == [_by_reference(world, token) for token in world.tokens]
-
-
-@given(worlds())
-def test_what_bars_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
-    """Of a token that has reached a tier both name the same, unless it was told or refused before."""
-    tokens = token_frame(world.tokens)
-    blocking_reason = reasons(world.policy.blocking_reason(tokens, now=world.now))
-    only = world.policy.only_recipients
-    assert blocking_reason == [
-        reference.blocking_reason(token, now=world.now, only_recipients=only) for token in world.tokens
-    ]
-    unmarked = tokens.assign(last_notified_at=pd.Series(pd.NaT, index=tokens.index, dtype=tokens.dtypes["created_at"]))
-    decided = decisions(world.policy.decide(unmarked, no_history(), now=world.now, reach=world.reach))
-    reached = [place for place, decision in enumerate(decided) if decision.tier is not None]
-    assert [decided[place].reason for place in reached] == [blocking_reason[place] for place in reached]
-
-
-@given(worlds())
-def test_every_token_gets_a_tier_or_a_reason(world: World) -> None:
-    decided = world.policy.decide(token_frame(world.tokens), no_history(), now=world.now, reach=world.reach)
-    assert (decided["tier"].notna() | decided["reason"].notna()).all()
-    assert (decided["tier"].notna() == decided["threshold"].notna()).all()
-
-
-@given(worlds())
-def test_window_contains_every_token_that_can_be_due(world: World) -> None:
-    window = world.policy.window(now=world.now, reach=world.reach)
-    for token in world.tokens:
-        if _by_reference(world, token).tier is not None:
-            assert window.expires_after <= token.expires_at < window.expires_before
-
-
-@given(worlds())
-def test_after_telling_everyone_nothing_is_due(world: World) -> None:
-    """What makes a second run send nothing, at the same instant or a little later, before the next threshold."""
-    tokens = token_frame(world.tokens)
-    first = world.policy.decide(tokens, no_history(), now=world.now, reach=world.reach)
-    history = [
-        Known(
-            token_id=token.token_id,
-            recipient_id=token.recipient_id,
-            expires_at=token.expires_at,
-            told=decision.threshold,
-            sent=True,
-        )
-        for token, decision in zip(world.tokens, decisions(first), strict=True)
-        if decision.reason is None
-    ]
-    unmarked = tokens.assign(last_notified_at=pd.Series(pd.NaT, index=tokens.index, dtype=tokens.dtypes["created_at"]))
-    again = world.policy.decide(unmarked, history_frame(history), now=world.now, reach=world.reach)
-    due_again = again["reason"].isna() & first["reason"].isna()
-    assert not due_again.any()
-
-
-def _by_reference(world: World, token: Token) -> Decision:
-    return reference.decide(
-        token,
-        world.history,
-        tiers=world.policy.tiers,
-        grace=world.policy.grace,
-        now=world.now,
-        reach=world.reach,
-        told_before=world.told_before,
-        only_recipients=world.policy.only_recipients,
-    )

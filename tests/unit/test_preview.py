@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from samples import NOW, all_samples, shipped_config
+from support.samples import NOW, all_samples, shipped_config
 
 from token_pipelines import shipped
 from token_pipelines.cli import main as cli

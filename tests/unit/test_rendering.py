@@ -1,82 +1,15 @@
 """Every template we ship, rendered whole."""
 
 import re
-import shutil
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from html.parser import HTMLParser
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
+from support.rendering import ADA, DAY, HOUR, MANAGE, RENEW, SCRIPT, TEMPLATES, Page, render, token, words
 
-from token_pipelines.config import Email, Links
-from token_pipelines.errors import ConfigError, TemplateError
-from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
+from token_pipelines.mail.rendering import LISTED_AT_MOST
 from token_pipelines.mail.wrapping import TEXT_WIDTH
-from token_pipelines.model import Recipient, TokenFacts
-
-TEMPLATES = Path(__file__).parents[2] / "templates"
-NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-ADA = Recipient(recipient_id="u 1/2", name="Ada Lovelace", address="ada@example.org")
-RENEW = "https://example.org/settings/tokens/new?from={token_id}&for={recipient_id}"
-MANAGE = "https://example.org/settings/tokens"
-SCRIPT = "<script>alert(1)</script>"
-
-
-def email(service: str = "Example Registry", renew: str | None = RENEW, unsubscribe: str | None = None) -> Email:
-    links = Links(renew=renew, manage=MANAGE, unsubscribe=unsubscribe)
-    return Email.model_validate(
-        {"from": "Example Registry <noreply@example.org>", "service": service, "links": links}, by_name=True
-    )
-
-
-def token(left: timedelta, name: str | None = "ci-deploy", token_id: str = "tok_1", **facts: object) -> TokenFacts:  # noqa: S107 -- an id
-    ordinary = {
-        "scopes": ("publish-new", "publish-update"),
-        "created_at": NOW - 90 * DAY,
-        "last_used_at": NOW - 2 * DAY,
-    }
-    return TokenFacts(token_id=token_id, name=name, expires_at=NOW + left, **{**ordinary, **facts})  # type: ignore[arg-type]
-
-
-def render(tokens: Sequence[TokenFacts], recipient: Recipient = ADA, **changes: object) -> Content:
-    return shipped(**changes).render(recipient, tokens, now=NOW)
-
-
-@cache
-def shipped(**changes: object) -> Renderer:
-    """Load what we ship, once for each set of values: it takes a tenth of a second."""
-    return Renderer(TEMPLATES, email(**changes))  # type: ignore[arg-type]
-
-
-class Page(HTMLParser):
-    """What a browser would make of it: the elements, the links and the words."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.attributes: set[str] = set()
-        self.words = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes |= {name for name, _ in attrs}
-        self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
-
-    def handle_data(self, data: str) -> None:
-        if self.tags[-1:] != ["style"]:
-            self.words += data
-
-
-def words(html: str) -> str:
-    return " ".join(Page(html).words.split())
+from token_pipelines.model import Recipient
 
 
 @pytest.mark.parametrize(
@@ -394,109 +327,6 @@ def test_render_scopes_that_show_as_nothing() -> None:
     assert "Scopes: none given" in words(render([token(DAY, scopes=("", " "))]).html)
 
 
-def listed(content: Content) -> list[str]:
-    """The tokens' names, in the order of the text."""
-    return re.findall(r"^  (\S.*)$", content.text, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("dead", "living", "shown_dead", "shown_living"),
-    [
-        (0, 1, 0, 1),
-        (1, 0, 1, 0),
-        (1, 4, 1, 4),
-        (0, 50, 0, 50),
-        (25, 25, 25, 25),
-        (0, 51, 0, 50),
-        (51, 0, 50, 0),
-        (48, 3, 47, 3),
-        (60, 3, 47, 3),
-        (0, 500, 0, 50),
-        (500, 0, 50, 0),
-        (490, 10, 40, 10),
-        (450, 50, 1, 49),  # the templates speak of the one that has just expired
-        (1, 60, 1, 49),
-        (250, 250, 1, 49),
-    ],
-)
-@pytest.mark.parametrize("locale", [None, "de"])
-def test_render_living_tokens_get_their_places_first(
-    dead: int, living: int, shown_dead: int, shown_living: int, locale: str | None
-) -> None:
-    """Soonest first, for something can be done about them; then those that expired last. In order of expiry in each."""
-    tokens = [token(i * HOUR, f"live {i}") for i in range(1, living + 1)]
-    tokens += [token(-i * HOUR, f"dead {i}") for i in range(1, dead + 1)]
-    content = render(tokens[::-1], replace(ADA, locale=locale))
-    assert listed(content) == [
-        *(f"dead {i}" for i in range(shown_dead, 0, -1)),
-        *(f"live {i}" for i in range(1, shown_living + 1)),
-    ]
-    hidden = dead + living - LISTED_AT_MOST
-    assert (re.findall(r"^\.\.\. \w+ (\d+) ", content.text, re.MULTILINE)) == ([str(hidden)] if hidden > 0 else [])
-
-
-HOSTILE_NAMES = {
-    "marks": "x\u0316\u0317\u0318\u0319\u0903\u0903\u0903\u0903" * 500,
-    "wide marks": "\U00011013\U00011038\U00011039\U0001103a" * 900,
-    "emoji": "\U0001f44d\U0001f3ff" * 900,
-    "flags": "\U0001f1e9\U0001f1ea" * 900,
-    "keycaps": "1\ufe0f\u20e3" * 900,
-    "at signs": "@" * 900,
-    "at signs with marks": "@\U00011038\U00011039\U0001103a" * 900,
-    "domains": "a.bc" * 900,
-    "quotes": "\"'" * 900,
-    "markup": "<&>" * 900,
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
-@pytest.mark.parametrize("count", [10, LISTED_AT_MOST, 500])
-def test_render_largest_hostile_email(name: str, count: int) -> None:
-    """Gmail shows 102 KB of an email, whatever is in it: the most tokens shown in full, and the most of all."""
-    eve = replace(ADA, name=name, locale="de", timezone="America/Argentina/ComodRivadavia")
-    scopes = tuple(f"{i}{name}" for i in range(100))
-    tokens = [token(i * HOUR, name, scopes=scopes) for i in range(-count // 2, count // 2)]
-    content = render(tokens, eve, unsubscribe="https://example.org/u")
-    assert len(content.html.encode()) < 102_000
-    if count >= LISTED_AT_MOST:
-        assert content.text.count("Erneuern:   https") == LISTED_AT_MOST
-
-
-@pytest.mark.parametrize(("dead", "living"), [(0, 50), (50, 0), (25, 25), (1, 1)])
-def test_render_too_large_for_gmail(dead: int, living: int) -> None:
-    """Whatever makes it so large, here the links: fewer are listed, the others are counted, and the end is shown."""
-    tokens = [token(i * HOUR, f"live {i}", "x" * 4000) for i in range(1, living + 1)]
-    tokens += [token(-i * HOUR, f"dead {i}", "x" * 4000) for i in range(1, dead + 1)]
-    content = render(tokens)
-    assert len(content.html.encode()) < 102_000
-    names = listed(content)
-    assert 15 < len(names) < 25 or names == ["dead 1", "live 1"]
-    assert (f"... and {len(tokens) - len(names)} more" in content.text) == (len(tokens) > len(names))
-    assert all(f"<bdi>{name}</bdi>" in content.html for name in names)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_render_long_digest(sign: int) -> None:
-    """The subject counts them all, the list is capped and says so, and Gmail shows it whole."""
-    count = 500
-    tokens = [token(sign * i * HOUR, f"token number {i}" * 4, f"tok_{i}") for i in range(1, count + 1)]
-    content = render(tokens, replace(ADA, timezone="America/Argentina/Buenos_Aires"))
-    assert content.subject.startswith(f"{count} of your Example Registry API tokens")
-    assert content.text.count("Renew it:   https") == LISTED_AT_MOST
-    assert f"... and {count - LISTED_AT_MOST} more, see {MANAGE}\n" in content.text
-    assert f"and {count - LISTED_AT_MOST} more, see all of your tokens" in words(content.html)
-    assert len(content.html.encode()) < 102_000
-
-
-@pytest.mark.parametrize(("count", "full"), [(1, True), (10, True), (11, False)])
-def test_render_many_tokens_briefly(count: int, full: bool) -> None:  # noqa: FBT001 -- a test's parameter
-    """A long list says of each token when it ends and how to renew it, and no more."""
-    content = render([token(DAY)] * count)
-    assert content.text.count("Scopes:") == count * full
-    assert words(content.html).count("Scopes:") == count * full
-    assert Page(content.html).links.count("https://example.org/settings/tokens/new?from=tok_1&for=u%201%2F2") == count
-
-
 def test_render_html_stands_alone() -> None:
     """No image, no script, nothing fetched; and one style block."""
     html = render([token(DAY), token(-DAY)]).html
@@ -525,110 +355,6 @@ def test_render_without_tokens() -> None:
         render([])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    shutil.copytree(TEMPLATES, tmp_path / "templates")
-    return tmp_path / "templates"
-
-
-@pytest.mark.parametrize(
-    ("name", "line", "fault"),
-    [
-        (
-            "token-expiring/body.txt",
-            "{{ servise }}",
-            r"body\.txt line 1 names servise, which no email knows; use one of",
-        ),
-        ("token-expired/body.html", "{% if false %}{{ oops }}{% endif %}", r"line 1 names oops"),
-        ("token-expiring/subject.txt", "{{ expiring[0].nmae }}", r"subject\.txt line 1 fails: .*'nmae'"),
-        ("token-expiring/subject.txt", "\n\n{{ 1 / 0 }}", r"subject\.txt line 3 fails: division by zero; mend it"),
-        ("token-expiring/subject.txt", "a\n{% if %}", r"subject\.txt line 2 fails: .*; mend it"),
-        ("token-expired/body.html", "{% extends 'gone.html' %}", r"line 1 needs gone\.html, which is missing"),
-        (
-            "_base/tokens.txt",
-            "{% macro living(tokens, words, brief) %}\n{{ tokens[0].colour }}\n{% endmacro %}",
-            r"line \d+ fails",
-        ),
-        ("token-expiring/de/body.txt", "{{ dienst }}", r"de/body\.txt line 1 names dienst, which no email knows"),
-        ("token-expiring/de/subject.txt", "{{ 1 / 0 }}", r"de/subject\.txt line 1 fails: division by zero"),
-        (
-            "_base/tokens.html",
-            "<b>\n</b><td class='{{ x }}'>",
-            r"_base/tokens\.html fails: line 2 gives <td> a class that depends on a tag; .*; mend it",
-        ),
-        ("extra.txt", "{{ x | nofilter }}", r"extra\.txt line 1 fails: No filter named 'nofilter'"),
-    ],
-)
-def test_renderer_faulty_template(folder: Path, name: str, line: str, fault: str) -> None:
-    """Found at load, with file, line and cure, in one sentence."""
-    (folder / name).write_text(line)
-    with pytest.raises(TemplateError, match=fault) as caught:
-        Renderer(folder, email())
-    assert str(caught.value).count("\n") == 0
-    assert str(folder) in str(caught.value)
-
-
-def test_renderer_missing_template(folder: Path) -> None:
-    """Named, with the cure."""
-    (folder / "token-expired/body.html").unlink()
-    with pytest.raises(TemplateError, match=r"token-expired/body\.html is missing; copy it from the templates we ship"):
-        Renderer(folder, email())
-
-
-def test_renderer_half_a_translation(folder: Path) -> None:
-    """The English subject of a German text would be found by its readers only."""
-    (folder / "token-expired/de/subject.txt").unlink()
-    with pytest.raises(TemplateError, match=r"de/subject\.txt is missing; a translation needs the subject, the text"):
-        Renderer(folder, email())
-
-
-def test_renderer_translation_for_no_locale(folder: Path) -> None:
-    """A folder that no profile will ever ask for is a typing mistake."""
-    (folder / "token-expired/de").rename(folder / "token-expired/gr")
-    with pytest.raises(TemplateError, match=r"token-expired/gr is not named after a locale; name it like de or pt_BR"):
-        Renderer(folder, email())
-
-
-def test_renderer_one_translation_of_two(folder: Path) -> None:
-    """What has no translation is said in the default language; other folders are the operator's own business."""
-    shutil.rmtree(folder / "token-expired/de")
-    (folder / "token-expired/partials").mkdir()
-    (folder / "token-expired/partials/extra.txt").write_text("{{ service }}")
-    renderer = Renderer(folder, email())
-    german = replace(ADA, locale="de")
-    assert renderer.render(german, [token(-DAY)], now=NOW).subject == "Your Example Registry API token has expired"
-    assert renderer.render(german, [token(DAY)], now=NOW).subject.startswith("Ihr API-Token")
-
-
-def test_renderer_nearest_translation(folder: Path) -> None:
-    """de_AT has its own, de_CH gets de; however the folder is spelt."""
-    shutil.copytree(folder / "token-expiring/de", folder / "token-expiring/de-AT")
-    (folder / "token-expiring/de-AT/subject.txt").write_text("Servus")
-    renderer = Renderer(folder, email())
-    subjects = [
-        renderer.render(replace(ADA, locale=locale), [token(DAY)], now=NOW).subject.split()[0]
-        for locale in ("de_AT", "DE-at", "de_CH", "de", "en")
-    ]
-    assert subjects == ["Servus", "Servus", "Ihr", "Ihr", "Your"]
-    assert renderer.translations == ("de", "de_at")
-
-
-def test_renderer_without_a_stylesheet(folder: Path) -> None:
-    """An operator's plain templates need none."""
-    (folder / "_base/style.css").unlink()
-    html = Renderer(folder, email()).render(ADA, [token(DAY)], now=NOW).html
-    assert "style=" not in html
-    assert "@media" not in html
-
-
-def test_renderer_own_style(folder: Path) -> None:
-    """A designer edits a class, and every email has it."""
-    sheet = folder / "_base/style.css"
-    sheet.write_text(sheet.read_text() + "\n.button { background-color: #123456; }\n")
-    html = Renderer(folder, email()).render(ADA, [token(DAY)], now=NOW).html
-    assert re.search(r'class="button"[^>]*background-color:#123456', html)
-
-
 def test_render_styles_are_on_the_elements() -> None:
     """Where a mail program drops the head, colours and distances remain."""
     html = render([token(DAY)]).html
@@ -637,28 +363,6 @@ def test_render_styles_are_on_the_elements() -> None:
     head = html[: html.index("</head>")]
     assert head.count("@media") == 2
     assert re.search(r"[^;{}]+:[^;{}]+(?<!!important);", head.partition("@media")[2]) is None
-
-
-def test_renderer_template_not_text(folder: Path) -> None:
-    """A file in another encoding is named."""
-    (folder / "token-expired/body.html").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TemplateError, match=r"body\.html fails: .*utf-8.*; mend it"):
-        Renderer(folder, email())
-
-
-def test_renderer_own_template(folder: Path) -> None:
-    """An operator's words are used, and a subject of two lines becomes one."""
-    (folder / "token-expiring/subject.txt").write_text("Achtung,\n{{ count }} bei {{ service }}\n")
-    content = Renderer(folder, email()).render(ADA, [token(DAY)], now=NOW)
-    assert content.subject == "Achtung, 1 bei Example Registry"
-
-
-@pytest.mark.parametrize("key", ["manage", "unsubscribe"])
-def test_renderer_token_id_in_a_link_for_all(key: str) -> None:
-    """One email speaks of several tokens: such a link cannot be filled in."""
-    links = Links(**{"manage": MANAGE, key: "https://example.org/{token_id}"})
-    with pytest.raises(ConfigError, match=rf"email\.links\.{key} cannot hold {{token_id}}"):
-        Renderer(TEMPLATES, email().model_copy(update={"links": links}))
 
 
 def contrast(one: str, other: str) -> float:

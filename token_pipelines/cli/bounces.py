@@ -39,7 +39,7 @@ def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
     Reading a report twice changes nothing, and no mailbox is changed.
     """
     with opened_ledger(path) as ledger:
-        counts = read_bounces(ledger, mail, clock=system_clock, tell=lambda sentence: click.echo(sentence, err=True))
+        counts = read_bounces(ledger, mail, clock=system_clock, on_warning=lambda text: click.echo(text, err=True))
     if as_json:
         print_json(asdict(counts))
     else:

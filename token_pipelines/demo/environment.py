@@ -15,7 +15,6 @@ from typing import Final
 
 from token_pipelines import shipped
 from token_pipelines.config import ENV_PREFIX, Config, load, load_all
-from token_pipelines.demo.inbox import Inbox
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.errors import ConfigError
 
@@ -92,6 +91,8 @@ def _inbox_port(folder: Path) -> Iterator[int]:
     if note.exists() and _listens(int(note.read_text())):
         yield int(note.read_text())
         return
+    from token_pipelines.demo.inbox import Inbox  # noqa: PLC0415 -- every command imports this module; aiosmtpd is an extra
+
     with Inbox(folder) as inbox:
         note.write_text(str(inbox.port))
         try:

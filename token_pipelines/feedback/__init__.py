@@ -1,1 +1,1 @@
-"""What comes back from recipients and their mail systems."""
+"""What comes back from recipients and from their mail systems."""

@@ -1,85 +1,89 @@
-"""User-typed text made safe to show. Escaping for HTML is the template's business, not ours."""
+"""Makes text that users typed safe to show: token names, scopes, people's names. HTML is escaped by the templates."""
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Final
 
+import regex
+
 NO_NAME: Final = "(no name)"
-NAME_LIMIT: Final = 80  # a line of the text part
+NAME_LIMIT: Final = 80  # characters; about one line of the text part
 ELLIPSIS: Final = "…"
 
-_READ_AT_MOST: Final = 4096  # normalising is quadratic in a run of combining marks; no honest name is longer
+_READ_AT_MOST: Final = 4096  # normalising takes quadratic time in a run of combining marks; real names are shorter
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANK: Final = frozenset({"Zs", "Zl", "Zp"})
-_LOOKS_BLANK: Final = frozenset(  # letters and symbols that show as nothing
+_LOOKS_BLANK: Final = frozenset(  # letters and symbols without a visible glyph
     "\u115f\u1160\u2800\u3164\uffa0\U00013441\U00013442\U0001d159"
 )
 
 _MARKS: Final = frozenset({"Mn", "Mc", "Me"})
-_EMOJI_OR_TEXT: Final = frozenset("\ufe0e\ufe0f")  # chooses how the sign before it looks
-_INVISIBLE_MARKS: Final = frozenset(  # Default_Ignorable_Code_Point, as far as it is marks
+_EMOJI_OR_TEXT: Final = frozenset("\ufe0e\ufe0f")  # shows the character before it as text, or as an emoji
+_INVISIBLE_MARKS: Final = frozenset(  # the marks among Unicode's Default_Ignorable_Code_Point
     "\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f" + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
-_JOINS_LIKE_A_MARK: Final = frozenset("\u0e33\u0eb3\uff9e\uff9f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
-_MARKS_IN_A_ROW: Final = 8  # Burmese and Tibetan have seven
-_PILED_UP: Final = 4  # of them above or below: more than any script stacks; beyond it text climbs over other lines
-_POINTS_A_CHARACTER: Final = 2  # on an average: few honest names have more, and 50 dishonest ones fill an email
-_VIRAMA: Final = 9  # the combining class of signs that join two letters to one
+_MARKS_IN_A_ROW: Final = 8  # Burmese and Tibetan use up to seven
+_STACKED_MARKS: Final = 4  # above or below a letter; no script needs more, and more would cover other lines
+_POINTS_A_CHARACTER: Final = (
+    2  # code points, on average; real names rarely need more, and 50 hostile ones fill an email
+)
+_VIRAMA: Final = 9  # the combining class of signs that join two letters into one
+_GRAPHEME: Final = regex.compile(r"\X")  # UAX 29
 
 _WORD_JOINER: Final = "\u2060"
 _LINK_LIKE: Final = re.compile(
     r"://|//|@"
-    # The dot of a domain, however it is written. After a letter there may be a mark: India's begins \u092d\u093e.
+    # The dot of a domain, in any script. Its second character may be a mark: India's top domain begins \u092d\u093e.
     r"|(?<=[^\s.])[.\u3002\uff0e\uff61](?=[\ufe0e\ufe0f]?[^\W\d_](?:[^\W\d_]|[^\x00-\x7f]))"
-    r"|(?<=\d)\.(?=\d+\.\d+\.\d)"  # and of an IP address; not of a version
+    r"|(?<=\d)\.(?=\d+\.\d+\.\d)"  # the dot of an IP address, but not of a version number
     r"|(?i:\b(?:mailto|tel|sms|skype):)"
 )
 _LINK_SIGN: Final = re.compile("[:/@.\u3002\uff0e\uff61]")
-"""Each of the above holds one of these."""
+"""Every match of ``_LINK_LIKE`` contains one of these."""
 
 
 def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME) -> str:
-    """``text`` on one line, nothing invisible in it, and at most ``limit`` characters as a reader counts them.
+    """Put ``text`` on one line, without invisible characters, cut to ``limit`` characters.
 
-    ``stand_in`` when nothing is left that a mark could stand on. Such a character may be a letter with up to eight
-    marks, or a flag; in code points, the whole is at most twice as long.
+    A character is what a reader counts as one: a letter with up to eight marks, a flag. The result has at most twice
+    as many code points. ``stand_in`` replaces a text in which nothing is visible.
     """
     text = text or ""
     line = " ".join(text[:_READ_AT_MOST].split())
-    if line.isascii() and line.isprintable():  # most are
+    if line.isascii() and line.isprintable():  # most names
         return (line if len(line) <= limit else _cut(list(line), limit)) or stand_in
-    # In NFC again: what was dropped may have stood between a letter and its accent.
+    # NFC again: a dropped character may have separated a letter from its accent.
     line = " ".join(unicodedata.normalize("NFC", _visible(text[:_READ_AT_MOST])).split())
     if len(line) > limit:
-        characters = list(_as_read(line))
+        characters: list[str] = _GRAPHEME.findall(line)
         if len(characters) > limit or len(line) > limit * _POINTS_A_CHARACTER:
             line = _cut(characters, limit)
     return line or stand_in
 
 
 def _visible(text: str) -> str:
-    """What of it shows, in NFC; blanks as they come. Nothing when there is no character that a mark could stand on."""
+    """Drop what is invisible and normalise to NFC. Gives ``""`` when only blanks and marks are left."""
     kept: list[str] = []
-    marks = piled_up = 0
-    visible = bare = False  # whether there is a character to see; and whether the last one has no mark yet
+    marks = stacked = 0
+    visible = False  # whether there was a character other than a blank or a mark
+    bare = False  # whether the last character is such a one, without a mark so far
     for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)
         if category in _BLANK or character.isspace() or character in _LOOKS_BLANK:
             kept.append(" ")
-            marks = piled_up = 0
+            marks = stacked = 0
             bare = False
         elif category in _MARKS:
             if character in _INVISIBLE_MARKS and not (bare and character in _EMOJI_OR_TEXT):
                 continue
             bare = False
             marks += 1
-            piled_up += category == "Me" or unicodedata.combining(character) > 0
-            if marks <= _MARKS_IN_A_ROW and piled_up <= _PILED_UP:
+            stacked += category == "Me" or unicodedata.combining(character) > 0
+            if marks <= _MARKS_IN_A_ROW and stacked <= _STACKED_MARKS:
                 kept.append(character)
         elif category not in _DROPPED:
             kept.append(character)
-            marks = piled_up = 0
+            marks = stacked = 0
             visible = bare = True
     return "".join(kept) if visible else ""
 
@@ -92,51 +96,17 @@ def _cut(characters: list[str], limit: int) -> str:
         if room < 0:
             break
         kept.append(character)
-    while kept and unicodedata.combining(kept[-1][-1]) == _VIRAMA:  # it joins two letters, and one of them is gone
+    while kept and unicodedata.combining(kept[-1][-1]) == _VIRAMA:  # the letter that it joined is cut off
         kept.pop()
     return "".join(kept).rstrip() + ELLIPSIS
 
 
-def _as_read(line: str) -> Iterator[str]:
-    """The characters that a reader counts: grapheme clusters (UAX 29) of a line in which nothing is invisible."""
-    start = flags = 0
-    for end, character in enumerate(line):
-        joined = (
-            unicodedata.category(character) in _MARKS
-            or character in _JOINS_LIKE_A_MARK
-            or (_half_of_a_flag(character) and flags % 2 == 1)
-            or (end > 0 and _same_syllable(line[end - 1], character))
-        )
-        flags = flags + 1 if _half_of_a_flag(character) else 0
-        if end > start and (not joined or end - start > _MARKS_IN_A_ROW):
-            yield line[start:end]
-            start = end
-    if line:
-        yield line[start:]
-
-
-def _half_of_a_flag(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _same_syllable(before: str, character: str) -> bool:
-    """Korean letters that NFC leaves apart, as archaic ones are: an initial and what follows it, a vowel, a final."""
-    if _initial(before) and (_initial(character) or "\uac00" <= character <= "\ud7a3"):
-        return True
-    later = "\u1160" <= character <= "\u11ff" or "\ud7b0" <= character <= "\ud7fb"
-    return later and (_initial(before) or "\u1160" <= before <= "\u11ff" or "\uac00" <= before <= "\ud7fb")
-
-
-def _initial(character: str) -> bool:
-    return "\u1100" <= character <= "\u115f" or "\ua960" <= character <= "\ua97c"
-
-
 def unlinked(text: str) -> str:
-    """``text`` with invisible joiners where a mail program would make a link of it.
+    """Put invisible word joiners into what a mail program would turn into a link.
 
-    A token's name may be typed by one member of a team and read by another: "https://evil.example" must not
-    become clickable in a mail of ours.
+    One member of a team types a token's name, and others read it: "https://evil.example" must not become clickable in
+    an email of ours.
     """
-    if _LINK_SIGN.search(text) is None:  # most names, at a tenth of the time
+    if _LINK_SIGN.search(text) is None:  # most names; ten times as fast
         return text
     return _LINK_LIKE.sub(lambda match: _WORD_JOINER + match[0] + _WORD_JOINER, text)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from token_pipelines.errors import TemplateError
 from token_pipelines.mail import locales
 from token_pipelines.mail.styling import Stylesheet
-from token_pipelines.mail.wrapping import hanging, label, paragraph
+from token_pipelines.mail.wrapping import hanging, paragraph
 
 PARTS: Final = ("subject.txt", "body.txt", "body.html")
 STYLESHEET: Final = "_base/style.css"
@@ -153,7 +153,7 @@ class _Environment(jinja2.Environment):
             lstrip_blocks=True,
             cache_size=0,
         )
-        self.filters.update(paragraph=paragraph, hanging=hanging, label=label)
+        self.filters.update(paragraph=paragraph, hanging=hanging)
         self._known: dict[str | jinja2.Template, jinja2.Template] = {}
 
     def get_template(

@@ -1,1 +1,1 @@
-"""Delivery reports (bounces): where they lie, what they say, what the ledger keeps of them."""
+"""Delivery reports (bounces): reading mailboxes, parsing reports, recording them in the ledger."""

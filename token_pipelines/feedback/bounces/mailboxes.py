@@ -1,6 +1,8 @@
-"""Reads messages out of files, mboxes and maildirs, one at a time and never more of one than is asked for.
+"""Reads messages from files, mboxes and maildirs: one at a time, and of each message only its first part.
 
-Changes nothing: no lock, no flag, no move from ``new`` to ``cur``. Who delivers the mail also tidies it up.
+Changes nothing: takes no lock, sets no flag, moves no file from ``new`` to ``cur``. Deleting old mail is up to the
+operator. The standard library's ``mailbox`` is not used: it splits an mbox at every line that begins with ``From``, so
+also inside a report, it blocks on a named pipe in a maildir, and it cannot read standard input.
 """
 
 import sys
@@ -16,12 +18,12 @@ _LINE_AT_MOST: Final = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """A message and the name of its file; or what kept it from being read, with ``content`` None."""
+class StoredMessage:
+    """A message and the name of its file. When the file cannot be read, ``content`` is None and ``error`` says why."""
 
     name: str
     content: bytes | None
-    trouble: str = ""
+    error: str = ""
 
 
 def is_maildir(path: Path) -> bool:
@@ -29,12 +31,12 @@ def is_maildir(path: Path) -> bool:
     return (path / "cur").is_dir() and (path / "new").is_dir()
 
 
-def read_messages(path: Path, *, at_most: int) -> Iterator[Stored]:
-    """Every message in a file, an mbox or a maildir, or on standard input for ``-``.
+def read_messages(path: Path, *, at_most: int) -> Iterator[StoredMessage]:
+    """Give every message in a file, an mbox or a maildir, or on standard input when the path is ``-``.
 
     Args:
         path: what to read.
-        at_most: octets of each message; the rest is passed over.
+        at_most: how many octets of each message to read; the rest is skipped.
     """
     files = [path]
     if path != STANDARD_INPUT and path.is_dir():
@@ -50,11 +52,11 @@ def read_messages(path: Path, *, at_most: int) -> Iterator[Stored]:
             yield _unread(file, error)
 
 
-def _unread(path: Path, error: OSError) -> Stored:
-    return Stored(name=printable(path), content=None, trouble=error.strerror or type(error).__name__)
+def _unread(path: Path, error: OSError) -> StoredMessage:
+    return StoredMessage(name=printable(path), content=None, error=error.strerror or type(error).__name__)
 
 
-def _from_file(path: Path, at_most: int) -> Iterator[Stored]:
+def _from_file(path: Path, at_most: int) -> Iterator[StoredMessage]:
     if path == STANDARD_INPUT:
         yield from _split("standard input", sys.stdin.buffer, at_most)
         return
@@ -62,26 +64,26 @@ def _from_file(path: Path, at_most: int) -> Iterator[Stored]:
         yield from _split(printable(path), file, at_most)
 
 
-def _split(name: str, file: BinaryIO, at_most: int) -> Iterator[Stored]:
-    """The messages of an mbox, which begin with a From line after an empty one; or the one message that this is."""
+def _split(name: str, file: BinaryIO, at_most: int) -> Iterator[StoredMessage]:
+    """Split an mbox where a From line follows an empty line. Any other file is one message."""
     first = file.readline(_LINE_AT_MOST)
     if not first.startswith(_MBOX):
-        yield Stored(name=name, content=first + file.read(max(0, at_most - len(first))))
+        yield StoredMessage(name=name, content=first + file.read(max(0, at_most - len(first))))
         return
     number = 1
     content = bytearray()
     after_blank = False
     while line := file.readline(_LINE_AT_MOST):
         if after_blank and line.startswith(_MBOX):
-            yield Stored(name=f"{name} (message {number})", content=bytes(content))
+            yield StoredMessage(name=f"{name} (message {number})", content=bytes(content))
             number += 1
             content.clear()
         elif len(content) < at_most:
             content += line
         after_blank = line in {b"\n", b"\r\n"}
-    yield Stored(name=f"{name} (message {number})", content=bytes(content))
+    yield StoredMessage(name=f"{name} (message {number})", content=bytes(content))
 
 
 def printable(path: Path) -> str:
-    """A path as it may be shown: a file's name is anybody's text."""
+    """Make a path safe to print: others choose the names of files, and a terminal obeys control characters."""
     return "".join(character if character.isprintable() else "?" for character in str(path))

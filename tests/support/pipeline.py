@@ -9,7 +9,7 @@ assert day.sent == 1
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -190,9 +190,17 @@ class PipelineRunner:
             ledger.migrate()
             return list(ledger.history(**by))
 
+    def told_of(self, token_id: str) -> list[tuple[str, str]]:
+        """The tier and the state of every notice about a token."""
+        return sorted((entry["tier"], entry["state"]) for entry in self.history(token_id=token_id))
+
     def states(self) -> dict[str, str]:
         """The state of each recipient's newest notice."""
         return {entry["recipient_id"]: entry["state"] for entry in self.history()}
+
+
+MakePipeline = Callable[..., PipelineRunner]
+"""The fixture ``make_pipeline``: ``make_pipeline(relay, delivery={"max_attempts": 1})``."""
 
 
 def write_config(

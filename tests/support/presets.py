@@ -7,16 +7,16 @@ from typing import Any, Final, Self
 
 import pandas as pd
 import psycopg
-from pipeline import DAY, NOW
 from psycopg import sql
 
+from support.pipeline import DAY, NOW
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import SCHEMA as CRATES_IO
 from token_pipelines.policy import TOKEN_COLUMNS, Window
 from token_pipelines.source.source import Source
 
-SCHEMAS: Final = Path(__file__).parent / "conformance" / "schemas"
+SCHEMAS: Final = Path(__file__).parents[1] / "conformance" / "schemas"
 PRESETS: Final = ("crates_io", "django", "doorkeeper", "gitlab")
 WINDOW: Final = Window(expires_after=NOW - 3 * DAY, expires_before=NOW + 30 * DAY)
 
