@@ -342,12 +342,9 @@ class Worker:
             return replace(OUTCOMES[answer], stage=Stage.DOT) if marked else OUTCOMES[answer]
         # Said of the message, it is recorded in any case; said of the sender, it names no recipient.
         names_one = marked or answer is Answer.TROUBLE_AT_RECIPIENT
-        raise RelayTroubleError(
-            f"The relay says {answer.value}.",
-            outcome=OUTCOMES[Answer.DEFERRED] if names_one else None,
-            may_pass=answer is Answer.TROUBLE_THAT_PASSES,
-            try_again=answer is Answer.TROUBLE_THAT_PASSES and not marked,
-        )
+        msg, passes = f"The relay says {answer.value}.", answer is Answer.TROUBLE_THAT_PASSES
+        outcome = OUTCOMES[Answer.DEFERRED] if names_one else None
+        raise RelayTroubleError(msg, outcome=outcome, may_pass=passes, try_again=passes and not marked)
 
 
 _WATCHED: Final[WeakKeyDictionary[Engine, Worker]] = WeakKeyDictionary()
