@@ -122,7 +122,7 @@ class Worker:
     _clock_read: datetime | None = None
     _seen: Seen | None = None
     _letter: ResolvedNotice | None = None
-    _last: Attempt | None = None
+    _unrecorded: list[Attempt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._written: dict[Envelope, ResolvedNotice] = {}  # several are written before the first of them is sent
@@ -167,9 +167,13 @@ class Worker:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """The last message may never be recorded as it was answered."""
-        if self._last is not None:
-            self._last.interrupted = True
+        """What is on the socket, or was answered since the last commit, may never be recorded as it was answered."""
+        for attempt in self._unrecorded:
+            attempt.interrupted = True
+
+    def has_recorded(self) -> None:
+        """A group commit went well: whatever was answered before is on record."""
+        self._unrecorded = [attempt for attempt in self._unrecorded if attempt.answer is None]
 
     def _wait_until_it_stands(self) -> None:
         if not self._stood.acquire(timeout=PATIENCE_S):
@@ -331,7 +335,7 @@ class Worker:
     def _handed_over(self, envelope: Envelope, *, marked: bool) -> Attempt:
         attempt = self.wire.handed_over(self, self._written[envelope], envelope, marked=marked)
         attempt.interrupted = self.given_up
-        self._last = attempt
+        self._unrecorded.append(attempt)
         return attempt
 
     def _answered(self, attempt: Attempt, *, marked: bool) -> Outcome:
@@ -356,7 +360,10 @@ def _watched_settle(settlement: Settlement, records: Sequence[Record], marks: Ma
     worker = _WATCHED.get(settlement._engine)  # noqa: SLF001 -- which process this is
     if worker is not None:
         worker.before_transaction()
-    return _settle(settlement, records, marks)
+    mine = _settle(settlement, records, marks)
+    if worker is not None:
+        worker.has_recorded()
+    return mine
 
 
 Settlement.settle = _watched_settle  # type: ignore[assignment, method-assign]

@@ -20,7 +20,9 @@ CLAIM_SIZE: Final = 1000
 """Notices claimed and read again at a time, at most: a batch costs the source a query."""
 
 SHARES: Final = 8
-"""Batches that a small tier is cut into, so that two runs share its work."""
+"""Batches that a small tier is cut into, so that two runs share its work. They have at least `SMALLEST` notices."""
+
+SMALLEST: Final = 10
 
 CLAIM_SECONDS: Final = 20
 """How long a batch may last at the configured rate. With the next one this is less than until it is read again."""
@@ -120,7 +122,7 @@ class Batches:
 
 
 def _shares(notice_ids: Sequence[str], rate: float | None) -> Iterator[Sequence[str]]:
-    size = min(CLAIM_SIZE, len(notice_ids) // SHARES)
+    size = min(CLAIM_SIZE, max(SMALLEST, len(notice_ids) // SHARES))
     if rate is not None:
         size = min(size, int(rate * CLAIM_SECONDS))
     size = max(1, size)

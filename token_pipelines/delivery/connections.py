@@ -39,7 +39,8 @@ class Connection:
     """Offered or said, and without an outcome yet."""
     following: Email | None = None
     """The one whose commands were said behind its dot."""
-    has_sent: bool = False
+    is_used: bool = False
+    """Whether something became of a message on it."""
     events: int = _READ
 
 

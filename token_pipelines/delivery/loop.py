@@ -150,8 +150,8 @@ class SendingLoop:
     def _conclude(self, connection: Connection, outcome: Outcome) -> None:
         """Keep what became of a message; the one that was offered behind it is the connection's present one."""
         email, connection.email, connection.following = connection.email, connection.following, None
+        connection.is_used = True
         if outcome.state is State.SENT:
-            connection.has_sent = True
             connection.slot.troubles = 0
             self._breaker.accepted()
         self._keep(email, outcome)
@@ -219,10 +219,9 @@ class SendingLoop:
 
     def _lose(self, connection: Connection, lost: Lost) -> None:
         """It ended between two messages."""
-        was_of_use = connection.has_sent or connection.email is not None
         slot = connection.slot
         self._end(connection)
-        if was_of_use:
+        if connection.is_used:
             self._connections.give_back(slot)
         elif not self._connections.pause(slot):
             msg = f"The relay ends connections before they are used ({lost}); look at its log, then run again."
