@@ -20,7 +20,7 @@ from psycopg import sql
 from bench.servers import repository
 from token_pipelines.config import load
 from token_pipelines.demo.postgres import EmbeddedPostgres
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 
 NOW: Final = datetime(2026, 11, 23, 9, tzinfo=UTC)
 """The present time of every measured run. The run looks ahead until 11:00 of the next day."""
@@ -104,4 +104,4 @@ def write_config(folder: Path, *, source: str, ledger: str, tiers: list[dict[str
 
 def parts_of(config: Path) -> Pipeline:
     """The pipeline of a config, at `NOW`. Close its ledger after use."""
-    return assemble(load(config), lambda: NOW)
+    return Pipeline(load(config), lambda: NOW)

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 import psycopg
 import yaml
 from psycopg import sql
@@ -21,12 +20,12 @@ from bench.accounting import cpu_seconds, postmaster_of
 from bench.samples import Writer
 from bench.servers import repository, seconds_of_smtp_source, sink
 from token_pipelines.config import load
+from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.delivery.tier import send_tier
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import create_schema
-from token_pipelines.pipeline import Pipeline, assemble
-from token_pipelines.planning import SnapshotCounts, examine, plan
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.planning import Share, SnapshotCounts
 
 TARGETS = {
     "delivery.ratio_to_smtp_source": (">=", 0.20),
@@ -117,11 +116,11 @@ def prepare(postgres: EmbeddedPostgres, folder: Path, port: int) -> None:
     parts = _parts(folder, postgres.url(TEMPLATE), port)
     parts.ledger.migrate()
     day = parts.config.schedule.today(now)
-    snapshot = pd.concat(list(examine(parts, day=day, counts=SnapshotCounts())), ignore_index=True)
-    planned = plan(parts, snapshot, day=day, tiers=["week"], run_id="bench")
+    snapshot = collect(parts, read_tokens(parts, day=day, counts=SnapshotCounts()))
+    [share] = plan_notices(parts, snapshot, day=day, tiers=["week"], run_id="bench").values()
     parts.ledger.close()
-    if len(planned["week"]) != RECIPIENTS:
-        msg = f"{len(planned['week'])} notices were planned, and {RECIPIENTS} expected"
+    if share.planned != RECIPIENTS:
+        msg = f"{share.planned} notices were planned, and {RECIPIENTS} expected"
         raise RuntimeError(msg)
 
 
@@ -141,8 +140,8 @@ def fresh_parts(postgres: EmbeddedPostgres, folder: Path, port: int) -> Pipeline
 
 def send(parts: Pipeline) -> None:
     """Run one tier, and fail unless every notice was sent."""
-    report = TierReport()
-    send_tier(parts, "week", run_id=uuid.uuid4().hex, report=report, has_ended=lambda _: False)
+    report, share = TierReport(), Share(tier="week", planned=RECIPIENTS, unreachable={})
+    send_share(parts, share, run_id=uuid.uuid4().hex, report=report)
     parts.ledger.close()
     if report.sent != RECIPIENTS:
         msg = f"{report} instead of {RECIPIENTS} sent"
@@ -170,7 +169,7 @@ def _parts(folder: Path, url: str, port: int) -> Pipeline:
     }
     path = folder / "token_pipelines.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return assemble(load(path))
+    return Pipeline(load(path))
 
 
 def _fill(url: str, now: datetime) -> None:

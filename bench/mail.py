@@ -168,4 +168,4 @@ def _over_a_delay(writer: Writer) -> dict[str, float]:
 def _signer(folder: Path) -> Signer:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return Signer(config.Dkim(domain="example.org", selector="bench", key_file=Path("key.pem")), folder)
+    return Signer(config.Dkim(domain="example.org", selector="bench", key_file=folder / "key.pem"))

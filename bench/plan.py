@@ -16,9 +16,9 @@ import pandas as pd
 import psycopg
 
 from bench.database import NOW, copy_database, drop_database, parts_of, scaled, server, settle, write_config
+from token_pipelines.day import plan_notices
 from token_pipelines.demo.postgres import EmbeddedPostgres
-from token_pipelines.planning import plan
-from token_pipelines.policy import INSTANT
+from token_pipelines.token_facts import INSTANT
 
 TARGETS: Final = {"plan.rows_per_s_ratio_to_insert_select": (">=", 0.4)}
 
@@ -105,6 +105,7 @@ def due_tokens() -> pd.DataFrame:
             "muted": False,
             "replaced_at": none,
             "last_notified_at": none,
+            "reason": pd.Series(None, index=number, dtype="str"),
         }
     )
     return tokens.sample(frac=1, random_state=1, ignore_index=True)
@@ -140,10 +141,10 @@ def _plan(folder: Path, url: str, snapshot: pd.DataFrame) -> float:
     parts = parts_of(write_config(folder, source=url, ledger=url, tiers=TIERS))
     parts.ledger.migrate()
     began = time.perf_counter()
-    shares = plan(parts, snapshot, day=NOW.date(), tiers=[tier["name"] for tier in TIERS], run_id="bench")
+    shares = plan_notices(parts, snapshot, day=NOW.date(), tiers=[tier["name"] for tier in TIERS], run_id="bench")
     seconds = time.perf_counter() - began
     parts.ledger.close()
-    planned = sum(len(share) for share in shares.values())
+    planned = sum(share.planned for share in shares.values())
     if planned != RECIPIENTS:
         msg = f"{planned} notices were planned, and {RECIPIENTS} expected"
         raise RuntimeError(msg)

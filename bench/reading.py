@@ -12,8 +12,9 @@ from typing import Final
 
 import token_pipelines.definitions  # noqa: F401 -- a run has imported this before it reads
 from bench.database import NOW, parts_of
-from token_pipelines.defs.storage import Table, write_atomically
-from token_pipelines.planning import SnapshotCounts, examine, no_tokens
+from token_pipelines.day import read_tokens
+from token_pipelines.defs.storage import FrameStream, write_atomically
+from token_pipelines.planning import SnapshotCounts, no_tokens
 
 STATUS: Final = Path("/proc/self/status")
 KB_PER_MB: Final = 1024
@@ -25,8 +26,8 @@ def read_day(config: Path, file: Path) -> tuple[float, SnapshotCounts]:
     parts.ledger.migrate()
     examination = SnapshotCounts()
     began = time.perf_counter()
-    frames = examine(parts, day=NOW.date(), counts=examination)
-    write_atomically(file, Table(frames, no_tokens(parts)))
+    frames = read_tokens(parts, day=NOW.date(), counts=examination)
+    write_atomically(file, FrameStream(frames, no_tokens(parts)))
     seconds = time.perf_counter() - began
     parts.ledger.close()
     return seconds, examination

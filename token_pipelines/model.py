@@ -1,19 +1,19 @@
-"""The product's words as values: tiers, states, reasons, outcomes. No I/O and no third-party types.
+"""The product's words as values: modes, states, reasons, notices, outcomes. No I/O and no third-party types.
 
 Every instant is an aware ``datetime`` in UTC; every id is text in one canonical form.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from fractions import Fraction
+from enum import Enum, StrEnum, auto
+from typing import Final, Self
 
 
 class Mode(StrEnum):
-    """How notices leave the house. The mode is part of the ledger's key."""
+    """Where notices go. The mode is part of the ledger's key."""
 
     LIVE = "live"
-    REDIRECT = "redirect"  # every email goes to one address of the operator's
+    REDIRECT = "redirect"  # every email goes to the operator's delivery.redirect_to
     DRY_RUN = "dry_run"  # nothing is written to the ledger and nothing is sent
 
     @property
@@ -23,7 +23,7 @@ class Mode(StrEnum):
 
 
 class State(StrEnum):
-    """Where a notice stands; the comment names what it can become."""
+    """The state of a notice; the comment names the states that can follow."""
 
     PLANNED = "planned"  # -> claimed, withdrawn
     CLAIMED = "claimed"  # -> sending, skipped; back to planned, deferred or unknown when its run died
@@ -32,7 +32,7 @@ class State(StrEnum):
     DEFERRED = "deferred"  # -> claimed in a later run, withdrawn
     UNKNOWN = "unknown"  # -> claimed in a later run when delivery.on_unknown is resend
     FAILED = "failed"  # refused for good at this address
-    SKIPPED = "skipped"  # resolving found nothing left to say; the reason tells why
+    SKIPPED = "skipped"  # resolving found nothing left to say, for the reason given
     WITHDRAWN = "withdrawn"  # planned anew at its present urgency
 
 
@@ -43,41 +43,58 @@ TOLD = (State.CLAIMED, State.SENDING, State.SENT, State.UNKNOWN)
 """States whose thresholds count as told: sent, in doubt, or being sent."""
 
 
+class Whose(Enum):
+    """On whose side a reason lies."""
+
+    TOKEN = auto()
+    RECIPIENT = auto()  # the token is due, and is counted as skipped in its tier
+
+
 class Reason(StrEnum):
-    """Why a token, or a notice, leads to no email. A reason never uses up a notice."""
+    """Why a token, or a notice, leads to no email: its name, its meaning in words, and on whose side it lies.
 
-    ALREADY_NOTIFIED = "already_notified"
-    NO_ADDRESS = "no_address"
-    UNVERIFIED_ADDRESS = "unverified_address"
-    BAD_ADDRESS = "bad_address"
-    REFUSED_ADDRESS = "refused_address"  # the relay refused this address for good; another one is tried
-    SUPPRESSED = "suppressed"
-    MUTED = "muted"
-    REPLACED = "replaced"
-    REVOKED = "revoked"
-    RENEWED = "renewed"
-    GONE = "gone"
-    EXPIRED_MEANWHILE = "expired_meanwhile"
-    SUPERSEDED = "superseded"
-    NOT_IN_ROLLOUT = "not_in_rollout"
-    LIFETIME_TOO_SHORT = "lifetime_too_short"
-    OUTSIDE_TIERS = "outside_tiers"  # between two tiers: one is over, the next has not begun
+    Where several hold, the policy names the first in this order. A reason never uses up a notice. docs/failures.md
+    lists the same meanings; a test holds the two together.
+    """
+
+    meaning: str
+    whose: Whose
+
+    def __new__(cls, name: str, meaning: str = "", whose: Whose = Whose.TOKEN) -> Self:
+        """Make a member; every one has a meaning. Called with a name alone, the class looks the member up."""
+        reason = str.__new__(cls, name)
+        reason._value_ = name
+        reason.meaning = meaning
+        reason.whose = whose
+        return reason
+
+    LIFETIME_TOO_SHORT = "lifetime_too_short", "the token's lifetime is too short for the tier"
+    OUTSIDE_TIERS = "outside_tiers", "no tier has begun for the token, or the last one is over"
+    GONE = "gone", "the source no longer returns the token"
+    RENEWED = "renewed", "the token has another expiry than when the notice was planned"
+    REVOKED = "revoked", "the source says that the token was revoked"
+    REPLACED = "replaced", "the source says that a newer token has taken its place"
+    EXPIRED_MEANWHILE = "expired_meanwhile", "the token expired between planning and sending"
+    SUPERSEDED = "superseded", "a more urgent tier has begun since the notice was planned"
+    ALREADY_NOTIFIED = "already_notified", "the person was told of this tier, or of a later one"
+    REFUSED_ADDRESS = "refused_address", "the relay refused this address for good", Whose.RECIPIENT
+    MUTED = "muted", "the source says that the recipient does not want these emails", Whose.RECIPIENT
+    NO_ADDRESS = "no_address", "the source returns no address for the recipient", Whose.RECIPIENT
+    UNVERIFIED_ADDRESS = "unverified_address", "the source says that the address is not verified", Whose.RECIPIENT
+    BAD_ADDRESS = "bad_address", "the address cannot be written to", Whose.RECIPIENT
+    SUPPRESSED = "suppressed", "the address is on the suppression list", Whose.RECIPIENT
+    NOT_IN_ROLLOUT = (
+        "not_in_rollout",
+        "delivery.rollout_percent or delivery.only_recipients leaves the recipient out",
+        Whose.RECIPIENT,
+    )
 
 
-RECIPIENT_REASONS = (
-    Reason.NO_ADDRESS,
-    Reason.UNVERIFIED_ADDRESS,
-    Reason.BAD_ADDRESS,
-    Reason.REFUSED_ADDRESS,
-    Reason.SUPPRESSED,
-    Reason.MUTED,
-    Reason.NOT_IN_ROLLOUT,
-)
-"""Reasons that lie with the recipient: the token is due, and is counted as skipped in its tier."""
+RECIPIENT_REASONS: Final = tuple(reason for reason in Reason if reason.whose is Whose.RECIPIENT)
 
 
 class Stage(StrEnum):
-    """The step of the SMTP dialogue at which an answer came or was lost."""
+    """The step of the SMTP session at which an answer came or was lost."""
 
     CONNECT = "connect"
     EHLO = "ehlo"
@@ -86,55 +103,15 @@ class Stage(StrEnum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
-    DOT = "dot"  # after the final dot: the only stage at which an answer's loss leaves doubt
-    BOUNCE = "bounce"  # no step of ours: the relay had taken the message, and a delivery report came back
+    DOT = "dot"  # after the final dot: the only stage at which a lost answer leaves doubt
+    BOUNCE = "bounce"  # not in a session: the relay took the message, and a delivery report came back later
 
 
 DEAD_ADDRESS: frozenset[str] = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
-"""Enhanced status codes (RFC 3463, RFC 7505) that say of the address itself that it is no good: it is suppressed.
+"""Enhanced status codes (RFC 3463, RFC 7505) that blame the recipient's address itself: it is suppressed.
 
-Not 5.1.7 and 5.1.8, which blame the sender: a wrong From would silence everyone we write to.
+Not 5.1.7 and 5.1.8, which blame the sender: with a wrong From, every recipient would be suppressed.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tier:
-    """A step of urgency: ``before`` the expiry, or ``after`` it and then for as long as ``within``.
-
-    Or when ``remaining``, a share of the token's lifetime, is left: ``at_most`` that long before the expiry, and only
-    for tokens to which that gives `SHORTEST_NOTICE`.
-    """
-
-    name: str
-    before: timedelta | None = None
-    remaining: Fraction | None = None
-    at_most: timedelta | None = None
-    after: timedelta | None = None
-    within: timedelta | None = None
-
-    @property
-    def lead(self) -> timedelta:
-        """Expiry minus threshold, at most: positive before the expiry, negative after. The smaller is more urgent."""
-        return self.before or self.at_most or -(self.after or timedelta())
-
-    @property
-    def place(self) -> tuple[timedelta, Fraction]:
-        """Where in the ladder it stands, most urgent first. Of one lead, the smaller share begins later or with it."""
-        return self.lead, Fraction(1) if self.remaining is None else self.remaining
-
-    @property
-    def span(self) -> timedelta:
-        """How far from the expiry it can reach, on its side."""
-        return self.lead if self.after is None else self.after + (self.within or timedelta())
-
-    @property
-    def says_expired(self) -> bool:
-        """Whether this tier speaks of tokens that are dead already."""
-        return self.after is not None
-
-
-SHORTEST_NOTICE = timedelta(days=1)
-"""A share of a lifetime that is less than this leads to no email: a token that lives for an hour is a machine's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +140,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of one attempt. ``reply`` is the relay's text with addresses removed."""
+    """The result of one attempt. ``reply`` is the relay's text with addresses removed."""
 
     state: State
     stage: Stage
@@ -176,7 +153,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenFacts:
-    """What the email says of one token, as read from the source at sending. Text is as the user typed it."""
+    """What the email says about one token, as read from the source at sending. Text is as the user typed it."""
 
     token_id: str
     name: str | None

@@ -1,13 +1,12 @@
-"""The parts that a pipeline is made of, built from its configuration and handed to the two use cases."""
+"""The parts of one pipeline, each built from the configuration when it is first used."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 from token_pipelines.channel import Channel
+from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import Config, Email
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.mail import links
@@ -20,92 +19,144 @@ from token_pipelines.smtp.relay import Relay
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
 
-Clock = Callable[[], datetime]
-
 LEFTOVER_MARGIN: Final = timedelta(days=2)
-"""Added to the longest tier when asking since when a notice may still wait: how far ahead a run looks."""
+"""Added to the longest tier when asking since when a notice may still wait, as a run looks ahead by a day and more."""
 
 
-def system_clock() -> datetime:
-    """The present instant, in UTC."""
-    return datetime.now(UTC)
-
-
-def clock_starting_at(now: datetime) -> Clock:
-    """A clock that shows ``now`` when it is first read and goes on from there: for rehearsals."""
-    first_read: list[float] = []
-
-    def clock() -> datetime:
-        if not first_read:
-            first_read.append(time.monotonic())
-            return now
-        return now + timedelta(seconds=time.monotonic() - first_read[0])
-
-    return clock
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """One pipeline's parts. Nothing in here has opened a connection yet."""
+    """One pipeline. A command builds only the parts that it uses: ``source check`` needs no template.
 
-    config: Config
-    clock: Clock
-    policy: Policy
-    source: Source
-    ledger: Ledger
-    renderer: Renderer
-    serialiser: Serialiser
-    relay: Relay
-    write_back: OnSentStatement | None
-
-    @property
-    def channel(self) -> Channel:
-        """How notices leave."""
-        return Channel(renderer=self.renderer, serialiser=self.serialiser, relay=self.relay)
-
-    def leftovers_since(self, now: datetime) -> datetime:
-        """Since when a notice that still waits can have been planned: older ones belong to tiers that are long over."""
-        return now - max(tier.span for tier in self.policy.tiers) - self.policy.grace - LEFTOVER_MARGIN
-
-
-def assemble(config: Config, clock: Clock = system_clock) -> Pipeline:
-    """Build the parts.
-
-    Raises:
-        ConfigError: if the query, a template, a link, a URL or the sender's address is wrong.
+    Building a part opens no connection. A part that is assigned is used instead of one from the config.
     """
-    delivery = config.delivery
-    email = _as_sent(config)
-    return Pipeline(
-        config=config,
-        clock=clock,
-        policy=Policy(
-            tiers=config.tier_ladder,
-            grace=config.schedule.grace,
+
+    def __init__(self, config: Config, clock: Clock = system_clock) -> None:
+        """Build nothing yet; `check` builds every part."""
+        self.config = config
+        self.clock = clock
+
+    def check(self) -> None:
+        """Build every part, so that a fault in the config is found before a run starts.
+
+        Raises:
+            ConfigError: if the query, a template, a link, a URL or the sender's address is wrong.
+        """
+        _ = (
+            self.email,
+            self.policy,
+            self.source,
+            self.ledger,
+            self.renderer,
+            self.serialiser,
+            self.relay,
+            self.on_sent,
+        )
+
+    @cached_property
+    def policy(self) -> Policy:
+        """Which tokens are due."""
+        delivery = self.config.delivery
+        return Policy(
+            tiers=self.config.tier_ladder,
+            grace=self.config.schedule.grace,
             rollout_percent=delivery.rollout_percent,
             only_recipients=delivery.only_recipients,
-        ),
-        source=Source(config.source, config.folder),
-        ledger=Ledger.of(config),
-        renderer=Renderer(config.folder / email.templates, email),
-        serialiser=Serialiser(email, Signer(config.dkim, config.folder) if config.dkim else None),
-        relay=Relay(config.smtp.model_copy(update={"ca_file": _below(config.folder, config.smtp.ca_file)})),
-        write_back=None if config.source.on_sent is None else OnSentStatement(config.source, config.folder),
-    )
+        )
 
+    @cached_property
+    def source(self) -> Source:
+        """The operator's tokens.
 
-def _as_sent(config: Config) -> Email:
-    """The section, without the link to unsubscribe where the operator gets what is written to others.
+        Raises:
+            ConfigError: if the URL or the query is wrong.
+        """
+        return Source(self.config.source)
 
-    The link is the recipient's: one click, which some mail programs make themselves, would silence a user who has seen
-    nothing.
-    """
-    links.check(config.email.links)  # the link that is left out, too
-    if config.delivery.mode is not Mode.REDIRECT:
-        return config.email
-    kept = config.email.links.model_copy(update={"unsubscribe": None})
-    return config.email.model_copy(update={"links": kept})
+    @cached_property
+    def on_sent(self) -> OnSentStatement | None:
+        """The statement that tells the operator's database what was sent, where there is one.
 
+        Raises:
+            ConfigError: if the URL or the statement is wrong.
+        """
+        return None if self.config.source.on_sent is None else OnSentStatement(self.config.source)
 
-def _below(folder: Path, path: Path | None) -> Path | None:
-    return path and folder / path
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What was planned and sent.
+
+        Raises:
+            ConfigError: if the URL is wrong.
+        """
+        return Ledger.of(self.config)
+
+    @cached_property
+    def email(self) -> Email:
+        """The config's section; in mode ``redirect`` without the link to unsubscribe.
+
+        Whoever gets the redirected email could unsubscribe the user with one click, which some mail programs make by
+        themselves, though the user has seen nothing.
+
+        Raises:
+            ConfigError: if a link is wrong, that one included.
+        """
+        links.check(self.config.email.links)
+        if self.config.delivery.mode is not Mode.REDIRECT:
+            return self.config.email
+        kept = self.config.email.links.model_copy(update={"unsubscribe": None})
+        return self.config.email.model_copy(update={"links": kept})
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Turns a recipient's tokens into the content of an email.
+
+        Raises:
+            TemplateError: if a template is wrong.
+        """
+        return Renderer(self.email.templates, self.email)
+
+    @cached_property
+    def serialiser(self) -> Serialiser:
+        """Turns content into a message, signed where the config has keys.
+
+        Raises:
+            ConfigError: if the sender's address or a key is wrong.
+        """
+        return Serialiser(self.email, Signer(self.config.dkim) if self.config.dkim else None)
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Where messages are handed over."""
+        return Relay(self.config.smtp)
+
+    @cached_property
+    def channel(self) -> Channel:
+        """How notices leave.
+
+        Raises:
+            ConfigError: if a template, the sender's address or a key is wrong.
+        """
+        return Channel(renderer=self.renderer, serialiser=self.serialiser, relay=self.relay)
+
+    def close(self) -> None:
+        """Give the ledger's connections back, if it was used."""
+        if "ledger" in vars(self):
+            self.ledger.close()
+
+    def address_hashes(self, token_ids: Collection[str]) -> dict[tuple[str, str], bytes]:
+        """The keyed hash of each recipient's present address, by (token_id, recipient_id).
+
+        Reads these tokens again; a token that is gone is missing. No address leaves this function.
+        """
+        tokens = self.source.resolve(token_ids)
+        rows = tokens[["token_id", "recipient_id", "email"]].itertuples(index=False, name=None)
+        return {
+            (token_id, recipient_id): self.ledger.hash_address(email if isinstance(email, str) else "")
+            for token_id, recipient_id, email in rows
+        }
+
+    def leftovers_since(self, now: datetime) -> datetime:
+        """The earliest instant at which a notice that still waits can have been planned.
+
+        What was planned before it belongs to tiers that are over.
+        """
+        return now - max(tier.span for tier in self.policy.tiers) - self.policy.grace - LEFTOVER_MARGIN

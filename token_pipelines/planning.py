@@ -1,30 +1,40 @@
-"""Use case 1: read what expires, decide what is due, plan the notices into the ledger.
+"""Read what expires, decide what is due, and plan the notices into the ledger.
 
-Sends nothing. Planning again is harmless: what was told stays told, what waits is kept or replaced.
+Sends nothing. Planning again is idempotent: what was told stays told, what waits is kept or replaced.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.ledger.planning import PLANNED_COLUMNS, Planning, among
+from token_pipelines.ledger.fuse import Trip
+from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, among
+from token_pipelines.ledger.told import RefusedLine, Told
 from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.policy import KEY, TOKEN_COLUMNS, no_history, urgency
+from token_pipelines.policy import KEY, no_history, urgency
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
-NOTICE_COLUMNS: Final = ["notice_id", "recipient_id", "reason"]
-"""A tier's share of the day: one row per notice; ``reason`` where the recipient cannot be told, else null."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """One tier's share of a day, counted in notices."""
+
+    tier: str
+    planned: int
+    """Notices that wait to be sent; under a dry run, those that would."""
+    unreachable: Mapping[str, int]
+    """Recipients who have something due and cannot be told, by reason."""
 
 
 @dataclass
 class SnapshotCounts:
-    """What a day's snapshot showed. Full once the frames have been read to the end."""
+    """What a day's snapshot showed. Complete once the frames have been read to the end."""
 
     examined: int = 0
     due: int = 0
@@ -34,7 +44,7 @@ class SnapshotCounts:
 
     @property
     def recipients_due(self) -> int:
-        """How many people have something due: as many notices as the day has, at most."""
+        """How many people have something due: the day has at most this many notices."""
         hashes = np.sort(np.concatenate(self._recipients)) if self._recipients else np.empty(0)
         return int(np.count_nonzero(np.diff(hashes))) + bool(len(hashes))
 
@@ -55,13 +65,13 @@ def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterato
     """Read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
 
     Yields:
-        Columns policy.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
+        Columns token_facts.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
     """
     now = pipeline.clock()
     reach = pipeline.config.schedule.reach(day, now)
     window = pipeline.policy.window(now=now, reach=reach)
     mode = pipeline.config.delivery.mode
-    told, told_before = pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+    told, told_before = pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     for tokens in pipeline.source.snapshot(window):
         # Of these tokens only: the policy joins what it is given, and a full ledger would be joined to every frame.
         known = told[among(told["token_id"], tokens["token_id"])]
@@ -79,80 +89,88 @@ def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
 
 def plan(
     pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
-) -> dict[str, pd.DataFrame]:
+) -> dict[str, Share]:
     """Decide a snapshot's tokens with the present ``now`` and plan the notices of these tiers, in one transaction.
 
+    Args:
+        pipeline: the pipeline.
+        snapshot: what `examine` yielded, as one frame.
+        day: under which day the notices are booked.
+        tiers: the names of the tiers to plan.
+        run_id: the run that plans.
+        approve: a person has approved the day's volume.
+
     Returns:
-        For each tier asked for, a frame of NOTICE_COLUMNS. Under a dry run nothing is written, and ids are null.
+        The share of each tier asked for. Under a dry run nothing is written.
 
     Raises:
         FuseTripped: if more notices are new than delivery.max_notices, or an earlier trip was not approved.
     """
-    delivery = pipeline.config.delivery
+    mode, limit = pipeline.config.delivery.mode, pipeline.config.delivery.max_notices
+    writes = mode is not Mode.DRY_RUN
+    # Read before the transaction begins: the source may take minutes, and inside it every sender would wait for it.
+    changed = _refused_at_a_changed_address(pipeline, snapshot)
     now = pipeline.clock()
     reach = pipeline.config.schedule.reach(day, now)
     since = pipeline.leftovers_since(now)
-    with pipeline.ledger.planning(run_id=run_id, mode=delivery.mode) as ledger:
-        if approve:
-            ledger.approve_trips(now)
-        _hold_while_tripped(pipeline, ledger.open_trip())
-        decided = _decide(pipeline, ledger, snapshot, now=now, reach=reach)
-        if _free_changed_addresses(pipeline, ledger, decided):
-            decided = _decide(pipeline, ledger, snapshot, now=now, reach=reach)
-        due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
-        draft = ledger.draft(due, tiers=tiers, since=since)
-        fits = approve or draft.size <= delivery.max_notices
-        if delivery.mode is Mode.DRY_RUN:
-            lines = draft.new.drop_duplicates("notice_id").assign(notice_id=None, tier=draft.new["notice_tier"])
-            planned = lines[PLANNED_COLUMNS]
-        elif fits:
-            ledger.close_tiers_other_than([tier.name for tier in pipeline.policy.tiers], since)
-            domain = pipeline.serialiser.domain
-            planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
-    if not fits and delivery.mode is not Mode.DRY_RUN:
-        trip_fuse(pipeline, day=day, run_id=run_id, new=draft.size)
-        _hold_while_tripped(pipeline, (day, draft.size, delivery.max_notices))
-    return _by_tier(planned, _unreachable(decided, planned), tiers)
-
-
-def _decide(
-    pipeline: Pipeline, ledger: Planning, snapshot: pd.DataFrame, *, now: datetime, reach: datetime
-) -> pd.DataFrame:
-    told = ledger.told(pipeline.policy.window(now=now, reach=reach))
-    tokens = snapshot[list(TOKEN_COLUMNS)]
-    return pipeline.policy.decide(tokens, told, now=now, reach=reach, told_before=ledger.told_before())
-
-
-def _free_changed_addresses(pipeline: Pipeline, ledger: Planning, decided: pd.DataFrame) -> bool:
-    """Free what was refused for good, where the recipient has another address by now. Whether anything was freed."""
-    refused = decided.loc[decided["reason"] == Reason.REFUSED_ADDRESS, "token_id"]
-    if refused.empty or pipeline.config.delivery.mode is not Mode.LIVE:
-        return False
-    lines = ledger.refused(refused.tolist()).merge(
-        pipeline.source.resolve(refused.tolist()), on=["token_id", "recipient_id"]
-    )
-    hashes = lines["email"].map(lambda email: pipeline.ledger.hash_address(email or ""))
-    changed = lines.loc[hashes != lines["address_hash"], "notice_id"].unique().tolist()
-    ledger.release(changed)
-    return bool(changed)
-
-
-def trip_fuse(pipeline: Pipeline, *, day: date, run_id: str, new: int) -> None:
-    """Keep it in the ledger that a day was too large, so that later days wait too, until a person approves."""
-    mode, limit = pipeline.config.delivery.mode, pipeline.config.delivery.max_notices
-    if mode is not Mode.DRY_RUN:
-        pipeline.ledger.record_fuse_trip(day=day, mode=mode, run_id=run_id, new=new, limit=limit, at=pipeline.clock())
-
-
-def _hold_while_tripped(pipeline: Pipeline, trip: tuple[date, int, int] | None) -> None:
+    configured = [tier.name for tier in pipeline.policy.tiers]
+    with pipeline.ledger.planning(run_id=run_id, mode=mode) as ledger:
+        if writes:
+            ledger.fuse.approve(mode, at=now, up_to=None if approve else limit)
+        trip = None if approve else ledger.fuse.open_trip(mode, max_notices=limit)
+        if trip is None:
+            if writes:
+                ledger.release(changed)
+            decided = _decide(pipeline, ledger.told, snapshot, now=now, reach=reach)
+            due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
+            draft = ledger.draft(due, tiers=tiers, since=since)
+            if not writes:
+                planned = _rehearsed(draft)
+            elif approve or draft.size <= limit:
+                ledger.close_tiers_other_than(configured, since)
+                planned = ledger.carry_out(draft, day=day, at=now, message_domain=pipeline.serialiser.domain)
+            else:
+                trip = Trip(day=day, new_notices=draft.size, max_notices=limit)
+                ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)
     if trip is not None:
-        day, new, limit = trip
-        msg = (
-            f"The volume fuse has tripped: {new} notices were new on {day}, over delivery.max_notices of {limit}; "
-            "nothing was planned and nothing is sent. Look at the day in the UI, then approve it (token-pipelines "
-            f"run{pipeline.config.option} --approve-volume) or mend the source."
-        )
-        raise FuseTripped(msg)
+        raise FuseTripped(explain_trip(trip, pipeline))
+    return _shares(planned, _unreachable(decided, planned), tiers)
+
+
+def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
+    """Why nothing is sent, and the ways on."""
+    return (
+        f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over delivery.max_notices of "
+        f"{trip.max_notices}; nothing was planned and nothing is sent. Look at the day in the UI, then approve it "
+        f"(token-pipelines run{pipeline.config.option} --approve-volume), raise delivery.max_notices to at least "
+        f"{trip.new_notices}, or fix the source."
+    )
+
+
+def _decide(pipeline: Pipeline, told: Told, snapshot: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
+    mode = pipeline.config.delivery.mode
+    history = told.history(pipeline.policy.window(now=now, reach=reach), mode)
+    tokens = snapshot[list(TOKEN_COLUMNS)]
+    return pipeline.policy.decide(tokens, history, now=now, reach=reach, told_before=told.before(mode))
+
+
+def _refused_at_a_changed_address(pipeline: Pipeline, snapshot: pd.DataFrame) -> list[RefusedLine]:
+    """What was refused for good when the tokens were read, and whose recipient has another address by now."""
+    mode = pipeline.config.delivery.mode
+    token_ids = snapshot.loc[snapshot["reason"] == Reason.REFUSED_ADDRESS, "token_id"].tolist()
+    if not token_ids or mode is not Mode.LIVE:
+        return []
+    present = pipeline.address_hashes(token_ids)
+    refused = pipeline.ledger.told.refused(token_ids, mode)
+    # Of a token that is gone the present address is unknown: nothing has changed.
+    now = {line: present.get((line.token_id, line.recipient_id), line.address_hash) for line in refused}
+    return [line for line, address_hash in now.items() if address_hash != line.address_hash]
+
+
+def _rehearsed(draft: Plan) -> pd.DataFrame:
+    """What a dry run would plan: PLANNED_COLUMNS, without ids."""
+    notices = draft.new.drop_duplicates("notice_id")
+    return notices.assign(notice_id=None, tier=notices["notice_tier"])[PLANNED_COLUMNS]
 
 
 def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
@@ -160,10 +178,13 @@ def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
     blocked = blocked[~among(blocked["recipient_id"], planned["recipient_id"])]
     first = blocked.assign(urgency=urgency(blocked)).sort_values("urgency", kind="stable")
-    rows = first.drop_duplicates("recipient_id")[["recipient_id", "tier", "reason"]].astype("object")
-    return rows.assign(notice_id=None)
+    return first.drop_duplicates("recipient_id")[["tier", "reason"]]
 
 
-def _by_tier(planned: pd.DataFrame, unreachable: pd.DataFrame, tiers: Collection[str]) -> dict[str, pd.DataFrame]:
-    both = pd.concat([planned.assign(reason=None).astype("object"), unreachable], ignore_index=True)
-    return {tier: both.loc[both["tier"] == tier, NOTICE_COLUMNS].astype("str").reset_index(drop=True) for tier in tiers}
+def _shares(planned: pd.DataFrame, unreachable: pd.DataFrame, tiers: Collection[str]) -> dict[str, Share]:
+    notices = planned["tier"].value_counts()
+    reasons: dict[str, Counter[str]] = {tier: Counter() for tier in tiers}
+    for tier, reason in zip(unreachable["tier"], unreachable["reason"], strict=True):
+        if tier in reasons:
+            reasons[tier][str(reason)] += 1
+    return {tier: Share(tier=tier, planned=int(notices.get(tier, 0)), unreachable=reasons[tier]) for tier in tiers}

@@ -6,15 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from chaos import sabotage
 
 from token_pipelines.config import load
-from token_pipelines.delivery.counts import TierReport
-from token_pipelines.delivery.tier import send_tier
+from token_pipelines.day import run_day
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.pipeline import Pipeline, assemble
-from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
+from token_pipelines.pipeline import Pipeline
 
 log = logging.getLogger("chaos")
 
@@ -40,7 +37,7 @@ def work(order: Order) -> None:
     os.environ["TOKEN_PIPELINES__SMTP__PASSWORD"] = order.password
     sabotage.apply(order.sabotage)
     try:
-        troubles = run(assemble(load(order.config)), order.run_id, order.ended)
+        troubles = run(Pipeline(load(order.config)), order.run_id, order.ended)
     except TokenPipelinesError as error:
         log.warning("stopped: %s", error)
         sys.exit(1)
@@ -51,24 +48,12 @@ def work(order: Order) -> None:
 
 
 def run(parts: Pipeline, run_id: str, ended: Path) -> int:
-    """Plan, then send every tier, as the Dagster ops do; a tier's trouble does not keep the next from its turn."""
+    """Run today; how many tiers were stopped by a trouble."""
     parts.ledger.migrate()
-    day = parts.config.schedule.today(parts.clock())
-    tiers = [tier.name for tier in parts.policy.tiers]
-    with parts.ledger.alive(run_id):
-        frames = list(examine(parts, day=day, counts=SnapshotCounts()))
-        snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
-        plan(parts, snapshot, day=day, tiers=tiers, run_id=run_id)
-    troubles = 0
-    for tier in tiers:
-        report = TierReport()
-        try:
-            send_tier(parts, tier, run_id=run_id, report=report, has_ended=lambda other: _has_ended(ended, other))
-        except TokenPipelinesError as error:
-            troubles += 1
-            log.warning("%s stopped: %s", tier, error)
-        log.info("%s: %s", tier, report)
-    return troubles
+    result = run_day(parts, run_id=run_id, has_ended=lambda other: _has_ended(ended, other))
+    for error in result.troubles:
+        log.warning("a tier stopped: %s", error)
+    return len(result.troubles)
 
 
 def _has_ended(ended: Path, run_id: str) -> bool:

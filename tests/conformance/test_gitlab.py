@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 
-import pandas as pd
 import pytest
 from support.pipeline import DAY, NOW, MakePipeline, PipelineRunner, Registry
 from support.smtpd import Action, Smtpd
 
+from token_pipelines.day import collect, plan_notices, read_tokens
+from token_pipelines.delivery import batches
 from token_pipelines.delivery import tier as delivery
-from token_pipelines.delivery import workers as crew
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.planning import SnapshotCounts, examine, plan
+from token_pipelines.planning import SnapshotCounts
 
 TIERS = [
     {"name": "sixty", "before": "60d"},
@@ -157,7 +157,7 @@ def test_token_expired_long_ago_is_not_told(pipeline: PipelineRunner, registry: 
 def test_more_than_one_page_is_told_whole(
     pipeline: PipelineRunner, registry: Registry, relay: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "CLAIM_SIZE", 20)
+    monkeypatch.setattr(batches, "CLAIM_SIZE", 20)
     people = add_people(registry, 90, days(6))
 
     tiers = pipeline.run(NOW).tiers
@@ -198,8 +198,8 @@ def test_batch_in_progress_is_kept_when_time_runs_out(
     people = add_people(registry, 60, days(5))
     parts = pipeline.parts(NOW)
     parts.ledger.migrate()
-    snapshot = pd.concat(examine(parts, day=NOW.date(), counts=SnapshotCounts()))
-    plan(parts, snapshot, day=NOW.date(), tiers=["seven"], run_id="runs out of time")
+    snapshot = collect(parts, read_tokens(parts, day=NOW.date(), counts=SnapshotCounts()))
+    plan_notices(parts, snapshot, day=NOW.date(), tiers=["seven"], run_id="runs out of time")
 
     def stop(done: int) -> None:
         if done == SENT_BEFORE_TIME_RUNS_OUT:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from sqlalchemy import NullPool, create_engine
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.policy import Window
 from token_pipelines.source.source import Source
@@ -29,7 +30,8 @@ def read(url: str, database: str, folder: Path, window: Window = WINDOW) -> tupl
     """Read with the example's query and config; only the URL is ours."""
     config = yaml.safe_load(EXAMPLES["config", database])["source"]
     (folder / config["query"]).write_text(EXAMPLES["query", database], encoding="utf-8")
-    source = Source(SourceConfig.model_validate(config | {"url": url}), folder)
+    origin = Origin(folder / "token_pipelines.yaml")
+    source = Source(SourceConfig.model_validate(config | {"url": url}, context=origin))
     frames = list(source.snapshot(window))
     return pd.concat(frames) if frames else pd.DataFrame({"token_id": []}), source
 

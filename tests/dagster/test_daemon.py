@@ -23,9 +23,8 @@ from support.smtpd import Action, Smtpd
 from support.waiting import wait_until
 
 from token_pipelines import shipped
-from token_pipelines.defs.assets import PARTITION_TAG
-from token_pipelines.defs.missed_days import ATTEMPT_TAG
 from token_pipelines.defs.names import Names
+from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
 
 DEFINITIONS = Path(__file__).parents[1] / "workers" / "hurried_definitions.py"
 TIERS = [{"name": "week", "before": "7d"}, {"name": "day", "before": "1d"}]

@@ -1,4 +1,4 @@
-"""The Dagster definitions, run in this process: what is in them, a day's numbers, failures, the fuse."""
+"""The Dagster definitions, run in this process: what is in them, a day's numbers, failures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,6 @@ from support.smtpd import Action, Smtpd
 
 from token_pipelines.config import Config
 from token_pipelines.definitions import build_defs
-from token_pipelines.defs.assets import APPROVE_TAG
 from token_pipelines.defs.build import JOB
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
@@ -52,7 +51,6 @@ def run(
     day: date = TODAY,
     now: datetime = NOW,
     selection: Sequence[dg.AssetKey] | None = None,
-    approve: bool = False,
 ) -> dg.ExecuteInProcessResult:
     """One run of the job for a day, at an instant."""
     definitions = build_defs(config, clock=lambda: now)
@@ -60,10 +58,9 @@ def run(
         instance=instance,
         partition_key=day.isoformat(),
         asset_selection=selection,
-        tags={APPROVE_TAG: "true"} if approve else {},
         raise_on_error=False,
     )
-    definitions.resources["parts"].ledger.close()  # type: ignore[index]
+    definitions.resources["pipeline"].ledger.close()  # type: ignore[index]
     return result
 
 
@@ -354,30 +351,3 @@ def test_future_day_is_refused(configure: Configure, registry: Registry, instanc
         "expiring_tokens": "2026-11-20 has not come yet; run it on that day, or rehearse it with --now."
     }
     assert not result.get_asset_materialization_events()
-
-
-# The fuse
-
-
-def test_fuse_plans_nothing_fails_its_check_and_holds_later_days_until_approved(
-    configure: Configure, registry: Registry, instance: dg.DagsterInstance
-) -> None:
-    two_tiers(registry)
-    with Smtpd() as relay:
-        config = configure(relay.port, delivery={"max_notices": 1})
-        tripped = run(config, instance)
-        assert not tripped.success
-        assert not checks(tripped)["expiring_tokens", "volume_is_plausible"]
-        later = run(configure(relay.port, delivery={"max_notices": 10}), instance, day=TODAY, now=NOW + DAY)
-        assert not later.success
-        [said] = failures(later).values()
-        assert said is not None
-        assert said.startswith("The volume fuse has tripped: 2 notices were new on 2026-11-20, over delivery.max_not")
-        alone = run(config, instance, selection=[key("day")])
-        assert not alone.success, "a lone tier goes round the check in Dagster, not round the fuse"
-        assert relay.connections == 0
-        assert registry.execute("SELECT 1 FROM token_pipelines.notices") == []
-        approved = run(config, instance, approve=True)
-    assert approved.success
-    assert checks(approved)["expiring_tokens", "volume_is_plausible"]
-    assert len(relay.accepted) == 2

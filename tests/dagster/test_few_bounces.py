@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from support.pipeline import PipelineRunner, Registry
 
-from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.checks import BOUNCE_WINDOW, BOUNCES_ALLOWED_PERCENT
+from token_pipelines.defs.tags import PARTITION_TAG
 from token_pipelines.ledger.bounces import Bounce, Kept
 
 NOW = datetime.now(UTC)  # Dagster's own partitions end with the world's day

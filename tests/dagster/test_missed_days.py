@@ -12,10 +12,11 @@ from dagster import DagsterInstance
 from support.pipeline import PipelineRunner
 
 from token_pipelines.defs import missed_days
-from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.build import build_defs, daily_partitions
-from token_pipelines.defs.missed_days import ATTEMPT_TAG, MAX_ATTEMPTS, REQUESTS_PER_TICK
+from token_pipelines.defs.missed_days import MAX_ATTEMPTS, REQUESTS_PER_TICK
 from token_pipelines.defs.overrides import Overrides
+from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
+from token_pipelines.ledger.fuse import Trip
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 
@@ -322,15 +323,16 @@ def test_attempts_of_another_day_or_another_job_do_not_count(toy: Toy) -> None:
 def test_tripped_fuse_holds_all_days_and_says_so(toy: Toy, parts: Pipeline) -> None:
     ledger = parts.ledger
     ledger.migrate()
-    ledger.record_fuse_trip(day=TODAY, mode=Mode.LIVE, run_id="r", new=5, limit=1, at=NOON)
+    limit = parts.config.delivery.max_notices
+    trip = Trip(day=TODAY, new_notices=limit + 1, max_notices=limit)
+    ledger.fuse.trip(trip, mode=Mode.LIVE, run_id="r", at=NOON)
 
     requests, words = toy.tick()
 
     assert requests == []
     assert words.startswith("The volume fuse has tripped, so no day is asked for.")
     assert "--approve-volume" in words
-    with ledger.planning(run_id="r", mode=Mode.LIVE) as planning:
-        planning.approve_trips(NOON)
+    ledger.fuse.approve(Mode.LIVE, at=NOON)
     assert toy.tick()[0] != []
 
 
@@ -341,7 +343,7 @@ def test_killed_run_is_reported_failed_and_its_day_asked_for(toy: Toy, parts: Pi
     def fall_silent(run_id: str) -> None:
         assert toy.tick()[1].startswith(f"{back(0)}: in progress; ")
         parts.ledger.migrate()
-        with parts.ledger.alive(run_id), parts.ledger.engine.begin() as connection:
+        with parts.ledger.heartbeat(run_id), parts.ledger.engine.begin() as connection:
             connection.exec_driver_sql(
                 "UPDATE token_pipelines.runs SET heartbeat_at = heartbeat_at - interval '3 minutes'"
             )
@@ -363,7 +365,7 @@ def test_living_run_is_not_reported_failed(toy: Toy, parts: Pipeline) -> None:
     ticks: list[Any] = []
 
     def live(run_id: str) -> None:
-        with parts.ledger.alive(run_id):
+        with parts.ledger.heartbeat(run_id):
             ticks.append((toy.tick(), toy.instance.get_run_by_id(run_id)))
 
     toy.meanwhile = live

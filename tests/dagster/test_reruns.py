@@ -68,7 +68,7 @@ class Launcher:
             asset_selection=[Names().notices(tier) for tier in only] or None,
             raise_on_error=False,
         )
-        definitions.resources["parts"].ledger.close()  # type: ignore[index]
+        definitions.resources["pipeline"].ledger.close()  # type: ignore[index]
         return result
 
 

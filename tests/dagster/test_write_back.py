@@ -29,7 +29,7 @@ def day_tier(url: str, folder: Path, on_sent: str | None) -> tuple[bool, dict[st
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance, partition_key=NOW.date().isoformat(), raise_on_error=False
         )
-        definitions.resources["parts"].ledger.close()  # type: ignore[index]
+        definitions.resources["pipeline"].ledger.close()  # type: ignore[index]
     key = dg.AssetKey(["notices", "day"])
     [event] = [found for found in result.get_asset_materialization_events() if found.asset_key == key]
     metadata = event.step_materialization_data.materialization.metadata

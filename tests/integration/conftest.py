@@ -14,6 +14,7 @@ from support.pipeline import write_config
 from support.source import OpenSource
 
 from token_pipelines.cli.main import main
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Sending
@@ -83,6 +84,7 @@ def source(registry_url: str, tmp_path: Path) -> OpenSource:
         if " " in query:
             (tmp_path / "tokens.sql").write_text(query, encoding="utf-8")
             query = "tokens.sql"
-        return Source(SourceConfig.model_validate({"url": registry_url, "query": query} | keys), tmp_path)
+        origin = Origin(tmp_path / "token_pipelines.yaml")
+        return Source(SourceConfig.model_validate({"url": registry_url, "query": query} | keys, context=origin))
 
     return open_source

@@ -60,7 +60,7 @@ class House:
         return [accepted.recipient for accepted in server.accepted]
 
     def suppressed(self, address: str = ADA) -> bool:
-        return bool(self.ledger.suppressed([self.ledger.hash_address(address)]))
+        return bool(self.ledger.suppressions.among([self.ledger.hash_address(address)]))
 
     def states(self) -> dict[str, int]:
         """How many notices the ledger holds in each state."""
@@ -96,7 +96,7 @@ def test_bounce_turns_sent_into_failed_and_suppresses(house: House, sample: str)
     assert house.states() == {"failed": 1}
     assert house.suppressed()
     assert house.told == []
-    [entry] = house.ledger.history()
+    [entry] = house.ledger.history.entries()
     assert (entry["state"], entry["sent_at"]) == ("failed", None)
     tries = entry["attempts"]
     assert isinstance(tries, list)

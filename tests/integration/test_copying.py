@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, column, create_engine, select, table,
 
 from token_pipelines.ledger import copying
 from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
-from token_pipelines.policy import INSTANT
+from token_pipelines.token_facts import INSTANT
 
 COLUMNS = {"name": "str", "at": INSTANT, "flag": "bool"}
 SCHEMA = pa.schema([("name", pa.large_string()), ("at", pa.timestamp("us", tz="UTC")), ("flag", pa.bool_())])

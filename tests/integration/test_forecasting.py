@@ -61,7 +61,7 @@ def fill(registry: Registry, seed: int, *, people: int = 12, tokens: int = 90) -
 def predicted(house: PipelineRunner, now: datetime, days: int = DAYS) -> list[ForecastDay]:
     parts = house.parts(now)
     try:
-        return forecast(parts, days=days, tell=pytest.fail)
+        return forecast(parts, days=days, on_warning=pytest.fail)
     finally:
         parts.ledger.close()
 

@@ -13,10 +13,10 @@ def test_addresses_are_kept_as_keyed_hashes_only(ledger: Ledger, database_url: s
     again = Ledger(database_url)
     assert again.hash_address("ada@example.org") == found
     assert again.hash_address("ada@example.com") != found
-    again.suppress(found, at=NOW, cause="refused")
-    again.suppress(found, at=NOW, cause="once more")
-    assert ledger.suppressed([found, HASH]) == {found}
-    assert ledger.suppressed([]) == set()
+    assert again.suppressions.add([found], at=NOW, cause="refused") == 1
+    assert again.suppressions.add([found], at=NOW, cause="once more") == 0
+    assert ledger.suppressions.among([found, HASH]) == {found}
+    assert ledger.suppressions.among([]) == set()
     again.close()
 
 

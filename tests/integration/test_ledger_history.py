@@ -11,9 +11,8 @@ def test_history_says_everything_of_a_notice(ledger: Ledger, sending: OpenSendin
     notices = plan(ledger, due(("1", "7", "day"), ("2", "7", "week")))
     with sending() as sender:
         deliver(sender, notices["7"], SENT)
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert entry == {
-        "version": 1,
         "notice_id": notices["7"],
         "date": "2026-11-20",
         "mode": "live",
@@ -46,7 +45,7 @@ def test_history_can_be_narrowed(ledger: Ledger) -> None:
     later = plan(ledger, due(("3", "9", "day")), day=TODAY + DAY)
 
     def found(**by: Any) -> set[object]:  # noqa: ANN401 -- what history takes
-        return {entry["notice_id"] for entry in ledger.history(**by)}
+        return {entry["notice_id"] for entry in ledger.history.entries(**by)}
 
     assert found() == {*today.values(), *later.values()}
     assert found(day=TODAY) == set(today.values())
@@ -63,7 +62,7 @@ def test_history_of_more_than_one_page_is_whole_and_oldest_first(ledger: Ledger)
         ledger,
         "UPDATE token_pipelines.notices SET planned_at = planned_at + recipient_id::int * interval '1 second'",
     )
-    entries = list(ledger.history())
+    entries = list(ledger.history.entries())
     assert [entry["recipient_id"] for entry in entries] == [str(number) for number in range(1100)]
     assert all(
         [token["token_id"] for token in entry["tokens"]] == [entry["recipient_id"]]  # type: ignore[attr-defined]

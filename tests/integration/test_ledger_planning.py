@@ -31,7 +31,9 @@ from support.ledger import (
     waiting,
 )
 
+from token_pipelines.ledger.fuse import Trip
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.ledger.told import RefusedLine
 from token_pipelines.model import Mode, Outcome
 from token_pipelines.policy import Window
 
@@ -42,7 +44,7 @@ def test_plan_makes_one_notice_a_recipient_at_the_most_urgent_tier(ledger: Ledge
     lines = due(("1", "7", "week"), ("2", "7", "day"), ("3", "8", "month"), ("4", "7", "month"))
     notices = plan(ledger, lines)
     assert set(notices) == {"7", "8"}
-    entries = {entry["recipient_id"]: entry for entry in ledger.history()}
+    entries = {entry["recipient_id"]: entry for entry in ledger.history.entries()}
     assert {who: (entry["tier"], entry["state"]) for who, entry in entries.items()} == {
         "7": ("day", "planned"),
         "8": ("month", "planned"),
@@ -198,7 +200,7 @@ def test_told_looks_at_the_window_only(ledger: Ledger, sending: OpenSending) -> 
         (EXPIRY + moment, EXPIRY + DAY, 0),
         (EXPIRY - DAY, EXPIRY, 0),
     ]:
-        assert len(ledger.told(Window(expires_after=after, expires_before=before), Mode.LIVE)) == rows
+        assert len(ledger.told.history(Window(expires_after=after, expires_before=before), Mode.LIVE)) == rows
 
 
 def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, sending: OpenSending) -> None:
@@ -206,12 +208,12 @@ def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, s
     with sending() as sender:
         deliver(sender, notices["7"], REFUSED)
     assert told(ledger) == [("1", "7", None, EXPIRY - DAY, False)]
+    refused = ledger.told.refused(["1", "2"], Mode.LIVE)
+    assert refused == [RefusedLine(notice_id=notices["7"], token_id="1", recipient_id="7", address_hash=HASH)]
+    assert ledger.told.refused(["1", "2"], Mode.REDIRECT) == []
     with ledger.planning(run_id="planner", mode=Mode.LIVE) as planning:
-        refused = planning.refused(["1", "2"])
-        assert refused.to_dict("records") == [
-            {"notice_id": notices["7"], "token_id": "1", "recipient_id": "7", "address_hash": HASH}
-        ]
-        planning.release([notices["7"]])
+        assert planning.release(refused) == 1
+        assert planning.release(refused) == 0, "freed already"
     assert told(ledger) == []
     assert set(plan(ledger, due(("1", "7", "day")))) == {"7"}, "with another address it is due again"
 
@@ -265,7 +267,8 @@ def test_draft_writes_nothing_and_knows_its_size(ledger: Ledger) -> None:
     before = states(ledger)
     with ledger.planning(run_id="planner", mode=Mode.DRY_RUN) as planning:
         draft = planning.draft(due(("1", "7", "day"), ("2", "8", "day"), ("3", "9", "day")), tiers=TIERS, since=SINCE)
-    assert draft.size == 2
+    assert draft.size == 1, "a notice that replaces one that waits is not new"
+    assert draft.new["recipient_id"].tolist() == ["8", "9"]
     assert len(draft.withdrawn) == 1
     assert draft.kept["recipient_id"].tolist() == ["7"]
     assert states(ledger) == before
@@ -275,22 +278,42 @@ def test_draft_writes_nothing_and_knows_its_size(ledger: Ledger) -> None:
 
 
 def test_mark_notified_keeps_the_latest_by_mode(ledger: Ledger) -> None:
-    assert ledger.told_before(Mode.LIVE) is None
-    ledger.mark_notified(NOW, mode=Mode.LIVE, at=NOW)
-    ledger.mark_notified(NOW - DAY, mode=Mode.LIVE, at=NOW + DAY)
-    assert ledger.told_before(Mode.LIVE) == NOW
-    assert ledger.told_before(Mode.DRY_RUN) == NOW
-    assert ledger.told_before(Mode.REDIRECT) is None
+    assert ledger.told.before(Mode.LIVE) is None
+    ledger.told.mark_before(NOW, mode=Mode.LIVE, at=NOW)
+    ledger.told.mark_before(NOW - DAY, mode=Mode.LIVE, at=NOW + DAY)
+    assert ledger.told.before(Mode.LIVE) == NOW
+    assert ledger.told.before(Mode.DRY_RUN) == NOW
+    assert ledger.told.before(Mode.REDIRECT) is None
 
 
 def test_fuse_stays_tripped_until_approved(ledger: Ledger) -> None:
-    assert not ledger.has_open_trip(Mode.LIVE)
-    for number, day in enumerate([TODAY, TODAY + DAY]):
-        ledger.record_fuse_trip(day=day, mode=Mode.LIVE, run_id="run-1", new=10 + number, limit=9, at=NOW)
-    assert ledger.has_open_trip(Mode.LIVE)
-    assert not ledger.has_open_trip(Mode.REDIRECT)
+    fuse = ledger.fuse
+    trips = [Trip(day=TODAY, new_notices=10, max_notices=9), Trip(day=TODAY + DAY, new_notices=11, max_notices=9)]
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) is None
+    for trip in trips:
+        fuse.trip(trip, mode=Mode.LIVE, run_id="run-1", at=NOW)
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) == trips[0]
+    assert fuse.open_trip(Mode.DRY_RUN, max_notices=9) == trips[0]
+    assert fuse.open_trip(Mode.REDIRECT, max_notices=9) is None
     with ledger.planning(run_id="planner", mode=Mode.LIVE) as planning:
-        assert planning.open_trip() == (TODAY, 10, 9)
-        planning.approve_trips(NOW)
-        assert planning.open_trip() is None
-    assert not ledger.has_open_trip(Mode.LIVE)
+        planning.fuse.approve(Mode.LIVE, at=NOW)
+        assert planning.fuse.open_trip(Mode.LIVE, max_notices=9) is None
+    assert fuse.open_trip(Mode.LIVE, max_notices=9) is None
+
+
+@pytest.mark.parametrize(("limit", "stops"), [(9, 10), (10, 11), (11, None)])
+def test_trip_within_the_present_limit_stops_nothing(ledger: Ledger, limit: int, stops: int | None) -> None:
+    for new in (10, 11):
+        ledger.fuse.trip(Trip(day=TODAY, new_notices=new, max_notices=9), mode=Mode.LIVE, run_id="run-1", at=NOW)
+
+    assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=limit), "new_notices", None) == stops
+    ledger.fuse.approve(Mode.LIVE, at=NOW, up_to=limit)
+    assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=9), "new_notices", None) == stops
+
+
+def test_planned_on_a_day_counts_what_was_not_withdrawn(ledger: Ledger) -> None:
+    plan(ledger, due(("1", "7", "day"), ("2", "8", "week")))
+    plan(ledger, due(("2", "8", "day")), day=TODAY + DAY)
+
+    assert [ledger.fuse.planned_on(TODAY + back * DAY, Mode.LIVE) for back in range(3)] == [1, 1, 0]
+    assert ledger.fuse.planned_on(TODAY, Mode.REDIRECT) == 0

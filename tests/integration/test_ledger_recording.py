@@ -54,7 +54,7 @@ def test_record_keeps_an_outcome(ledger: Ledger, sending: OpenSending, outcome: 
         deliver(sender, notice, outcome)
     assert states(ledger)[notice] == (outcome.state, None, None, None)
     assert query(ledger, "SELECT state, address_hash FROM token_pipelines.attempts") == [(outcome.state, HASH)]
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert entry["sent_at"] == ("2026-11-20T09:00:00Z" if outcome is SENT else None)
     assert entry["attempts"] == [
         {
@@ -111,7 +111,7 @@ def test_drop_frees_one_token_and_keeps_the_other(ledger: Ledger, sending: OpenS
         mark(sender, notice.notice_id, NOW)
         sender.settle([record(notice.notice_id, SENT)], {})
     assert told(ledger) == [("2", "7", EXPIRY - DAY, None, True)]
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     assert [token.get("dropped") for token in entry["tokens"]] == ["renewed", None]  # type: ignore[attr-defined]
 
 
@@ -186,7 +186,7 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
         deliver(sender, deferred, PUT_OFF)
         deliver(sender, doubted, NO_ANSWER)
     dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, claim_lock=1)
-    with ledger.alive("dead"):
+    with ledger.heartbeat("dead"):
         claim(dead, [planned, deferred, doubted, on_socket])
         mark(dead, on_socket, NOW)
         with sending("run-2"):
@@ -231,7 +231,7 @@ def test_answer_that_comes_after_a_run_was_held_for_dead_still_counts(ledger: Le
 def test_claims_of_a_run_that_ended_are_freed(ledger: Ledger, sending: OpenSending) -> None:
     ids = many(ledger, 2)
     ended = Sending(ledger.engine, run_id="ended", mode=Mode.LIVE, claim_lock=1)
-    with ledger.alive("ended"):
+    with ledger.heartbeat("ended"):
         claim(ended, ids)
         with sending("run-2", ended=["another"]) as sender:
             assert claim(sender, ids) == {}
@@ -246,7 +246,7 @@ def test_doubt_of_a_dead_run_is_on_record(ledger: Ledger, sending: OpenSending) 
     mark(dead, notice, NOW)
     with sending("run-2"):
         pass
-    (entry,) = ledger.history()
+    (entry,) = ledger.history.entries()
     attempts: Any = entry["attempts"]
     assert [(attempt["run_id"], attempt["stage"], attempt["reply"]) for attempt in attempts] == [
         ("dead", None, "the sending process ended before an answer came")

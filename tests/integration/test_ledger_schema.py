@@ -88,7 +88,7 @@ def test_told_of_a_ledger_without_tables_is_nothing(database_url: str) -> None:
     """A first dry run reads the ledger before anything has made it."""
     ledger = Ledger(database_url)
     assert told(ledger) == []
-    assert ledger.told_before(Mode.LIVE) is None
+    assert ledger.told.before(Mode.LIVE) is None
     assert query(ledger, "SELECT to_regnamespace('token_pipelines') IS NULL") == [(True,)]
     ledger.close()
 

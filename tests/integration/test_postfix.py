@@ -73,7 +73,7 @@ def test_round_trip(
     pipeline = make_pipeline(postfix.port, email={"bounces": f"bounces@{DOMAIN}"})
     ledger = pipeline.parts(NOW).ledger
     assert pipeline.run(NOW).numbers == {"sent": 4}  # it took them all
-    told = {str(entry["recipient_id"]): entry for entry in ledger.history()}
+    told = {str(entry["recipient_id"]): entry for entry in ledger.history.entries()}
 
     [delivered] = postfix.wait_for_mail("ada", 1)
     notice = told[str(people[KNOWN])]
@@ -95,14 +95,14 @@ def test_round_trip(
         said = capsys.readouterr()
         assert (json.loads(said.out), said.err) == ({"version": 1, **asdict(expected)}, "")
 
-    after = {str(entry["recipient_id"]): entry for entry in ledger.history()}
+    after = {str(entry["recipient_id"]): entry for entry in ledger.history.entries()}
     assert {address: after[str(user)]["state"] for address, user in people.items()} == {
         KNOWN: "sent",
         UNKNOWN: "failed",
         REFUSED_FAR_AWAY: "failed",
         FULL_FAR_AWAY: "failed",
     }
-    assert ledger.suppressed([ledger.hash_address(address) for address in people]) == {
+    assert ledger.suppressions.among([ledger.hash_address(address) for address in people]) == {
         ledger.hash_address(address) for address in (UNKNOWN, REFUSED_FAR_AWAY)
     }
     assert {address: _last_reply(after[str(user)]) for address, user in people.items() if address != KNOWN} == {

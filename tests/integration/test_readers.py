@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from support.databases import Database, OpenDatabase
 
-from token_pipelines.policy import TOKEN_COLUMNS, Window
+from token_pipelines.policy import Window
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 BERLIN = "Europe/Berlin"
 WINDOW = Window(

@@ -225,7 +225,7 @@ def test_recipient_outside_the_rollout_is_dropped(registry: Registry, ada: int, 
 
 def test_suppressed_address_is_dropped_however_it_is_written(registry: Registry, ada: int, parts: Pipeline) -> None:
     token = registry.token(ada, expires_at=SOON)
-    parts.ledger.suppress(parts.ledger.hash_address("ADA@example.org"), at=NOW, cause="refused")
+    parts.ledger.suppressions.add([parts.ledger.hash_address("ADA@example.org")], at=NOW, cause="refused")
     assert reason(parts, notice(ada, (token, "day", SOON))) is Reason.SUPPRESSED
     registry.execute("UPDATE emails SET email = 'lovelace@example.org'")
     assert reason(parts, notice(ada, (token, "day", SOON))) is None
@@ -236,7 +236,7 @@ def test_redirect_writes_to_the_operator_about_the_recipient(
 ) -> None:
     token = registry.token(ada, expires_at=SOON)
     parts = parts_with(mode="redirect", redirect_to="ops@example.org")
-    parts.ledger.suppress(parts.ledger.hash_address("ada@example.org"), at=NOW, cause="refused")
+    parts.ledger.suppressions.add([parts.ledger.hash_address("ada@example.org")], at=NOW, cause="refused")
     found = letter(parts, notice(ada, (token, "day", SOON)))
     assert found.recipient == Recipient(recipient_id=str(ada), name="Ada", address="ops@example.org")
     assert found.address_hash == parts.ledger.hash_address("ops@example.org")

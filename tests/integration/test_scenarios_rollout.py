@@ -39,7 +39,7 @@ def test_dry_run_says_what_would_be_sent_and_writes_nothing(registry: Registry, 
         house = make_pipeline(relay, delivery={"mode": "dry_run"})
         assert [house.run(NOW).numbers, house.run(NOW).numbers] == [{"waiting": 3}] * 2
         assert relay.connections == 0
-        tables = ("notices", "notice_tokens", "attempts", "suppressions", "fuse_trips", "marks")
+        tables = ("notices", "notice_tokens", "attempts", "suppressions", "fuse_trips", "told_before")
         rows = {table: registry.execute(f"SELECT 1 FROM token_pipelines.{table}") for table in tables}  # noqa: S608
         assert rows == {table: [] for table in tables}
         assert make_pipeline(relay, delivery={"mode": "live"}).run(NOW).sent == 3
@@ -88,7 +88,7 @@ def test_adoption_counts_what_came_due_before_an_instant_as_told(
         parts = house.parts(NOW)
         with closing(parts.ledger):
             parts.ledger.migrate()
-            parts.ledger.mark_notified(NOW, mode=Mode.LIVE, at=NOW)
+            parts.ledger.told.mark_before(NOW, mode=Mode.LIVE, at=NOW)
         day = house.run(NOW)
         assert (day.numbers, day.examination.reasons) == ({}, {"already_notified": 1})
         assert house.run(NOW + 4 * DAY).sent == 1, "the next step is told"

@@ -393,8 +393,7 @@ def test_interrupt_ends_a_pause(registry: Registry, make_pipeline: MakePipeline)
     assert states(registry) == {"deferred": 1}
 
 
-@pytest.mark.parametrize("limit", [64])
-def test_many_connections_need_few_of_the_ledgers(registry: Registry, make_pipeline: MakePipeline, limit: int) -> None:
+def test_many_connections_need_few_of_the_ledgers(registry: Registry, make_pipeline: MakePipeline) -> None:
     people(registry, 80)
     most: list[int] = []
 

@@ -15,7 +15,7 @@ from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.settlement import Record, Settlement
 from token_pipelines.model import Mode, Outcome, Stage, State
-from token_pipelines.policy import INSTANT
+from token_pipelines.token_facts import INSTANT
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

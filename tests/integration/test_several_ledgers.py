@@ -100,7 +100,7 @@ def suppressed(config: Config) -> int:
 
 def has_open_trip(config: Config) -> bool:
     with closing(Ledger.of(config)) as ledger:
-        return ledger.has_open_trip(Mode.LIVE)
+        return ledger.fuse.open_trip(Mode.LIVE, max_notices=0) is not None
 
 
 def test_single_and_named_do_not_mix(registry: Registry, both: Both, tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ def test_ledger_without_tables_never_reads_those_of_another_schema(registry: Reg
     with closing(Ledger(registry.url)) as single:
         single.migrate()
     with closing(Ledger(registry.url, pipeline="user_tokens")) as named:
-        assert named.told_before(Mode.LIVE) is None
+        assert named.told.before(Mode.LIVE) is None
         with pytest.raises(
             LedgerError, match="lacks the ledger's tables; run `token-pipelines run` once: it makes the"
         ):
-            list(named.history())
+            list(named.history.entries())
     assert schemas(registry) == ["token_pipelines"]
 
 

@@ -14,8 +14,9 @@ from support.source import MOMENT, WINDOW, OpenSource, refusal, select, snapshot
 from support.waiting import wait_until
 
 from token_pipelines.errors import SourceContractError
-from token_pipelines.policy import TOKEN_COLUMNS, Window
-from token_pipelines.source.contract import FACT_COLUMNS
+from token_pipelines.policy import Window
+from token_pipelines.source.contract import DETAIL_COLUMNS
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 # The preset crates_io
 
@@ -164,8 +165,8 @@ def test_resolve_says_what_the_email_needs(registry: Registry, source: OpenSourc
     two = registry.token(registry.user("eve"), expires_at=NOW + 999 * DAY, name="ci")
     registry.token(ada, expires_at=NOW + DAY)
     found = source().resolve([one, two, "999"]).sort_values("token_id", ignore_index=True)
-    assert list(found.columns) == [*TOKEN_COLUMNS, *FACT_COLUMNS]
-    assert found[["token_id", *FACT_COLUMNS]].to_dict("records") == [
+    assert list(found.columns) == [*TOKEN_COLUMNS, *DETAIL_COLUMNS]
+    assert found[["token_id", *DETAIL_COLUMNS]].to_dict("records") == [
         {
             "token_id": one,
             "token_name": "ci <b>",
@@ -192,7 +193,7 @@ def test_resolve_says_what_the_email_needs(registry: Registry, source: OpenSourc
 def test_resolve_of_what_is_gone_is_empty_with_its_columns(source: OpenSource) -> None:
     found = source().resolve(["1"])
     assert found.empty
-    assert list(found.columns) == [*TOKEN_COLUMNS, *FACT_COLUMNS]
+    assert list(found.columns) == [*TOKEN_COLUMNS, *DETAIL_COLUMNS]
 
 
 ODD_IDS = [

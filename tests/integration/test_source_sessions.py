@@ -17,6 +17,7 @@ from support.databases import Database, OpenDatabase
 from support.mariadbd import MariaDB
 from support.waiting import wait_until
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
 from token_pipelines.policy import Window
@@ -157,7 +158,7 @@ def test_lock_of_another_writer_is_one_sentence(open_database: OpenDatabase, tmp
             {"condition": "'hush' hush"},
             {
                 "mariadb": "You have an error in your SQL syntax; check the manual that corresponds to your MariaDB"
-                " server version for the right syntax to use at line 2",
+                " server version for the right syntax to use near … at line 2",
                 "sqlite": 'near "hush": syntax error',
             },
         ),
@@ -171,7 +172,7 @@ def test_query_that_the_database_refuses_is_blamed_in_its_words(
     found = refusal(snapshot(source), SourceContractError)
     assert (
         found.lower()
-        == f"The source query is not accepted by the database: {words}; mend source.query.".lower().replace(
+        == f"The source query is not accepted by the database: {words}; fix source.query.".lower().replace(
             "in 'select'", "in 'field list'" if "field list" in found else "in 'select'"
         )
     )
@@ -206,7 +207,8 @@ def test_connection_that_mariadb_ends_is_begun_again(open_database: OpenDatabase
         maria.execute("UPDATE pace SET s = 0")
 
     config = {"url": maria.url.render_as_string(hide_password=False), "query": "tokens.sql", "timezone": "UTC"}
-    source = Source(SourceConfig.model_validate(config), tmp_path, pauses=(0.1,), sleep=sleep)
+    origin = Origin(tmp_path / "token_pipelines.yaml")
+    source = Source(SourceConfig.model_validate(config, context=origin), pauses=(0.1,), sleep=sleep)
     assert source.contract == first.contract
     with kill_when_it_sleeps(maria):
         assert [len(frame) for frame in source.snapshot(WINDOW)] == [1]

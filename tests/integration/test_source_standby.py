@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from support.waiting import wait_until
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.demo import postgres_files as files
 from token_pipelines.demo.postgres import EmbeddedPostgres
@@ -142,14 +143,16 @@ class Reading:
 
 def read(pair: Pair, folder: Path, pauses: tuple[float, ...] = PAUSES_S, **settings: object) -> Reading:
     (folder / "tokens.sql").write_text(QUERY, encoding="utf-8")
-    config = SourceConfig.model_validate({"url": pair.standby.url(), "query": "tokens.sql"} | settings)
+    origin = Origin(folder / "token_pipelines.yaml")
+    keys = {"url": pair.standby.url(), "query": "tokens.sql"} | settings
+    config = SourceConfig.model_validate(keys, context=origin)
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         time.sleep(seconds)
 
-    return Reading(Source(config, folder, pauses=pauses, sleep=sleep), slept)
+    return Reading(Source(config, pauses=pauses, sleep=sleep), slept)
 
 
 def test_read_that_conflicts_with_vacuum_is_begun_again(tokens: Pair, tmp_path: Path) -> None:

@@ -31,8 +31,11 @@ from state_machine.worker import ResolvedNotice, Worker
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import LedgerError, RelayError, TokenPipelinesError
 from token_pipelines.model import Mode, to_micros
+from token_pipelines.planning import Share
+from token_pipelines.tiers import Before
 
 REFUSALS_ALLOWED: Final = 1
+OPEN_TRIP: Final = "SELECT max(new_notices) FROM token_pipelines.fuse_trips WHERE mode = %s AND approved_at IS NULL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class Checks(RuleBasedStateMachine):
         self.runs = 0
         self.issued = 0
         self.snapshots: dict[date, pd.DataFrame] = {}
-        self.tripped: set[Mode] = set()
+        self.tripped: dict[Mode, int] = {}  # how many notices were new
         self.suppressed_by_hand: set[str] = set()
         self.silent: set[str] = set()  # dead runs whose lease has expired_leases
         self.violations: list[str] = []
@@ -79,36 +82,35 @@ class Checks(RuleBasedStateMachine):
     def has_ended(self, run_id: str) -> bool:
         return self.dead.get(run_id, False)
 
-    def planned(self, worker: Worker, shares: dict[str, pd.DataFrame], snapshot: pd.DataFrame) -> None:
-        """Nothing is planned while the fuse is out; only a person's approval puts it in again.
+    def planned(self, worker: Worker, shares: dict[str, Share], snapshot: pd.DataFrame) -> None:
+        """Nothing is planned while the fuse has tripped, until a person approves it or raises the limit.
 
         After a planning of all tiers, whoever has something due has one notice that waits, and no second one.
         """
         mode = worker.setting.mode
-        self._expect(worker.job.approve or mode not in self.tripped, f"{worker.run_id} planned; the fuse has tripped")
-        self.tripped.discard(mode)
+        approved = worker.job.approve or self.tripped.get(mode, 0) <= worker.setting.max_notices
+        self._expect(approved, f"{worker.run_id} planned; the fuse has tripped")
+        self.tripped.pop(mode, None)
         self.snapshots[worker.job.day] = snapshot
         if set(worker.job.tiers) != {tier.name for tier in worker.setting.tiers}:
             return
-        over = (
-            self.truth.now
-            - max(tier.before or (tier.within or DAY) - tier.lead for tier in worker.setting.tiers)
-            - 2 * DAY
-        )
+        over = self.truth.now - max(tier.span for tier in worker.setting.tiers) - 2 * DAY
         waiting = Counter(
             row.recipient_id
             for row in self.house.rows()
             if row.mode is mode and row.state in {"planned", "deferred"} and _held(row) and row.planned_at > over
         )
-        for share in shares.values():
-            for recipient_id in share.loc[share["notice_id"].notna(), "recipient_id"]:
-                self._expect(waiting[recipient_id] == 1, f"{recipient_id} has {waiting[recipient_id]} notices waiting")
+        planned = sum(share.planned for share in shares.values())
+        self._expect(planned == len(worker.planned_for), f"{worker.run_id} says that it planned {planned} notices")
+        for recipient_id in worker.planned_for:
+            self._expect(waiting[recipient_id] == 1, f"{recipient_id} has {waiting[recipient_id]} notices waiting")
 
     def fuse_tripped(self, worker: Worker) -> None:
         mode = worker.setting.mode
-        why = mode in self.tripped or worker.setting.max_notices < 1000
-        self._expect(why and not worker.job.approve, f"{worker.run_id}: the fuse has tripped for nothing")
-        self.tripped.add(mode)
+        [(new,)] = self.house.connection.execute(OPEN_TRIP, [str(mode)])
+        self._expect(new > worker.setting.max_notices, f"{worker.run_id}: {new} notices do not trip the fuse")
+        self._expect(not worker.job.approve, f"{worker.run_id}: the fuse has tripped, though it was approved")
+        self.tripped[mode] = new
 
     def handed_over(self, worker: Worker, letter: ResolvedNotice, envelope: Envelope, *, marked: bool) -> Attempt:
         """What is on the socket is true, urgent as the present, and goes where it should.
@@ -241,7 +243,7 @@ class Checks(RuleBasedStateMachine):
         addresses |= {attempt.address for attempt in self.truth.attempts}
         with self.house.ledger() as ledger:
             hashes = {ledger.hash_address(address): address for address in addresses}
-            self.truth.suppressed = {hashes[found] for found in ledger.suppressed(list(hashes))}
+            self.truth.suppressed = {hashes[found] for found in ledger.suppressions.among(list(hashes))}
         dead = {a.address for a in self.truth.attempts if a.answer is Answer.DEAD_ADDRESS and not a.disbelieved}
         assert self.truth.suppressed <= dead | self.suppressed_by_hand
 
@@ -269,8 +271,8 @@ class Checks(RuleBasedStateMachine):
         was = replace(self.truth, now=last.at, suppressed=set(last.suppressed), tokens={}, people=self.truth.people)
         for tier in last.setting.tiers:
             for token in last.tokens.values():
-                threshold = token.expires_at - tier.lead
-                if tier.before is None or not last.at < threshold <= now:
+                threshold = token.expires_at - tier.longest_lead
+                if not isinstance(tier, Before) or not last.at < threshold <= now:
                     continue
                 if self.truth.tokens.get(token.token_id) != token:
                     continue

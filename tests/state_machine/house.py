@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -13,12 +14,13 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import make_url
 from state_machine.truth import GRACE, MAX_ATTEMPTS, REDIRECT_TO, RUN_AT, ZONE, Person, Setting, Token
 
-from token_pipelines.config import Config, TierConfig
+from token_pipelines.config import Config, Origin, TierConfig
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
-from token_pipelines.pipeline import Pipeline, assemble
+from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Policy
-from token_pipelines.source.postgres import PostgresReader
+from token_pipelines.source.databases.postgres import POSTGRES
+from token_pipelines.source.databases.postgres_reader import PostgresReader
 from token_pipelines.source.source import Source
 
 TEMPLATES: Final = Path(__file__).parents[2] / "templates"
@@ -43,7 +45,7 @@ DELETE FROM token_pipelines.notices;
 DELETE FROM token_pipelines.runs;
 DELETE FROM token_pipelines.suppressions;
 DELETE FROM token_pipelines.fuse_trips;
-DELETE FROM token_pipelines.marks;
+DELETE FROM token_pipelines.told_before;
 DELETE FROM api_tokens;
 DELETE FROM token_owners;
 DELETE FROM users;
@@ -128,19 +130,19 @@ class House:
                 # One connection: what one process does is then one sequence, and stories replay.
                 "smtp": {"security": "none", "connections": 1, "rate": None, "reconnect_pauses": ["0s"]},
                 "delivery": {"max_attempts": MAX_ATTEMPTS, "retry_pauses": ["0s"]},
-            }
+            },
+            context=Origin(folder / "token_pipelines.yaml"),
         )
-        config._path = folder / "token_pipelines.yaml"  # noqa: SLF001 -- no file was read
-        self._parts = assemble(config, lambda: datetime.now(UTC))
-        reader = KeptOpen(make_url(url), "source.url", config.source)
-        self._parts = replace(self._parts, source=Source(config.source, folder, reader=reader))
+        self._parts = Pipeline(config, lambda: datetime.now(UTC))
+        reader = KeptOpen(POSTGRES, make_url(url), "source.url", config.source)
+        self._parts.source = Source(config.source, reader=reader)
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]
 
     def parts(self, setting: Setting, clock: Callable[[], datetime], ledger: Ledger) -> Pipeline:
         """The product's parts under a setting."""
         config = self._parts.config
-        tiers = tuple(TierConfig(name=t.name, before=t.before, after=t.after, within=t.within) for t in setting.tiers)
+        tiers = tuple(TierConfig.model_validate(asdict(tier)) for tier in setting.tiers)
         delivery = config.delivery.model_copy(
             update={
                 "mode": setting.mode,
@@ -158,7 +160,9 @@ class House:
             rollout_percent=delivery.rollout_percent,
             only_recipients=delivery.only_recipients,
         )
-        return replace(self._parts, config=config, policy=policy, clock=clock, ledger=ledger)
+        parts = copy(self._parts)
+        parts.config, parts.clock, parts.policy, parts.ledger = config, clock, policy, ledger
+        return parts
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:

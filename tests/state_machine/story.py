@@ -32,7 +32,8 @@ from state_machine.truth import GRACE, Answer, Person, Token, run_at, today
 from state_machine.worker import Job, Worker
 
 from token_pipelines.errors import FuseTripped
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
+from token_pipelines.tiers import After, Tier
 
 WORKERS_AT_MOST: Final = 2
 
@@ -141,13 +142,13 @@ class Story(Checks):
         if address is not None:
             self.suppressed_by_hand.add(address)
             with self.house.ledger() as ledger:
-                ledger.suppress(ledger.hash_address(address), at=self.truth.now, cause="by hand")
+                ledger.suppressions.add([ledger.hash_address(address)], at=self.truth.now, cause="by hand")
 
     def mark_notified(self, ago: timedelta) -> None:
         mode, before = self.setting.mode, self.truth.now - ago
         self.truth.told_before[mode] = max(before, self.truth.told_before.get(mode, before))
         with self.house.ledger() as ledger:
-            ledger.mark_notified(before, mode=mode, at=self.truth.now)
+            ledger.told.mark_before(before, mode=mode, at=self.truth.now)
 
     # ---------------------------------------------------------------- time
 
@@ -162,8 +163,12 @@ class Story(Checks):
         instants = [tomorrow, tomorrow + GRACE]
         for token in self.truth.tokens.values():
             for tier in self.setting.tiers:
-                threshold = token.expires_at - tier.lead
-                instants += [threshold, token.expires_at, *([threshold + tier.within + GRACE] if tier.within else [])]
+                threshold = token.expires_at - tier.longest_lead
+                instants += [
+                    threshold,
+                    token.expires_at,
+                    *([threshold + tier.within + GRACE] if isinstance(tier, After) else []),
+                ]
         instants = sorted({instant + moment for instant in instants if instant + moment > self.truth.now})
         self.truth.now = instants[index % len(instants)]
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from state_machine.truth import Answer
 
-from token_pipelines.model import Tier
+from token_pipelines.tiers import After, Before, Tier
 
 BEGINNING: Final = datetime(2026, 10, 20, 7, tzinfo=UTC)  # five days before Berlin's clocks fold
 PEOPLE: Final = ("1", "2")
@@ -20,11 +20,11 @@ STALL: Final = timedelta(minutes=30)
 
 
 def _before(name: str, days: int) -> Tier:
-    return Tier(name=name, before=days * DAY)
+    return Before(name=name, before=days * DAY)
 
 
 def _after(name: str, days: int, within: int) -> Tier:
-    return Tier(name=name, after=days * DAY, within=within * DAY)
+    return After(name=name, after=days * DAY, within=within * DAY)
 
 
 LADDERS: Final = (

@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
+from token_pipelines.tiers import After, Before, Tier
 
 ZONE: Final = ZoneInfo("Europe/Berlin")
 RUN_AT: Final = time(9)
@@ -192,14 +193,14 @@ def reached(token: Token, tiers: Iterable[Tier], now: datetime, reach: datetime)
     """The latest threshold that the token has reached, design.md section 3; None when it is due at no tier."""
     tiers = list(tiers)
     lifetime = token.expires_at - token.created_at
-    shortest = min((tier.before for tier in tiers if tier.before is not None), default=timedelta.min)
+    shortest = min((tier.before for tier in tiers if isinstance(tier, Before)), default=timedelta.min)
     due = []
     for tier in tiers:
-        threshold = token.expires_at - tier.lead
-        if tier.before is not None:
+        threshold = token.expires_at - tier.longest_lead
+        if isinstance(tier, Before):
             if threshold < reach and token.expires_at > now and lifetime > tier.before:
                 due.append(threshold)
-        elif tier.within is not None and threshold <= now <= threshold + tier.within + GRACE and lifetime > shortest:
+        elif isinstance(tier, After) and threshold <= now <= threshold + tier.within + GRACE and lifetime > shortest:
             due.append(threshold)
     return max(due, default=None)
 

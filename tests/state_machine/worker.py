@@ -2,7 +2,7 @@
 
 It stops before each transaction of the ledger, before it reads the source again, before a message goes to the socket
 and after the relay has answered. While it stands, anything may happen: another process may run, a day may pass, it may
-be killed. What it runs is `planning` and `delivery` as they are, in the order of the assets.
+be killed. What it runs are the three steps of `day`, in the order of `run_day`.
 """
 
 import socket
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final, Protocol, Self
@@ -20,17 +21,18 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from state_machine.house import House
 from state_machine.truth import Answer, Attempt, Seen, Setting, Truth
 
+from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.resolving import ResolvedNotice as Resolved
 from token_pipelines.delivery.resolving import resolve
-from token_pipelines.delivery.tier import send_tier
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import FuseTripped, LedgerError, TokenPipelinesError
+from token_pipelines.ledger.planning import Plan, Planning
 from token_pipelines.ledger.settlement import Record, Settlement
 from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Notice, Outcome, Recipient, Stage, State, TokenFacts
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
+from token_pipelines.planning import Share, SnapshotCounts
 from token_pipelines.smtp.answers import Lost, RelayTroubleError
 from token_pipelines.smtp.conversation import Conversation, Step, Wants
 from token_pipelines.smtp.rate import RateLimit
@@ -91,7 +93,7 @@ class Wire(Protocol):
 
     def handed_over(self, worker: "Worker", letter: ResolvedNotice, envelope: Envelope, *, marked: bool) -> Attempt: ...
 
-    def planned(self, worker: "Worker", shares: dict[str, pd.DataFrame], snapshot: pd.DataFrame) -> None: ...
+    def planned(self, worker: "Worker", shares: dict[str, Share], snapshot: pd.DataFrame) -> None: ...
 
     def fuse_tripped(self, worker: "Worker") -> None: ...
 
@@ -116,6 +118,7 @@ class Worker:
     cut_after: int = 0  # so many transactions find the database,
     cut: int = 0  # and so many after them do not
     attempts_before: int = 0
+    planned_for: tuple[str, ...] = ()  # the recipients of the notices that its plan left waiting
     trouble: TokenPipelinesError | None = None
     fault: BaseException | None = None
     place: str = "start"
@@ -194,13 +197,11 @@ class Worker:
                 stack.enter_context(self._watching(ledger.engine))
                 parts = self.house.parts(self.setting, self._clock, ledger)
                 press = _Press(self, parts)
-                self.parts = replace(
-                    parts,
-                    source=_Watched(self, parts),  # type: ignore[arg-type]
-                    renderer=press,  # type: ignore[arg-type]
-                    serialiser=press,  # type: ignore[arg-type]
-                    relay=_Relay(self),  # type: ignore[arg-type]
-                )
+                self.parts = copy(parts)
+                self.parts.source = _Watched(self, parts)  # type: ignore[assignment]
+                self.parts.renderer = press  # type: ignore[assignment]
+                self.parts.serialiser = press  # type: ignore[assignment]
+                self.parts.relay = _Relay(self)  # type: ignore[assignment]
                 self._work()
         except Killed:
             pass
@@ -213,15 +214,16 @@ class Worker:
             self._stood.release()
 
     def _work(self) -> None:
-        """The day's job in the order of `defs.assets`: a tier that fails does not stop the next."""
+        """The day's job in the order of `run_day`, with a word to the story after each step."""
         parts, job = self.parts, self.job
-        with parts.ledger.alive(self.run_id):
+        with parts.ledger.heartbeat(self.run_id):
             snapshot = job.snapshot
             if snapshot is None:
-                frames = list(examine(parts, day=job.day, counts=SnapshotCounts()))
-                snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
+                snapshot = collect(parts, read_tokens(parts, day=job.day, counts=SnapshotCounts()))
             try:
-                shares = plan(parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve)
+                shares = plan_notices(
+                    parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve
+                )
             except FuseTripped:
                 self.wire.fuse_tripped(self)
                 raise
@@ -229,16 +231,17 @@ class Worker:
             self.attempts_before = len(self.wire.truth.attempts)
             for tier in parts.policy.tiers:
                 if tier.name in job.tiers:
-                    self._send(tier.name)
+                    self._send(shares[tier.name])
 
-    def _send(self, tier: str) -> None:
+    def _send(self, share: Share) -> None:
         trouble = None
+        report = TierReport()
         try:
-            send_tier(self.parts, tier, run_id=self.run_id, report=TierReport(), has_ended=self.wire.has_ended)
+            send_share(self.parts, share, run_id=self.run_id, report=report, has_ended=self.wire.has_ended)
         except TokenPipelinesError as error:
             trouble = error
         self.trouble = self.trouble or trouble
-        self.wire.tier_done(self, tier, trouble)
+        self.wire.tier_done(self, share.tier, trouble)
 
     def _clock(self) -> datetime:
         self._clock_read = self.wire.truth.now
@@ -299,8 +302,7 @@ class Worker:
         """Resolve, and remember what there was to see."""
         if not self._in_transaction:
             self.stand("reading")
-        assert self._clock_read is not None
-        self._seen = self.wire.truth.seen(decided_at=self._clock_read)
+        self._seen = self.wire.truth.seen(decided_at=self._clock_read or self._clock())
         return read(token_ids)
 
     def has_read(self, notices: Collection[Notice]) -> None:
@@ -398,6 +400,20 @@ class Inline:
 
     def __exit__(self, *_: object) -> None:
         """Nothing is left to be waited for."""
+
+
+_carry_out = Planning.carry_out
+
+
+def _watched_plan(planning: Planning, plan: Plan, **more: Any) -> pd.DataFrame:  # noqa: ANN401 -- passed on
+    planned = _carry_out(planning, plan, **more)
+    worker = _WATCHED.get(planning._connection.engine)  # noqa: SLF001 -- which process this is
+    if worker is not None:
+        worker.planned_for = tuple(planned["recipient_id"])
+    return planned
+
+
+Planning.carry_out = _watched_plan  # type: ignore[assignment, method-assign]
 
 
 class _Watched:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import URL, NullPool, create_engine
 
+from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.source.source import Source
 
@@ -30,7 +31,9 @@ class Database:
         (self.folder / "tokens.sql").write_text(query, encoding="utf-8")
         url = self.url.render_as_string(hide_password=False)
         config: dict[str, Any] = {"url": url, "query": "tokens.sql"} | settings
-        return Source(SourceConfig.model_validate(config), self.folder, pauses=())
+        return Source(
+            SourceConfig.model_validate(config, context=Origin(self.folder / "token_pipelines.yaml")), pauses=()
+        )
 
 
 OpenDatabase = Callable[[str], Database]

@@ -12,7 +12,8 @@ from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.settlement import Record
 from token_pipelines.model import Mode, Notice, Outcome, Stage, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window
+from token_pipelines.policy import HISTORY_COLUMNS, Window
+from token_pipelines.token_facts import INSTANT
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 TODAY = NOW.date()
@@ -59,7 +60,7 @@ def plan(
 
 
 def told(ledger: Ledger, mode: Mode = Mode.LIVE) -> list[tuple[str, str, datetime | None, datetime | None, bool]]:
-    frame = ledger.told(ALL_TIME, mode)
+    frame = ledger.told.history(ALL_TIME, mode)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == HISTORY_COLUMNS
     columns = (
         frame[name].astype("object").tolist() for name in ("token_id", "recipient_id", "told", "refused", "sent")

@@ -11,24 +11,21 @@ assert day.sent == 1
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Self
 
-import pandas as pd
 import psycopg
 import yaml
 
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
-from token_pipelines.delivery.counts import TierReport
-from token_pipelines.delivery.tier import send_tier
-from token_pipelines.errors import TokenPipelinesError
+from token_pipelines.day import DayResult, run_day
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.pipeline import Pipeline, assemble
-from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.planning import SnapshotCounts
 
 NOW: Final = datetime(2026, 11, 20, 9, tzinfo=UTC)
 DAY: Final = timedelta(days=1)
@@ -93,13 +90,14 @@ class Registry:
         self.execute(update, *columns.values(), int(token_id))
 
 
-@dataclass
-class Day:
-    """What one run did."""
+@dataclass(kw_only=True)
+class Day(DayResult):
+    """What one run did, summed over its tiers."""
 
-    examination: SnapshotCounts = field(default_factory=SnapshotCounts)
-    tiers: dict[str, TierReport] = field(default_factory=dict)
-    troubles: list[TokenPipelinesError] = field(default_factory=list)
+    @property
+    def examination(self) -> SnapshotCounts:
+        """What the snapshot showed."""
+        return self.counts
 
     def total(self, outcome: str) -> int:
         """An outcome's notices over all tiers."""
@@ -152,7 +150,7 @@ class PipelineRunner:
         """The parts, made once, with a clock that stands still at ``now``. Close their ledger after use."""
         self._now = now
         if self._parts is None:
-            self._parts = assemble(self.config, lambda: self._now)
+            self._parts = Pipeline(self.config, lambda: self._now)
         return self._parts
 
     def pass_time(self, span: timedelta) -> None:
@@ -160,35 +158,19 @@ class PipelineRunner:
         self._now += span
 
     def run(self, now: datetime, *, day: date | None = None, tiers: Sequence[str] = (), approve: bool = False) -> Day:
-        """One day: examine, plan, send tier by tier, most urgent first."""
+        """One day, in a run of its own."""
         self._runs += 1
-        run_id = f"run-{self._runs}"
-        done = Day()
         parts = self.parts(now)
         with closing(parts.ledger):
             parts.ledger.migrate()
-            day = day or parts.config.schedule.today(now)
-            frames = list(examine(parts, day=day, counts=done.examination))
-            snapshot = pd.concat(frames, ignore_index=True) if frames else no_tokens(parts)
-            chosen = list(tiers) or [tier.name for tier in parts.policy.tiers]
-            shares = plan(parts, snapshot, day=day, tiers=chosen, run_id=run_id, approve=approve)
-            for tier in chosen:
-                share = shares[tier]
-                done.tiers[tier] = report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
-                if parts.config.delivery.mode == "dry_run":
-                    report.waiting = int(share["reason"].isna().sum())
-                    continue
-                try:
-                    send_tier(parts, tier, run_id=run_id, report=report, has_ended=lambda _: False)
-                except TokenPipelinesError as error:  # the next tier is tried all the same, as in Dagster
-                    done.troubles.append(error)
-        return done
+            result = run_day(parts, run_id=f"run-{self._runs}", day=day, tiers=tiers, approve=approve)
+        return Day(**vars(result))
 
     def history(self, **by: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- what Ledger.history takes
         """What the ledger says."""
         with closing(Ledger.of(self.config)) as ledger:
             ledger.migrate()
-            return list(ledger.history(**by))
+            return list(ledger.history.entries(**by))
 
     def told_of(self, token_id: str) -> list[tuple[str, str]]:
         """The tier and the state of every notice about a token."""

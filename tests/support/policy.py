@@ -7,8 +7,10 @@ import pandas as pd
 
 from support import reference_policy as reference
 from support.reference_policy import Decision, Known, Token
-from token_pipelines.model import Reason, Tier
-from token_pipelines.policy import HISTORY_COLUMNS, TOKEN_COLUMNS, Policy
+from token_pipelines.model import Reason
+from token_pipelines.policy import HISTORY_COLUMNS, Policy
+from token_pipelines.tiers import After, Before
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 GRACE = timedelta(hours=2)
@@ -18,12 +20,12 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 NEAR = (timedelta(), SECOND, -SECOND, MICROSECOND, -MICROSECOND)
 
-EXPIRED = Tier(name="expired", after=timedelta(), within=3 * DAY)
+EXPIRED = After(name="expired", after=timedelta(), within=3 * DAY)
 LADDER = (
     EXPIRED,
-    Tier(name="day", before=DAY),
-    Tier(name="week", before=7 * DAY),
-    Tier(name="month", before=30 * DAY),
+    Before(name="day", before=DAY),
+    Before(name="week", before=7 * DAY),
+    Before(name="month", before=30 * DAY),
 )
 POLICY = Policy(tiers=LADDER, grace=GRACE)
 LONG_LIFE = 365 * DAY

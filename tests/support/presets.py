@@ -13,8 +13,9 @@ from support.pipeline import DAY, NOW
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.demo.registry import SCHEMA as CRATES_IO
-from token_pipelines.policy import TOKEN_COLUMNS, Window
+from token_pipelines.policy import Window
 from token_pipelines.source.source import Source
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 SCHEMAS: Final = Path(__file__).parents[1] / "conformance" / "schemas"
 PRESETS: Final = ("crates_io", "django", "doorkeeper", "gitlab")
@@ -67,7 +68,7 @@ class Database:
     def source(self, **keys: object) -> Source:
         """The preset, with a config that has nothing but the URL; ``keys`` change it."""
         config = SourceConfig.model_validate({"url": self.url, "query": self.preset} | keys)
-        return Source(config, SCHEMAS)
+        return Source(config)
 
     def snapshot(self, window: Window = WINDOW) -> pd.DataFrame:
         """Every token in the window, by id."""

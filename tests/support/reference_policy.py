@@ -1,6 +1,6 @@
 """The policy once more, for one token at a time, in plain Python: what docs/architecture.md says, word by word.
 
-Slow and obvious on purpose. A property test holds `token_pipelines.policy` to it; nothing is shared but the words.
+Slow and obvious on purpose. A property test compares `token_pipelines.policy` with it; they share values, but no code.
 """
 
 from collections.abc import Collection, Sequence
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import floor
 
-from token_pipelines.model import Reason, Tier
+from token_pipelines.model import Reason
+from token_pipelines.tiers import After, Before, Remaining, Tier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,42 +75,40 @@ def decide(
 
 def threshold(tier: Tier, token: Token) -> datetime:
     """The instant at which a tier begins for a token."""
-    if tier.after is not None:
+    if isinstance(tier, After):
         return token.expires_at + tier.after
     return token.expires_at - _lead(tier, token)
 
 
 def _lead(tier: Tier, token: Token) -> timedelta:
-    if tier.before is not None:
+    if isinstance(tier, Before):
         return tier.before
-    assert tier.remaining is not None
-    assert tier.at_most is not None
+    assert isinstance(tier, Remaining)
     microseconds = (token.expires_at - token.created_at) // timedelta(microseconds=1)
     return min(timedelta(microseconds=floor(microseconds * tier.remaining)), tier.at_most)
 
 
 def _has_begun(tier: Tier, token: Token, *, grace: timedelta, now: datetime, reach: datetime) -> bool:
     begins = threshold(tier, token)
-    if tier.after is None:
+    if not isinstance(tier, After):
         return begins < reach and token.expires_at > now
-    assert tier.within is not None
     return begins <= now <= begins + tier.within + grace
 
 
 def _lives_long_enough(tier: Tier, token: Token, tiers: Sequence[Tier]) -> bool:
-    """A token issued for 5 days gets no 7-day notice, and one that lives for an hour is not mourned."""
-    if tier.before is not None:
+    """A token issued for 5 days gets no 7-day notice, and one that lives for an hour gets none when it has expired."""
+    if isinstance(tier, Before):
         return token.expires_at - token.created_at > tier.before
-    if tier.remaining is not None:
+    if isinstance(tier, Remaining):
         return _lead(tier, token) >= timedelta(days=1)
-    others = [other for other in tiers if other.after is None]
+    others = [other for other in tiers if not isinstance(other, After)]
     return not others or any(_lives_long_enough(other, token, tiers) for other in others)
 
 
 def blocking_reason(  # noqa: PLR0911 -- one line a reason, in their order
     token: Token, *, now: datetime, only_recipients: Collection[str] = ()
 ) -> Reason | None:
-    """The reason that bars an email at every tier alike: the token's own, then the recipient's."""
+    """The reason that forbids an email at every tier alike: the token's own, then the recipient's."""
     if token.revoked:
         return Reason.REVOKED
     if token.replaced_at is not None and token.replaced_at <= now:

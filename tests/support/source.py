@@ -8,8 +8,9 @@ import pytest
 
 from support.pipeline import DAY, NOW
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.policy import TOKEN_COLUMNS, Window
+from token_pipelines.policy import Window
 from token_pipelines.source.source import Source
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 WINDOW = Window(expires_after=NOW - 3 * DAY, expires_before=NOW + 30 * DAY)
 MOMENT = timedelta(microseconds=1)

@@ -1,6 +1,7 @@
 """The config as an operator meets it: a file, the environment, and one sentence when something is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ from support.config import Load, sample
 from token_pipelines import shipped
 from token_pipelines.config import Config, load
 from token_pipelines.errors import ConfigError
-from token_pipelines.model import Mode, Tier
+from token_pipelines.model import Mode
+from token_pipelines.tiers import After, Before
 
 # The file
 
@@ -25,10 +27,10 @@ def test_sample_loads_with_every_value_it_shows() -> None:
     assert config.schedule.at == time(9)
     assert config.schedule.start_date == date(2026, 1, 1)
     assert config.tier_ladder == (
-        Tier(name="expired", after=timedelta(), within=timedelta(days=3)),
-        Tier(name="day", before=timedelta(days=1)),
-        Tier(name="week", before=timedelta(days=7)),
-        Tier(name="month", before=timedelta(days=30)),
+        After(name="expired", after=timedelta(), within=timedelta(days=3)),
+        Before(name="day", before=timedelta(days=1)),
+        Before(name="week", before=timedelta(days=7)),
+        Before(name="month", before=timedelta(days=30)),
     )
     assert config.email.sender == "Example Registry <noreply@example.org>"
     assert config.smtp.host == "demo"
@@ -217,7 +219,7 @@ def test_other_variables_of_ours_are_left_alone(load_with: Load, monkeypatch: py
 def test_everything_can_be_given_by_the_environment_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("{}", encoding="utf-8")
-    from_file = load(shipped.path("token_pipelines.yaml"))
+    from_file = load(Path(shutil.copy(shipped.path("token_pipelines.yaml"), tmp_path)))
     for section, value in sample().items():
         monkeypatch.setenv(f"TOKEN_PIPELINES__{section.upper()}", json.dumps(value, default=str))
     assert load(path).model_dump() == from_file.model_dump()

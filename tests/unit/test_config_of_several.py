@@ -58,7 +58,7 @@ def test_each_has_its_name_and_its_own_sections_over_the_shared_ones(write: Writ
     configs = load_all(write())
     users, keys = configs["user_tokens"], configs["deploy_keys"]
     assert [config.name for config in configs.values()] == ["user_tokens", "deploy_keys"]
-    assert (users.source.query, keys.source.query) == ("crates_io", "keys.sql")
+    assert (users.source.query, keys.source.query) == ("crates_io", str(users.folder / "keys.sql"))
     assert [tier.name for tier in keys.tier_ladder] == ["week", "month"]
     assert users.email.links.manage == "https://example.org/settings/tokens"
     assert keys.email.links.manage == "https://example.org/keys"
@@ -287,4 +287,4 @@ def test_choice_is_refused_of_a_single_one() -> None:
 
 def test_shares_reach_a_pipeline(write: Write) -> None:
     soon = {"name": "soon", "remaining": "10%", "at_most": "60d"}
-    assert load(write(**_of_keys(tiers=[soon])), "deploy_keys").tier_ladder[0].at_most == timedelta(days=60)
+    assert load(write(**_of_keys(tiers=[soon])), "deploy_keys").tier_ladder[0].longest_lead == timedelta(days=60)

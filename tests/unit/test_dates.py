@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from babel import Locale
 
-from token_pipelines.mail.dates import beside, day, instant
+from token_pipelines.mail.dates import day, in_utc, instant
 
 LATE = datetime(2026, 11, 30, 23, 5, 59, tzinfo=UTC)
 
@@ -46,8 +46,8 @@ def test_instant_in_zone(zone: str | None, words: str) -> None:
     ],
 )
 def test_beside_another_zone(zone: str | None, words: str) -> None:
-    """UTC, with its own date, beside whatever is not in UTC."""
-    assert beside(LATE, zone) == words
+    """UTC, with its own date, for every instant that is shown in another zone."""
+    assert in_utc(LATE, zone) == words
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_beside_another_zone(zone: str | None, words: str) -> None:
 def test_dates_in_the_manner_of_a_locale(locale: str, full: str, utc: str, plain: str) -> None:
     manner = Locale.parse(locale)
     assert instant(LATE, "Europe/Berlin", manner) == full
-    assert beside(LATE, "Europe/Berlin", manner) == utc
+    assert in_utc(LATE, "Europe/Berlin", manner) == utc
     assert day(LATE, "Europe/Berlin", manner) == plain
 
 

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.examples import examples
 
-from token_pipelines.config import Dkim, Email, Links
+from token_pipelines.config import Dkim, Email, Links, Origin
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.message import Serialiser
@@ -110,7 +110,7 @@ def signer(
     folder = tmp_path_factory.mktemp("keys")
     (folder / "dkim.pem").write_text(pem(rsa_key))
     both = {"ed25519_selector": "ed", "ed25519_private_key": pem(ed25519_key).replace("\n", "\\n")}
-    return Signer(Dkim.model_validate({**dkim_keys(), **both}), folder)
+    return Signer(Dkim.model_validate({**dkim_keys(), **both}, context=Origin(folder / "token_pipelines.yaml")))
 
 
 def dkim_keys(**changes: object) -> dict[str, object]:
@@ -240,7 +240,7 @@ def test_signer_tells_no_key(signer: Signer, rsa_key: rsa.RSAPrivateKey) -> None
         ("encrypted", r"^dkim\.key_file is not a private key in PEM form without a password; make one"),
         ("public", r"^dkim\.key_file is not a private key in PEM form without a password; make one"),
         ("short", r"^dkim\.key_file must be an RSA key of 2048 bits or more"),
-        ("ed25519", r"^dkim\.key_file must be an RSA key of 2048 bits or more; an Ed25519 key goes beside it"),
+        ("ed25519", r"^dkim\.key_file must be an RSA key of 2048 bits or more; an Ed25519 key can only be added"),
         ("curve", r"^dkim\.key_file must be an RSA key of 2048 bits or more"),
     ],
 )
@@ -257,7 +257,7 @@ def test_signer_unfit_key(kind: str, fault: str, tmp_path: Path, rsa_key: rsa.RS
     if text is not None:
         (tmp_path / "dkim.pem").write_text(text)
     with pytest.raises(ConfigError, match=fault) as caught:
-        Signer(Dkim.model_validate(dkim_keys()), tmp_path)
+        Signer(Dkim.model_validate(dkim_keys(), context=Origin(tmp_path / "token_pipelines.yaml")))
     assert text is None or not [line for line in text.splitlines()[1:-1] if line in str(caught.value)]
 
 
@@ -266,4 +266,4 @@ def test_signer_unfit_second_key(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> 
     (tmp_path / "dkim.pem").write_text(pem(rsa_key))
     both = dkim_keys(ed25519_selector="ed", ed25519_private_key=pem(rsa_key))
     with pytest.raises(ConfigError, match=r"^dkim\.ed25519_private_key must be an Ed25519 key; make one"):
-        Signer(Dkim.model_validate(both), tmp_path)
+        Signer(Dkim.model_validate(both, context=Origin(tmp_path / "token_pipelines.yaml")))

@@ -1,5 +1,6 @@
 """User-typed text made safe to show."""
 
+import sys
 import unicodedata
 
 import pytest
@@ -110,7 +111,8 @@ def test_clean_own_stand_in() -> None:
     assert clean(None, stand_in="") == ""
 
 
-INVISIBLE = {chr(point) for point in range(0x110000) if regex.match(r"\p{Default_Ignorable_Code_Point}", chr(point))}
+EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
+INVISIBLE = set(regex.findall(r"\p{Default_Ignorable_Code_Point}", EVERYTHING))
 INVISIBLE -= {"\ufe0e", "\ufe0f"}
 """Held against Unicode's own property, save for what makes an emoji of a sign."""
 

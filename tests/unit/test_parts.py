@@ -12,7 +12,7 @@ from token_pipelines.config import Config
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import Mode, Recipient, TokenFacts
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 
 NOW = datetime(2026, 11, 23, 14, 6, tzinfo=UTC)
 UNSUBSCRIBE = "https://example.org/unsubscribe/{recipient_id}"
@@ -37,7 +37,7 @@ def config(mode: Mode, unsubscribe: str = UNSUBSCRIBE) -> Config:
 
 def written(mode: Mode) -> Envelope:
     """What a pipeline in this mode writes to the recipient 7, of one token."""
-    parts = assemble(config(mode))
+    parts = Pipeline(config(mode))
     token = TokenFacts(
         token_id="tok_1",
         name="ci",
@@ -52,7 +52,7 @@ def written(mode: Mode) -> Envelope:
 
 
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.REDIRECT])
-def test_assemble_redirect_unsubscribes_nobody(mode: Mode) -> None:
+def test_redirect_offers_no_unsubscribing(mode: Mode) -> None:
     """One click of the operator's, or of their mail program's, must not silence the user whose email this would be."""
     message = message_from_bytes(written(mode).data, policy=default)
     offered = {name for name in message if name.startswith("List-")}
@@ -63,7 +63,7 @@ def test_assemble_redirect_unsubscribes_nobody(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_assemble_wrong_unsubscribe_link(mode: Mode) -> None:
+def test_check_refuses_a_wrong_unsubscribe_link(mode: Mode) -> None:
     """A rehearsal finds it, too."""
     with pytest.raises(ConfigError, match=r"^email\.links\.unsubscribe cannot hold {token_id}"):
-        assemble(config(mode, "https://example.org/{token_id}"))
+        Pipeline(config(mode, "https://example.org/{token_id}")).check()

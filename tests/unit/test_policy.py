@@ -29,8 +29,10 @@ from support.policy import (
 )
 from support.reference_policy import Decision, Known, Token
 
-from token_pipelines.model import Reason, Tier
-from token_pipelines.policy import TOKEN_COLUMNS, Policy, no_history, urgency
+from token_pipelines.model import Reason
+from token_pipelines.policy import Policy, no_history, urgency
+from token_pipelines.tiers import After, Before, Remaining, Tier
+from token_pipelines.token_facts import TOKEN_COLUMNS
 
 OUTSIDE = Decision(reason=Reason.OUTSIDE_TIERS)
 TOO_SHORT = Decision(reason=Reason.LIFETIME_TOO_SHORT)
@@ -88,7 +90,7 @@ def test_after_tier_ends_with_within_and_grace(step: timedelta, decision: Decisi
 @pytest.mark.parametrize(("step", "tier"), [(SECOND, "late"), (MICROSECOND, "late"), (timedelta(), "late"),
                                             (-MICROSECOND, "expired"), (-SECOND, "expired")])  # fmt: skip
 def test_after_tier_begins_after_its_delay(step: timedelta, tier: str) -> None:
-    late = Tier(name="late", after=2 * DAY, within=DAY)
+    late = After(name="late", after=2 * DAY, within=DAY)
     expires_at = NOW - 2 * DAY - step
     threshold = {"late": expires_at + 2 * DAY, "expired": expires_at}[tier]
     assert decide(expiring(expires_at), policy=Policy(tiers=(late, EXPIRED), grace=GRACE)) == due(tier, threshold)
@@ -117,9 +119,7 @@ def test_lifetime_must_be_longer_than_before(lifetime: timedelta, decision: Deci
         (DAY - SECOND, TOO_SHORT),
     ],
 )
-def test_lifetime_must_be_longer_than_the_shortest_before_to_be_mourned(
-    lifetime: timedelta, decision: Decision
-) -> None:
+def test_after_tier_needs_a_lifetime_longer_than_the_shortest_before(lifetime: timedelta, decision: Decision) -> None:
     assert decide(expiring(NOW - DAY, lifetime)) == decision
 
 
@@ -134,7 +134,7 @@ def test_lifetime_does_not_matter_where_no_tier_is_before_the_expiry() -> None:
 # A share of the lifetime
 
 
-SOON = Tier(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
+SOON = Remaining(name="soon", remaining=Fraction(1, 10), at_most=60 * DAY)
 ALONE = Policy(tiers=(SOON,), grace=GRACE)
 
 
@@ -172,7 +172,7 @@ def test_share_of_less_than_a_day_is_too_short(step: timedelta, long_enough: boo
     assert decide(token, policy=ALONE) == (due("soon", token.expires_at - lead) if long_enough else TOO_SHORT)
 
 
-def test_share_of_an_hour_in_ci_is_never_mentioned_nor_mourned() -> None:
+def test_token_that_lives_for_an_hour_is_never_mentioned() -> None:
     policy = Policy(tiers=(EXPIRED, SOON), grace=GRACE)
     hour = timedelta(hours=1)
     assert decide(expiring(NOW + MICROSECOND, hour), policy=policy) == TOO_SHORT
@@ -180,25 +180,25 @@ def test_share_of_an_hour_in_ci_is_never_mentioned_nor_mourned() -> None:
 
 
 @pytest.mark.parametrize(("lifetime", "decision"), [(10 * DAY, due("expired", NOW)), (10 * DAY - SECOND, TOO_SHORT)])
-def test_share_alone_decides_who_is_mourned(lifetime: timedelta, decision: Decision) -> None:
+def test_after_tier_needs_a_lifetime_long_enough_for_the_share(lifetime: timedelta, decision: Decision) -> None:
     assert decide(expiring(NOW, lifetime), policy=Policy(tiers=(EXPIRED, SOON), grace=GRACE)) == decision
 
 
-def test_any_tier_before_the_expiry_is_enough_to_be_mourned() -> None:
-    policy = Policy(tiers=(EXPIRED, Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+def test_after_tier_needs_a_lifetime_long_enough_for_any_other_tier() -> None:
+    policy = Policy(tiers=(EXPIRED, Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW, 8 * DAY), policy=policy) == due("expired", NOW)
     assert decide(expiring(NOW, 7 * DAY), policy=policy) == TOO_SHORT
-    month = Policy(tiers=(EXPIRED, Tier(name="month", before=30 * DAY), SOON), grace=GRACE)
+    month = Policy(tiers=(EXPIRED, Before(name="month", before=30 * DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW, 20 * DAY), policy=month) == due("expired", NOW)
 
 
-def test_too_short_for_the_share_leaves_the_other_tiers_their_say() -> None:
-    policy = Policy(tiers=(Tier(name="day", before=DAY), SOON), grace=GRACE)
+def test_lifetime_too_short_for_the_share_leaves_the_other_tiers() -> None:
+    policy = Policy(tiers=(Before(name="day", before=DAY), SOON), grace=GRACE)
     assert decide(expiring(NOW + DAY / 2, 5 * DAY), policy=policy) == due("day", NOW - DAY / 2)
 
 
-def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_round() -> None:
-    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+def test_of_a_share_and_a_fixed_tier_the_one_that_begins_later_is_named() -> None:
+    policy = Policy(tiers=(Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     short, long = expiring(NOW + 2 * DAY, 30 * DAY), expiring(NOW + 2 * DAY, 300 * DAY)
     assert decide(short, policy=policy) == due("soon", short.expires_at - 3 * DAY)
     assert decide(long, policy=policy) == due("week", long.expires_at - 7 * DAY)
@@ -207,9 +207,9 @@ def test_share_wins_where_it_begins_later_than_a_fixed_tier_and_the_other_way_ro
 @pytest.mark.parametrize(
     ("tiers", "tier"),
     [
-        ((Tier(name="week", before=7 * DAY), SOON), "week"),
-        ((replace(SOON, at_most=7 * DAY), Tier(name="week", before=7 * DAY)), "soon"),
-        ((SOON, Tier(name="tenth", remaining=Fraction(1, 10), at_most=61 * DAY)), "soon"),
+        ((Before(name="week", before=7 * DAY), SOON), "week"),
+        ((replace(SOON, at_most=7 * DAY), Before(name="week", before=7 * DAY)), "soon"),
+        ((SOON, Remaining(name="tenth", remaining=Fraction(1, 10), at_most=61 * DAY)), "soon"),
     ],
 )
 def test_of_equal_thresholds_the_first_of_the_ladder_is_named(tiers: tuple[Tier, ...], tier: str) -> None:
@@ -218,7 +218,7 @@ def test_of_equal_thresholds_the_first_of_the_ladder_is_named(tiers: tuple[Tier,
 
 
 def test_urgency_is_the_lead_and_then_the_ladder() -> None:
-    policy = Policy(tiers=(Tier(name="week", before=7 * DAY), SOON), grace=GRACE)
+    policy = Policy(tiers=(Before(name="week", before=7 * DAY), SOON), grace=GRACE)
     tokens = [expiring(NOW + DAY, life) for life in (30 * DAY, 365 * DAY, 70 * DAY)]
     decided = policy.decide(
         token_frame([replace(token, token_id=str(i)) for i, token in enumerate(tokens)]),
@@ -306,7 +306,7 @@ def test_replaced_counts_from_its_instant(step: timedelta, reason: Reason | None
     assert decide(replace(expiring(WEEK_LEFT), replaced_at=NOW - step)) == replace(DUE, reason=reason)
 
 
-# Which of several reasons is named: the one that stands when the later ones are mended
+# Which of several reasons is named
 
 
 OBSTACLES: tuple[tuple[Reason, dict[str, Any]], ...] = (
@@ -333,28 +333,28 @@ def test_outside_every_tier_is_named_whatever_else_is_wrong() -> None:
     assert decide(replace(expiring(NOW + 3 * DAY, 5 * DAY), **everything)) == TOO_SHORT
 
 
-BARS = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
+BLOCKING = tuple((reason, change) for reason, change in OBSTACLES if reason is not Reason.ALREADY_NOTIFIED)
 
 
 def blocking_reason(token: Token, policy: Policy = POLICY) -> Reason | None:
-    """What bars one token at NOW, whatever its tier; the reference must say the same."""
+    """The reason that blocks one token at NOW, whatever its tier; the reference must say the same."""
     [reason] = reasons(policy.blocking_reason(token_frame([token]), now=NOW))
     assert reason == reference.blocking_reason(token, now=NOW, only_recipients=policy.only_recipients)
     return reason
 
 
-@pytest.mark.parametrize("first", range(len(BARS)), ids=[reason for reason, _ in BARS])
+@pytest.mark.parametrize("first", range(len(BLOCKING)), ids=[reason for reason, _ in BLOCKING])
 @pytest.mark.parametrize(
     "token", [expiring(WEEK_LEFT), expiring(NOW + 90 * DAY), expiring(NOW + 3 * DAY, 5 * DAY)],
     ids=["due", "outside", "too short"],
 )  # fmt: skip
-def test_what_bars_a_token_is_named_whatever_its_tier(first: int, token: Token) -> None:
+def test_blocking_reason_is_named_whatever_the_tier(first: int, token: Token) -> None:
     policy = replace(POLICY, only_recipients=["8"])
-    changes = {name: value for _, change in BARS[first:] for name, value in change.items()}
-    assert blocking_reason(replace(token, **changes), policy) == BARS[first][0]
+    changes = {name: value for _, change in BLOCKING[first:] for name, value in change.items()}
+    assert blocking_reason(replace(token, **changes), policy) == BLOCKING[first][0]
 
 
-def test_what_was_told_bars_nothing_by_itself() -> None:
+def test_what_was_told_is_no_blocking_reason() -> None:
     assert blocking_reason(replace(expiring(WEEK_LEFT), last_notified_at=NOW)) is None
 
 
@@ -381,7 +381,7 @@ def test_tiers_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="most urgent first"):
         Policy(tiers=LADDER[::-1], grace=GRACE)
     with pytest.raises(ValueError, match="most urgent first"):
-        Policy(tiers=(LADDER[1], Tier(name="again", before=DAY)), grace=GRACE)
+        Policy(tiers=(LADDER[1], Before(name="again", before=DAY)), grace=GRACE)
 
 
 # The span of expiries that is read
@@ -395,7 +395,7 @@ def test_tiers_out_of_order_are_refused() -> None:
         ((EXPIRED,), NOW - 3 * DAY - GRACE, NOW + MICROSECOND),
         ((SOON,), NOW, REACH + 60 * DAY),
         ((EXPIRED, LADDER[1], SOON), NOW - 3 * DAY - GRACE, REACH + 60 * DAY),
-        ((Tier(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
+        ((After(name="late", after=5 * DAY, within=DAY), EXPIRED), NOW - 6 * DAY - GRACE, NOW + MICROSECOND),
     ],
 )
 def test_window_is_no_wider_than_the_tiers(tiers: tuple[Tier, ...], after: datetime, before: datetime) -> None:

@@ -24,8 +24,8 @@ from support.policy import (
 )
 from support.reference_policy import Decision, Known, Token
 
-from token_pipelines.model import Tier
 from token_pipelines.policy import Policy, no_history
+from token_pipelines.tiers import After, Before, Remaining, Tier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,12 @@ def ladders(draw: st.DrawFn) -> tuple[Tier, ...]:
     befores = draw(st.lists(DURATIONS, max_size=4, unique=True))
     afters = draw(st.lists(st.one_of(st.just(timedelta()), DURATIONS), max_size=3, unique=True))
     shares = draw(st.lists(st.tuples(DURATIONS, SHARES), max_size=3, unique=True))
-    tiers = [Tier(name=f"before{i}", before=before) for i, before in enumerate(befores)]
-    tiers += [Tier(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)]
-    tiers += [Tier(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
-    return tuple(sorted(tiers, key=lambda tier: tier.place)) or (EXPIRED,)
+    tiers: list[Tier] = [Before(name=f"before{i}", before=before) for i, before in enumerate(befores)]
+    tiers += [
+        Remaining(name=f"share{i}", remaining=share, at_most=at_most) for i, (at_most, share) in enumerate(shares)
+    ]
+    tiers += [After(name=f"after{i}", after=after, within=draw(DURATIONS)) for i, after in enumerate(afters)]
+    return tuple(sorted(tiers, key=lambda tier: tier.sort_key)) or (EXPIRED,)
 
 
 def _instant(draw: st.DrawFn, pivots: Sequence[datetime]) -> datetime:
@@ -66,17 +68,22 @@ def worlds(draw: st.DrawFn) -> World:
     reach = now + draw(st.sampled_from([MICROSECOND, SECOND, GRACE, DAY + grace, 2 * DAY]))
     ends = [now, reach]
     for tier in tiers:
-        ends += [now + tier.lead, reach + tier.lead, now + tier.lead - (tier.within or timedelta()) - grace]
-    lives = [tier.before for tier in tiers if tier.before is not None] or [DAY]
+        ends += [
+            now + tier.longest_lead,
+            reach + tier.longest_lead,
+            now + tier.longest_lead - grace,
+            now - tier.span - grace,
+        ]
+    lives = [tier.before for tier in tiers if isinstance(tier, Before)] or [DAY]
     for tier in tiers:
-        if tier.remaining is not None:  # where the share is a day, where it is at_most, and between the two
+        if isinstance(tier, Remaining):  # where the share is a day, where it is at_most, and between the two
             over, under = tier.remaining.as_integer_ratio()
-            lives += [DAY * under / over, tier.lead * under / over, tier.lead * under / over / 2]
-            ends += [reach + tier.lead / 2, reach + DAY]
+            lives += [DAY * under / over, tier.longest_lead * under / over, tier.longest_lead * under / over / 2]
+            ends += [reach + tier.longest_lead / 2, reach + DAY]
     tokens = []
     for number in range(draw(st.integers(1, 6))):
         expires_at = _instant(draw, ends)
-        begins = [expires_at - tier.lead for tier in tiers]
+        begins = [expires_at - tier.longest_lead for tier in tiers]
         tokens.append(
             Token(
                 token_id=str(number // 2),
@@ -95,7 +102,7 @@ def worlds(draw: st.DrawFn) -> World:
         policy=Policy(tiers=tiers, grace=grace, only_recipients=draw(st.sampled_from([(), (), ("a0", "b1")]))),
         now=now,
         reach=reach,
-        told_before=_instant(draw, [token.expires_at - tier.lead for token in tokens for tier in tiers])
+        told_before=_instant(draw, [token.expires_at - tier.longest_lead for token in tokens for tier in tiers])
         if draw(st.integers(0, 4)) == 0
         else None,
         tokens=tuple(tokens),
@@ -108,7 +115,7 @@ def histories(draw: st.DrawFn, tokens: Sequence[Token], tiers: Sequence[Tier]) -
     known: dict[tuple[str, str, datetime], Known] = {}
     for token in draw(st.lists(st.sampled_from(tokens), max_size=4)):
         expires_at = token.expires_at + draw(st.sampled_from([timedelta(), timedelta(), MICROSECOND]))
-        begins = [token.expires_at - tier.lead for tier in tiers]
+        begins = [token.expires_at - tier.longest_lead for tier in tiers]
         entry = Known(
             token_id=token.token_id,
             recipient_id=draw(st.sampled_from([token.recipient_id, token.recipient_id, "c"])),
@@ -134,7 +141,7 @@ def test_vectorised_policy_agrees_with_the_reference(world: World) -> None:
 
 
 @given(worlds())
-def test_what_bars_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
+def test_blocking_reason_agrees_with_the_reference_and_with_the_decision(world: World) -> None:
     """Of a token that has reached a tier both name the same, unless it was told or refused before."""
     tokens = token_frame(world.tokens)
     blocking_reason = reasons(world.policy.blocking_reason(tokens, now=world.now))

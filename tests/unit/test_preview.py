@@ -154,7 +154,7 @@ def test_write_service_with_markup(tmp_path: Path) -> None:
 
 def test_write_faulty_template(folder: Path) -> None:
     (folder / "templates/token-expired/de/body.txt").write_text("{{ nonsense }}")
-    with pytest.raises(TemplateError, match="names nonsense, which no email knows"):
+    with pytest.raises(TemplateError, match="uses nonsense, which is not a variable of emails"):
         gallery.write(config_in(folder), folder / "out", now=NOW)
     assert not (folder / "out").exists()
 
@@ -201,5 +201,5 @@ def test_command_faulty_template(folder: Path, run: Callable[..., int], capsys: 
     (folder / "templates/_base/layout.html").write_text("{{ oops }}")
     assert run("preview", "--config", folder / "token_pipelines.yaml") == 2
     assert re.fullmatch(
-        r".*layout\.html line 1 names oops, which no email knows; use one of .*\n", capsys.readouterr().err
+        r".*layout\.html line 1 uses oops, which is not a variable of emails; use one of .*\n", capsys.readouterr().err
     )

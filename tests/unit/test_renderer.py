@@ -25,24 +25,24 @@ def folder(tmp_path: Path) -> Path:
         (
             "token-expiring/body.txt",
             "{{ servise }}",
-            r"body\.txt line 1 names servise, which no email knows; use one of",
+            r"body\.txt line 1 uses servise, which is not a variable of emails; use one of",
         ),
-        ("token-expired/body.html", "{% if false %}{{ oops }}{% endif %}", r"line 1 names oops"),
+        ("token-expired/body.html", "{% if false %}{{ oops }}{% endif %}", r"line 1 uses oops"),
         ("token-expiring/subject.txt", "{{ expiring[0].nmae }}", r"subject\.txt line 1 fails: .*'nmae'"),
-        ("token-expiring/subject.txt", "\n\n{{ 1 / 0 }}", r"subject\.txt line 3 fails: division by zero; mend it"),
-        ("token-expiring/subject.txt", "a\n{% if %}", r"subject\.txt line 2 fails: .*; mend it"),
+        ("token-expiring/subject.txt", "\n\n{{ 1 / 0 }}", r"subject\.txt line 3 fails: division by zero; fix it"),
+        ("token-expiring/subject.txt", "a\n{% if %}", r"subject\.txt line 2 fails: .*; fix it"),
         ("token-expired/body.html", "{% extends 'gone.html' %}", r"line 1 needs gone\.html, which is missing"),
         (
             "_base/tokens.txt",
             "{% macro blocks(tokens, brief) %}\n{{ tokens[0].colour }}\n{% endmacro %}",
             r"line \d+ fails",
         ),
-        ("token-expiring/de/body.txt", "{{ dienst }}", r"de/body\.txt line 1 names dienst, which no email knows"),
+        ("token-expiring/de/body.txt", "{{ dienst }}", r"de/body\.txt line 1 uses dienst, which is not"),
         ("token-expiring/de/subject.txt", "{{ 1 / 0 }}", r"de/subject\.txt line 1 fails: division by zero"),
         (
             "_base/tokens.html",
             "<b>\n</b><td class='{{ x }}'>",
-            r"_base/tokens\.html fails: line 2 gives <td> a class that depends on a tag; .*; mend it",
+            r"_base/tokens\.html fails: line 2 gives <td> a class that depends on a tag; .*; fix it",
         ),
         ("extra.txt", "{{ x | nofilter }}", r"extra\.txt line 1 fails: No filter named 'nofilter'"),
     ],
@@ -120,7 +120,7 @@ def test_renderer_own_style(folder: Path) -> None:
 def test_renderer_template_not_text(folder: Path) -> None:
     """A file in another encoding is named."""
     (folder / "token-expired/body.html").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TemplateError, match=r"body\.html fails: .*utf-8.*; mend it"):
+    with pytest.raises(TemplateError, match=r"body\.html fails: .*utf-8.*; fix it"):
         Renderer(folder, email())
 
 

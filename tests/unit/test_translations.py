@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import jinja2.nodes
 import pytest
-from samples import all_samples
+from support.samples import all_samples
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 FOLDERS = ("_base", "token-expiring", "token-expired")

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from token_pipelines.cli.options import CONFIG_OPTION, opened_ledger
+from token_pipelines.cli.opening import opened_ledger
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
+from token_pipelines.clock import system_clock
 from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir, printable
 from token_pipelines.feedback.bounces.reading import read_bounces
-from token_pipelines.pipeline import system_clock
 
 
 class _Mail(click.ParamType[Path]):
@@ -34,9 +35,9 @@ class _Mail(click.ParamType[Path]):
 @click.argument("mail", metavar="FILE|MAILDIR...", nargs=-1, required=True, type=_Mail())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
-    """Read delivery reports from files, mboxes or maildirs: what came back counts as failed.
+    """Read delivery reports: what came back counts as failed.
 
-    Reading a report twice changes nothing, and no mailbox is changed.
+    Reads files, mboxes and maildirs, and changes none of them. Reading a report twice counts it once.
     """
     with opened_ledger(path) as ledger:
         counts = read_bounces(ledger, mail, clock=system_clock, on_warning=lambda text: click.echo(text, err=True))

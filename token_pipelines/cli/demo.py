@@ -1,4 +1,4 @@
-"""The command ``demo``, from end to end: sample registry, three past days and today, the inbox, the Dagster UI."""
+"""The command ``demo``: a sample registry, the runs of three past days and today, the inbox, the Dagster UI."""
 
 import signal
 import threading
@@ -12,11 +12,12 @@ from rich.console import Console
 
 from token_pipelines.cli import terminal
 from token_pipelines.cli.options import FILE_OPTION
+from token_pipelines.clock import clock_starting_at, system_clock
 from token_pipelines.definitions import CONFIG_VARIABLE
-from token_pipelines.defs.launch import DayReport, run_day, set_environment
+from token_pipelines.defs.day_report import DayReport
+from token_pipelines.defs.launch import launch_day, set_environment
 from token_pipelines.demo import environment, registry, serving
 from token_pipelines.demo.inbox_pages import write_index
-from token_pipelines.pipeline import clock_starting_at, system_clock
 
 PAST_DAYS: Final = 3
 UI_PORT: Final = 3000
@@ -29,14 +30,14 @@ console = Console()
 @click.option("--once", is_flag=True, help="Exit after the runs.")
 @click.option("--port", default=UI_PORT, show_default=True, help="Where to serve the Dagster UI, on loopback.")
 def demo(path: Path, *, once: bool, port: int) -> int:
-    """Try it: a sample registry, a local inbox, the last three days and today, and the Dagster UI."""
+    """Try it: a sample registry, an inbox, four days, the Dagster UI."""
     return show(path, once=once, port=port)
 
 
 def show(path: Path, *, once: bool, port: int) -> int:
     """Run the demo on the config at ``path``; returns the exit status of today's run.
 
-    Past days run with the clock of their morning, and only the first time: a second demo sends nothing twice.
+    Past days run with a clock set to their own morning, and only in the first demo: a second one sends nothing twice.
     """
     environment.ensure_config(path)
     with ExitStack() as stack:
@@ -67,7 +68,7 @@ def _run(servers: environment.Servers, days_back: int) -> DayReport:
     day = config.schedule.today(now) - timedelta(days=days_back)
     clock = clock_starting_at(config.schedule.run_at(day)) if days_back else system_clock
     with terminal.progress() as on_progress:
-        return run_day(config, day=day, tiers=(), clock=clock, approve=False, on_progress=on_progress)
+        return launch_day(config, day=day, tiers=(), clock=clock, approve=False, on_progress=on_progress)
 
 
 def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int) -> None:
@@ -79,7 +80,7 @@ def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int
     stack.enter_context(environment.overridden({CONFIG_VARIABLE: str(path.absolute())}))
     pages = stack.enter_context(serving.inbox_pages(servers.inbox))
     console.print("Starting the Dagster UI ...")
-    log = servers.config.folder / environment.STATE_FOLDER / "dagster.log"
+    log = servers.config.state_folder / environment.FOLDER / "dagster.log"
     address = stack.enter_context(serving.dagster_ui(log, port))
     console.print(f"\nDagster UI: {address}\nInbox:      {pages}\nCtrl-C ends both.", soft_wrap=True)
     ended.wait()

@@ -1,6 +1,7 @@
 """The command ``forecast``: how many notices are coming, as a table with a plot in it, or as JSON."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 from typing import Final
@@ -9,21 +10,22 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from token_pipelines.cli.options import CONFIG_OPTION, opened_config
+from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
 from token_pipelines.operations import forecasting
 from token_pipelines.operations.forecasting import ForecastDay
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 
 LONGEST: Final = 366
 BLOCKS: Final = "█▓▒░"
 ASCII_BLOCKS: Final = "#=-."
-"""A tier's part of a day's bar, most urgent first; a fifth tier begins again."""
+"""One for each tier's part of a day's bar, most urgent tier first; a fifth tier takes the first again."""
 
 SHORTEST_BAR: Final = 10
 LONGEST_BAR: Final = 40
 BORDER: Final = 3
-"""Characters between two cells."""
+"""How many characters the table puts between two cells."""
 
 
 @click.command()
@@ -33,17 +35,14 @@ BORDER: Final = 3
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def forecast(path: Path, days: int, *, as_json: bool) -> int:
-    """How many notices each tier will send on each coming day, if every run is on time. Sends and writes nothing.
+    """How many notices each tier will send on each coming day.
 
-    A forecast knows the tokens of today: who issues, renews or revokes one later changes it.
+    Supposes that every run is on time, and that no token is issued, renewed or revoked meanwhile. Sends nothing and
+    writes nothing.
     """
-    with opened_config(path) as config:
-        pipeline = assemble(config)
-        try:
-            coming = forecasting.forecast(pipeline, days=days, tell=lambda sentence: click.echo(sentence, err=True))
-        finally:
-            pipeline.ledger.close()
-        limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
+    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+        coming = forecasting.forecast(pipeline, days=days, on_warning=lambda sentence: click.echo(sentence, err=True))
+    limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
         print_json({**named, "days": [_as_object(day) for day in coming]})
     else:
@@ -56,7 +55,7 @@ def _as_object(day: ForecastDay) -> dict[str, object]:
 
 
 def _show(coming: Sequence[ForecastDay], limit: int) -> None:
-    """A row a day with a bar, and a line for each day that the fuse would hold."""
+    """A row with a bar for each day, and a line for each day that the fuse would hold."""
     console = Console()
     blocks = BLOCKS if console.encoding.lower().startswith("utf") else ASCII_BLOCKS
     marks = dict(zip(coming[0].tiers, cycle(blocks), strict=False))
@@ -82,7 +81,7 @@ def _show(coming: Sequence[ForecastDay], limit: int) -> None:
     width = max(SHORTEST_BAR, min(room, LONGEST_BAR))
     for day, row in zip(coming, numbers, strict=True):
         table.add_row(*row, _bar(day, marks, width / most if most else 0))
-    # Of a number that does not fit a terminal would show the first digit only: better a line that is too long.
+    # In a narrow terminal a number would be cut after its first digit; a line that is too long is better.
     Console(width=console.width + max(0, width - room)).print(table)
     for day in coming:
         if day.notices > limit:
@@ -92,7 +91,7 @@ def _show(coming: Sequence[ForecastDay], limit: int) -> None:
 
 
 def _bar(day: ForecastDay, marks: dict[str, str], scale: float) -> str:
-    """The day's tiers side by side, ``scale`` characters a notice; a part ends where the sum so far is rounded."""
+    """The day's tiers side by side, ``scale`` characters for each notice. Sums are rounded, so parts add up."""
     bar = ""
     so_far = 0
     for tier, count in day.tiers.items():

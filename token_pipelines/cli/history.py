@@ -1,12 +1,16 @@
 """The command ``history``: what the ledger says of days, tokens and people."""
 
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
-from token_pipelines.cli import terminal
-from token_pipelines.cli.options import CONFIG_OPTION, Day, opened_ledger
+from token_pipelines.cli.opening import opened_ledger
+from token_pipelines.cli.options import CONFIG_OPTION, Day
 from token_pipelines.cli.output import print_json
 
 
@@ -19,10 +23,24 @@ from token_pipelines.cli.output import print_json
 def history(path: Path, day: date | None, token_id: str | None, recipient_id: str | None, *, as_json: bool) -> int:
     """What the ledger says: was this person warned, and when?"""
     with opened_ledger(path) as ledger:
-        entries = ledger.history(day=day, token_id=token_id, recipient_id=recipient_id)
+        entries = ledger.history.entries(day=day, token_id=token_id, recipient_id=recipient_id)
         if as_json:
             for entry in entries:
                 print_json(entry)
         else:
-            terminal.show_history(entries)
+            _show(entries)
     return 0
+
+
+def _show(entries: Iterable[dict[str, Any]]) -> None:
+    """A line per notice."""
+    table = Table()
+    for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
+        table.add_column(column)
+    for entry in entries:
+        tokens = ", ".join(token["token_id"] for token in entry["tokens"])
+        state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
+        who, when = entry["recipient_id"], entry["sent_at"] or ""
+        tries = str(len(entry["attempts"]))
+        table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
+    Console().print(table if table.row_count else "The ledger holds nothing that fits.")

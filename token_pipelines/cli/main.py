@@ -1,4 +1,4 @@
-"""The command line. Lists the commands; an error is one sentence on stderr, never a traceback."""
+"""The command line: lists the commands, and shows an error as one sentence on stderr, never as a traceback."""
 
 import sys
 from importlib import import_module
@@ -22,11 +22,11 @@ COMMANDS: Final = {
     "source": "The database that knows the tokens.",
     "suppress": "Addresses not to write to, kept as keyed hashes.",
 }
-"""Every command, and what it is for in a line. `foo-bar` is `foo_bar` in the module `cli.foo_bar`."""
+"""Every command, with the first line of its help. The command `foo-bar` is `foo_bar` in the module `cli.foo_bar`."""
 
 
 class _Commands(click.Group):
-    """Imports a command's module when it is asked for: some need Dagster and pandas, which take seconds."""
+    """Imports a command's module only when the command is used: Dagster and pandas take seconds to import."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's hook
         return list(COMMANDS)

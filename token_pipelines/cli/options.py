@@ -1,20 +1,17 @@
-"""What several commands of the command line share: the options that name the config and a pipeline, and opening it."""
+"""Options that several commands share, and the types of their values."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from token_pipelines.config import DEFAULT_PATH, Config, load
-from token_pipelines.demo import environment
-from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.config import DEFAULT_PATH
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CHOSEN: Final = "token_pipelines.pipeline"
-"""Under this key a command's context keeps the name given with --pipeline."""
+"""The key in a command's context for the name given with --pipeline."""
 
 FILE_OPTION = click.option(
     "--config",
@@ -42,38 +39,15 @@ _PIPELINE_OPTION = click.option(
 def CONFIG_OPTION(command: _Command) -> _Command:  # noqa: N802 -- used as the option that it stands for
     """The options of a command that works on one pipeline: the file, and which of its pipelines.
 
-    The command is handed the path alone; `chosen_config` and `opened_config` know the name, so that no command can
-    forget to pass it on.
+    The command gets the path only. `cli.opening` asks `chosen_pipeline` for the name, so no command can forget it.
     """
     return FILE_OPTION(_PIPELINE_OPTION(command))
 
 
-def chosen_config(path: Path) -> Config:
-    """The config of the pipeline that the command line names.
-
-    Raises:
-        ConfigError: if the file holds several and none was named, or no such one.
-    """
-    return load(path, click.get_current_context().meta.get(_CHOSEN))
-
-
-@contextmanager
-def opened_config(path: Path) -> Iterator[Config]:
-    """The config of the named pipeline, with the demo's servers running where it speaks of them."""
-    config = chosen_config(path)
-    if config.name is None and environment.is_demo(config):
-        with environment.serving(path) as servers:
-            yield servers.config
-    else:
-        yield config
-
-
-@contextmanager
-def opened_ledger(path: Path) -> Iterator[Ledger]:
-    """The ledger of the named pipeline, with its schema up to date."""
-    with opened_config(path) as config, closing(Ledger.of(config)) as ledger:
-        ledger.migrate()
-        yield ledger
+def chosen_pipeline() -> str | None:
+    """The name that the running command was given with --pipeline."""
+    name: str | None = click.get_current_context().meta.get(_CHOSEN)
+    return name
 
 
 class Instant(click.ParamType[datetime]):

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 JSON_VERSION: Final = 1
-"""Raised when a key changes its meaning or goes; a new key does not raise it."""
+"""Increased when a key changes its meaning or is removed; a new key does not increase it."""
 
 
 def print_json(values: Mapping[str, object]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from token_pipelines.cli.options import CONFIG_OPTION, chosen_config, opened_config
+from token_pipelines.cli.opening import chosen_config, opened_config
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.operations.preview import gallery, test_send
 
 
@@ -14,11 +15,14 @@ from token_pipelines.operations.preview import gallery, test_send
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to; .token_pipelines/preview by default.")
 @click.option("--send-to", "address", help="Also send a choice of them to this address, through the relay.")
 def preview(path: Path, folder: Path | None, address: str | None) -> int:
-    """Every email on made-up tokens, as pages to look at. Needs no database."""
+    """Every email on made-up tokens, as pages to look at.
+
+    Needs no database.
+    """
     if address is not None:
         test_send.check(address)
     config, now = chosen_config(path), datetime.now(UTC)
-    index, count = gallery.write(config, folder or config.folder / gallery.FOLDER, now=now)
+    index, count = gallery.write(config, folder or config.state_folder / gallery.FOLDER, now=now)
     click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
     if address is not None:
         with opened_config(path) as opened:

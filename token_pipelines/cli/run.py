@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from token_pipelines.cli import terminal
-from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant, opened_config
+from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant
 from token_pipelines.cli.output import print_json
-from token_pipelines.defs.launch import run_day
-from token_pipelines.pipeline import clock_starting_at, system_clock
+from token_pipelines.clock import clock_starting_at, system_clock
+from token_pipelines.defs.launch import launch_day
 
 
 @click.command()
@@ -25,7 +26,7 @@ def run(
     """Run one day's job in this process: read, decide, plan, send."""
     clock = clock_starting_at(now) if now else system_clock
     with opened_config(path) as config, terminal.progress() as on_progress:
-        report = run_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)
+        report = launch_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)
     for failure in report.failures:
         click.echo(failure, err=True)
     if as_json:

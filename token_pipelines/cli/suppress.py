@@ -1,4 +1,4 @@
-"""The command ``suppress`` with its own: addresses not to write to. Never prints an address."""
+"""The command ``suppress`` and its subcommands: addresses not to write to. Never prints an address."""
 
 import re
 import sys
@@ -8,15 +8,16 @@ from typing import Final
 import click
 
 from token_pipelines.addresses import valid_address
-from token_pipelines.cli.options import CONFIG_OPTION, opened_ledger
+from token_pipelines.cli.opening import opened_ledger
+from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
+from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
-from token_pipelines.pipeline import system_clock
 
 BY_HAND: Final = "by hand"
 SHOWN_OF_A_HASH: Final = 16
-"""Characters of a hash in the table for a person: enough to tell one from another. ``--json`` has it whole."""
+"""How many characters of a hash the list shows: enough to tell two apart. ``--json`` has it whole."""
 
 _ADDRESSES = click.argument("addresses", nargs=-1)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -26,18 +27,18 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdo
 def suppress() -> None:
     """Addresses not to write to, kept as keyed hashes.
 
-    Addresses are given as arguments, or one a line on standard input: that way none is left in the shell's history
-    or shows in the list of processes.
+    Give addresses as arguments, or one a line on standard input, which keeps them out of the shell's history and of
+    the list of processes.
     """
 
 
 @suppress.command()
 @CONFIG_OPTION
 @_ADDRESSES
-@click.option("--why", default=BY_HAND, show_default=True, help="Kept with it, and shown by the list.")
+@click.option("--why", default=BY_HAND, show_default=True, help="The reason, which the list shows.")
 @_JSON
 def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> int:
-    """Write to these addresses no more."""
+    """Stop writing to these addresses."""
     if "@" in why or not why.isprintable():
         msg = "--why is kept in clear, so it holds no address and is one line; say why in other words."
         raise ConfigError(msg)
@@ -74,7 +75,7 @@ def remove(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
 @_ADDRESSES
 @_JSON
 def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
-    """Ask whether addresses are suppressed; the answers are in the order of the questions."""
+    """Tell whether addresses are suppressed, in the order in which they are given."""
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
         hashes = [ledger.hash_address(address) for address in wanted]
@@ -94,7 +95,7 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
 @CONFIG_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on stdout.")
 def list_(path: Path, *, as_json: bool) -> int:
-    """The keyed hashes of suppressed addresses, since when and why; an address cannot be read from them."""
+    """List the keyed hashes of suppressed addresses, since when and why. No address can be read from a hash."""
     with opened_ledger(path) as ledger:
         for entry in ledger.suppressions.listed():
             since, address_hash = rfc3339(entry.at), entry.address_hash.hex()
@@ -106,10 +107,10 @@ def list_(path: Path, *, as_json: bool) -> int:
 
 
 def _given(arguments: tuple[str, ...]) -> list[str]:
-    """The addresses that were asked about, in order.
+    """The addresses from the arguments or from standard input, in order.
 
     Raises:
-        ConfigError: one of them is none, or there is none. The sentence says which, not what.
+        ConfigError: if there is none, or if one is not an address. The message gives its number, never its text.
     """
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():
@@ -118,9 +119,9 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
         numbered = [(f"Line {number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     else:
         numbered = [(f"Argument {number}", argument.strip()) for number, argument in enumerate(arguments, start=1)]
-    for place, address in numbered:
+    for position, address in numbered:
         if not valid_address(address):
-            msg = f"{place} is not one plain email address; nothing was done."
+            msg = f"{position} is not one plain email address; nothing was done."
             raise ConfigError(msg)
     if not numbered:
         msg = "No address was given; name some, or write one a line on standard input."

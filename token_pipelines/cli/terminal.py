@@ -1,8 +1,8 @@
-"""What the command line shows a person: a progress bar on a terminal, tables, never an address."""
+"""What ``run`` and ``demo`` show a person: a progress display on a terminal, and a day's numbers as a table."""
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from token_pipelines.defs.launch import DayReport
+from token_pipelines.defs.day_report import DayReport
 from token_pipelines.defs.numbers import OUTCOMES
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int], None]]:
-    """A progress display on stderr while the block runs, if that is a terminal; yields what to tell it."""
+    """A progress display while the block runs, if stderr is a terminal.
+
+    Yields the function to call with a tier's name and how many of its notices are done.
+    """
     console = Console(stderr=True)
     if not sys.stderr.isatty():
         yield lambda _tier, _done: None
@@ -33,13 +36,13 @@ def progress() -> Iterator[Callable[[str, int], None]]:
     ) as display:
         tasks: dict[str, Any] = {"": display.add_task("Reading and planning", total=None)}
 
-        def tell(tier: str, done: int) -> None:
+        def show(tier: str, done: int) -> None:
             if tier not in tasks:
                 display.update(tasks[""], visible=False)
                 tasks[tier] = display.add_task(f"Sending {tier}", total=None)
             display.update(tasks[tier], completed=done)
 
-        yield tell
+        yield show
 
 
 def show_report(report: DayReport) -> None:
@@ -59,17 +62,3 @@ def show_report(report: DayReport) -> None:
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
         console.print(f"Skipped: {listed}", highlight=False)
-
-
-def show_history(entries: Iterable[dict[str, Any]]) -> None:
-    """A line per notice."""
-    table = Table()
-    for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
-        table.add_column(column)
-    for entry in entries:
-        tokens = ", ".join(token["token_id"] for token in entry["tokens"])
-        state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
-        who, when = entry["recipient_id"], entry["sent_at"] or ""
-        tries = str(len(entry["attempts"]))
-        table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
-    Console().print(table if table.row_count else "The ledger holds nothing that fits.")

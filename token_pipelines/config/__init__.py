@@ -1,19 +1,23 @@
 """`token_pipelines.yaml`, typed. Unknown keys are refused; secrets come from the environment only."""
 
 from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
+from token_pipelines.config.origin import SQL_FILE, Origin
 from token_pipelines.config.reading import load, load_all
-from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source, TierConfig
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source
+from token_pipelines.config.tier_config import TierConfig
 
 __all__ = [
     "DEFAULT_PATH",
     "ENV_PREFIX",
     "PIPELINES",
+    "SQL_FILE",
     "Config",
     "Delivery",
     "Dkim",
     "Email",
     "Ledger",
     "Links",
+    "Origin",
     "Schedule",
     "Smtp",
     "Source",

@@ -1,27 +1,28 @@
-"""One pipeline's whole configuration, put together from its sections and checked as a whole."""
+"""One pipeline's whole configuration: its sections, and the rules that concern more than one of them."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Final, Self
 
-from pydantic import Field, PrivateAttr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Smtp, Source, TierConfig
-from token_pipelines.model import Tier
+from token_pipelines.config.origin import Origin
+from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Section, Smtp, Source
+from token_pipelines.config.tier_config import TierConfig
+from token_pipelines.tiers import Tier
 
 DEFAULT_PATH = Path("token_pipelines.yaml")
 LEVELS = "__"
 ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
+DEMO_SCHEME: Final = "demo://"
+STATE_FOLDER: Final = ".token_pipelines"
 PIPELINES = "pipelines"
-"""The key below which a file holds several pipelines by name."""
+"""The key below which a file holds several pipelines, by name."""
 
 
-class Config(BaseSettings):
-    """One pipeline's whole configuration, checked. ``folder`` is where its file lies."""
+class Config(Section):
+    """One pipeline's whole configuration, checked. Validated with an `Origin` as the context, it knows its file."""
 
-    model_config = SettingsConfigDict(
-        env_nested_delimiter=LEVELS, extra="forbid", frozen=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     source: Source
     ledger: Ledger
@@ -32,34 +33,47 @@ class Config(BaseSettings):
     smtp: Smtp = Smtp()
     delivery: Delivery = Delivery()
 
-    _path: Path = PrivateAttr(default_factory=DEFAULT_PATH.absolute)
-    _name: str | None = PrivateAttr(default=None)
+    _origin: Origin = PrivateAttr(default=Origin(DEFAULT_PATH))
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 -- pydantic's hook
+        """Remember where the config was read."""
+        if isinstance(context, Origin):
+            self._origin = context
 
     @property
     def name(self) -> str | None:
         """The pipeline's name; None when the file holds a single one."""
-        return self._name
+        return self._origin.pipeline
 
     @property
     def option(self) -> str:
-        """What a command needs besides --config to work on this pipeline, to be told in a cure."""
-        return f" --pipeline {self._name}" if self._name else ""
+        """What a command needs besides --config to work on this pipeline, for messages that say what to run."""
+        return f" --pipeline {self.name}" if self.name else ""
 
     @property
     def path(self) -> Path:
         """The file that this was read from."""
-        return self._path
+        return self._origin.path.absolute()
 
     @property
     def folder(self) -> Path:
-        """The folder to which relative paths in the file are relative."""
-        return self._path.parent
+        """The file's folder."""
+        return self._origin.folder
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the product keeps files of its own: beside the config."""
+        return self.folder / STATE_FOLDER
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it names the demo's databases and not an operator's own."""
+        return self.source.url.get_secret_value().startswith(DEMO_SCHEME)
 
     @property
     def tier_ladder(self) -> tuple[Tier, ...]:
         """The tiers, most urgent first."""
-        tiers = (Tier(**dict(tier)) for tier in self.tiers)
-        return tuple(sorted(tiers, key=lambda tier: tier.place))
+        return tuple(sorted((written.to_tier() for written in self.tiers), key=lambda tier: tier.sort_key))
 
     @model_validator(mode="after")
     def _distinct_tiers(self) -> Self:
@@ -67,19 +81,8 @@ class Config(BaseSettings):
         if len(set(names)) < len(names):
             msg = "tiers: two tiers have the same name; each needs its own"
             raise ValueError(msg)
-        places = [tier.place for tier in self.tier_ladder]
-        if len(set(places)) < len(places):
+        sort_keys = {tier.sort_key for tier in self.tier_ladder}
+        if len(sort_keys) < len(self.tiers):
             msg = "tiers: two tiers begin at the same instant; drop one of them"
             raise ValueError(msg)
         return self
-
-    @classmethod
-    def settings_customise_sources(  # noqa: D102 -- pydantic-settings' hook: `reading` lays the environment over the file
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)

@@ -1,6 +1,6 @@
 """The sections of `token_pipelines.yaml`, typed: each key's kind, its default, and what goes together.
 
-Relative paths are relative to the file. Nothing here reads a file, the environment or a server.
+Paths are absolute once they are validated (`origin`). Nothing here reads a file, the environment or a server.
 """
 
 import re
@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, Share, TimeOfDay, Timeout, Zone
+from token_pipelines.config.origin import AbsolutePath, SecretUrl, SqlOrName
+from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, TimeOfDay, Timeout, Zone
 from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
@@ -27,15 +28,15 @@ class Section(BaseModel):
 class Source(Section):
     """Where tokens are read: a database and one SELECT, a preset's name or the path of a .sql file."""
 
-    url: SecretStr
-    query: str
+    url: SecretUrl
+    query: SqlOrName
     timezone: Zone | None = None
     statement_timeout: Timeout = timedelta(minutes=10)
     lock_timeout: Timeout = timedelta(seconds=10)
     deadline: Timeout = timedelta(minutes=30)
     max_lag: Duration | None = None
-    on_sent: str | None = None
-    on_sent_url: SecretStr | None = None
+    on_sent: SqlOrName | None = None
+    on_sent_url: SecretUrl | None = None
 
 
 class Ledger(Section):
@@ -66,43 +67,6 @@ class Schedule(Section):
         return self.run_at(max(day, self.today(now)) + ONE_DAY) + self.grace
 
 
-class TierConfig(Section):
-    """A step of urgency: ``before`` the expiry, at a share of the lifetime, or ``after`` the expiry."""
-
-    name: str
-    before: Duration | None = None
-    remaining: Share | None = None
-    at_most: Duration | None = None
-    after: Duration | None = None
-    within: Duration | None = None
-
-    @model_validator(mode="after")
-    def _one_beginning(self) -> Self:
-        if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.name) is None:
-            msg = f"name {self.name!r} must be lower case letters, digits and _, and start with a letter"
-            raise ValueError(msg)
-        if sum(beginning is not None for beginning in (self.before, self.remaining, self.after)) != 1:
-            msg = f"tier {self.name} needs either before (like 7d) or after (like 0d) or remaining (like 10%)"
-            raise ValueError(msg)
-        if self.before is not None and (self.before < ONE_DAY or self.within is not None):
-            msg = f"tier {self.name}: before must be at least 1d, and goes without within"
-            raise ValueError(msg)
-        if self.after is not None and (self.within is None or self.within < ONE_DAY):
-            msg = f"tier {self.name}: after needs within, at least 1d, so that old tokens are not mourned for ever"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _share(self) -> Self:
-        if self.remaining is None and self.at_most is not None:
-            msg = f"tier {self.name}: at_most goes with remaining (like 10%), and with nothing else"
-            raise ValueError(msg)
-        if self.remaining is not None and (self.at_most is None or self.at_most < ONE_DAY or self.within is not None):
-            msg = f"tier {self.name}: remaining needs at_most (like 60d), at least 1d, and goes without within"
-            raise ValueError(msg)
-        return self
-
-
 class Links(Section):
     """Addresses of pages, https, in which ``{token_id}`` stands for the token's id."""
 
@@ -128,7 +92,7 @@ class Email(Section):
 
     sender: OneLine = Field(alias="from")
     service: OneLine
-    templates: Path = Path("templates")
+    templates: AbsolutePath = Field(default=Path("templates"), validate_default=True)
     links: Links
     reply_to: OneLine | None = None
     bounces: OneLine | None = None
@@ -140,10 +104,10 @@ class Dkim(Section):
 
     domain: OneLine
     selector: OneLine
-    key_file: Path | None = None
+    key_file: AbsolutePath | None = None
     private_key: SecretStr | None = None
     ed25519_selector: OneLine | None = None
-    ed25519_key_file: Path | None = None
+    ed25519_key_file: AbsolutePath | None = None
     ed25519_private_key: SecretStr | None = None
 
     @model_validator(mode="after")
@@ -171,7 +135,7 @@ class Smtp(Section):
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: OneLine | None = None
     password: SecretStr | None = None
-    ca_file: Path | None = None
+    ca_file: AbsolutePath | None = None
     connections: int = Field(default=8, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)

@@ -1,37 +1,36 @@
-"""The assets: what expires on a day, and one asset per tier for the notices about it.
+"""The assets: what expires on a day, and one asset per tier for the notices about it. The steps are those of `day`.
 
-One run does a day. A tier has its own row of partition status in the UI, and is re-run alone from there.
+One run does a day. Each tier has its own row of partition status in the UI and can be re-run alone from there.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from token_pipelines.defs import descriptions, numbers
+from token_pipelines.day import collect, plan_notices, read_tokens, send_share
+from token_pipelines.defs import descriptions, numbers, volume
 from token_pipelines.defs.failures import failing_clearly
-from token_pipelines.defs.names import PARQUET, Names
-from token_pipelines.defs.storage import Table
+from token_pipelines.defs.names import PARQUET, SHARES, Names
+from token_pipelines.defs.storage import FrameStream
+from token_pipelines.defs.tags import is_approved
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.delivery.tier import send_tier
-from token_pipelines.errors import ConfigError
-from token_pipelines.model import Mode, Tier
+from token_pipelines.errors import ConfigError, FuseTripped
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.planning import SnapshotCounts, examine, no_tokens, plan
-
-APPROVE_TAG: Final = "token_pipelines/approve_volume"
-"""A run with this tag set to true has a person's word that the day's volume is right."""
-
-PARTITION_TAG: Final = "dagster/partition"
+from token_pipelines.planning import Share, SnapshotCounts, no_tokens
+from token_pipelines.tiers import Tier
 
 
-def is_approved(context: Any) -> bool:  # noqa: ANN401 -- op, asset and check contexts share no public type
-    """Whether the run carries a person's approval of the day's volume."""
-    return bool(context.run.tags.get(APPROVE_TAG) == "true")
+def _begin(context: Any, names: Names) -> Pipeline:  # noqa: ANN401 -- op and asset contexts share no public type
+    """The pipeline, its ledger up to date, for a step that begins: its story goes to the step's log."""
+    pipeline = names.pipeline(context)
+    names.run_log(context).follow(context.log)
+    pipeline.ledger.migrate()
+    names.heartbeat(context).begin(pipeline, context.run.run_id)
+    return pipeline
 
 
 def _day(context: Any, pipeline: Pipeline) -> date:  # noqa: ANN401 -- op and asset contexts share no public type
@@ -59,17 +58,15 @@ def build_expiring_tokens(
         description="Every token whose expiry lies within the tiers' span, with its tier or the reason why it leads "
         "to no email. Holds ids, times and flags; no address, no secret.",
     )
-    def expiring_tokens(context: dg.AssetExecutionContext) -> Table:
-        pipeline = names.pipeline(context)
+    def expiring_tokens(context: dg.AssetExecutionContext) -> FrameStream:
         started = time.monotonic()
         counts = SnapshotCounts()
         with failing_clearly():
-            pipeline.ledger.migrate()
-            names.heartbeat(context).begin(pipeline, context.run.run_id)
-            frames = examine(pipeline, day=_day(context, pipeline), counts=counts)
+            pipeline = _begin(context, names)
+            frames = read_tokens(pipeline, day=_day(context, pipeline), counts=counts)
             empty = no_tokens(pipeline)
         tiers = pipeline.policy.tiers
-        return Table(frames, empty, lambda: numbers.of_snapshot(counts, tiers, time.monotonic() - started))
+        return FrameStream(frames, empty, lambda: numbers.of_snapshot(counts, tiers, time.monotonic() - started))
 
     return expiring_tokens
 
@@ -78,27 +75,31 @@ def build_notices(
     names: Names, partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
 ) -> dg.AssetsDefinition:
     """One asset per tier: planned together by `partition_by_tier`, then each sent by an op of its own."""
-    planned = {tier.name: dg.Out(is_required=False, io_manager_key=names.prefixed(PARQUET)) for tier in tiers}
+    planned = {tier.name: dg.Out(is_required=False, io_manager_key=names.prefixed(SHARES)) for tier in tiers}
 
     @dg.op(name=names.prefixed("partition_by_tier"), out=planned, required_resource_keys=names.resources)
     def partition_by_tier(
         context: dg.OpExecutionContext,
         expiring_tokens: Any,  # noqa: ANN401 -- a frame, or None when its file is gone
-    ) -> Iterator[dg.Output[pd.DataFrame]]:
+    ) -> Iterator[dg.Output[Share] | dg.AssetCheckEvaluation]:
         """Put the day's notices into the ledger, in one transaction, before anything is sent."""
-        pipeline = names.pipeline(context)
-        selected = context.selected_output_names
+        selected = [tier.name for tier in tiers if tier.name in context.selected_output_names]
         with failing_clearly():
+            pipeline = _begin(context, names)
             day = _day(context, pipeline)
-            pipeline.ledger.migrate()
-            names.heartbeat(context).begin(pipeline, context.run_id)
             fresh = expiring_tokens is not None and _reads_tokens(context.run, names)
             snapshot = expiring_tokens if fresh else _read_again(pipeline, day)
-            approve = is_approved(context)
-            shares = plan(pipeline, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve)
-        for tier in tiers:
-            if tier.name in selected:
-                yield dg.Output(shares[tier.name], tier.name)
+            approve = is_approved(context.run)
+            try:
+                shares = plan_notices(
+                    pipeline, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve
+                )
+            except FuseTripped:
+                yield volume.evaluation(names, pipeline, context.run)
+                raise
+            yield volume.evaluation(names, pipeline, context.run)
+        for tier in selected:
+            yield dg.Output(shares[tier], tier)
 
     senders = {tier.name: _build_sender(names, tier, pool, priority=len(tiers) - i) for i, tier in enumerate(tiers)}
 
@@ -109,7 +110,7 @@ def build_notices(
             tier.name: dg.AssetOut(
                 key=names.notices(tier.name),
                 is_required=False,
-                description=descriptions.describe(tier),
+                description=tier.describe(),
                 kinds={"email"},
             )
             for tier in tiers
@@ -127,17 +128,16 @@ def build_notices(
 
 
 def _reads_tokens(run: dg.DagsterRun, names: Names) -> bool:
-    """Whether the day's file is of this run.
+    """Whether this run has read the day's tokens.
 
-    An older one misses what came due since: planning from it would take those tokens out of the notices that wait.
+    An older file lacks what came due since: planning from it would take those tokens out of the notices that wait.
     """
     return not run.asset_selection or names.expiring_tokens in run.asset_selection
 
 
 def _read_again(pipeline: Pipeline, day: date) -> pd.DataFrame:
     """The day's tokens as they are now, when their file is gone or older than this run."""
-    frames = list(examine(pipeline, day=day, counts=SnapshotCounts()))
-    return pd.concat(frames, ignore_index=True) if frames else no_tokens(pipeline)
+    return collect(pipeline, read_tokens(pipeline, day=day, counts=SnapshotCounts()))
 
 
 def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
@@ -147,27 +147,24 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
         required_resource_keys=names.resources,
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
-        description=descriptions.describe(tier),
+        description=tier.describe(),
     )
-    def send(context: dg.OpExecutionContext, share: pd.DataFrame) -> Iterator[dg.Output[None] | dg.AssetObservation]:
-        pipeline, overrides = names.pipeline(context), names.overrides(context)
+    def send(context: dg.OpExecutionContext, share: Share) -> Iterator[dg.Output[None] | dg.AssetObservation]:
+        overrides = names.overrides(context)
         started = time.monotonic()
-        report = TierReport(skipped=Counter(share["reason"].dropna().tolist()))
+        report = TierReport()
         try:
             with failing_clearly():
-                if pipeline.config.delivery.mode is Mode.DRY_RUN:
-                    report.waiting = int(share["reason"].isna().sum())
-                else:
-                    send_tier(
-                        pipeline,
-                        tier.name,
-                        run_id=context.run_id,
-                        report=report,
-                        has_ended=lambda run_id: _has_ended(context.instance, run_id),
-                        on_progress=lambda done: overrides.on_progress(tier.name, done),
-                    )
+                send_share(
+                    _begin(context, names),
+                    share,
+                    run_id=context.run_id,
+                    report=report,
+                    has_ended=lambda run_id: _has_ended(context.instance, run_id),
+                    on_progress=lambda done: overrides.on_progress(tier.name, done),
+                )
         except BaseException:
-            # A failed partition shows no metadata in the UI: what was done before the trouble is an observation.
+            # A failed partition shows no metadata in the UI, so what was done before the trouble is an observation.
             metadata = numbers.of_tier(report, time.monotonic() - started)
             key, day = names.notices(tier.name), context.partition_key
             # Yielded, not logged: Dagster forgets what was logged by an op that raises.

@@ -6,17 +6,18 @@ from typing import Any, Final
 
 import dagster as dg
 
+from token_pipelines.clock import system_clock
 from token_pipelines.config import Config
-from token_pipelines.defs import assets, checks, descriptions, missed_days
+from token_pipelines.defs import assets, checks, descriptions, missed_days, volume
 from token_pipelines.defs.heartbeat import heartbeat
-from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, Names
+from token_pipelines.defs.names import HEARTBEAT, OVERRIDES, PARQUET, PIPELINE, RUN_LOG, SHARES, Names
 from token_pipelines.defs.overrides import POOL, Overrides
+from token_pipelines.defs.run_log import run_log
+from token_pipelines.defs.shares import share_io_manager
 from token_pipelines.defs.storage import ParquetIOManager
-from token_pipelines.pipeline import assemble, system_clock
+from token_pipelines.pipeline import Pipeline
 
 JOB: Final = "daily_notices"
-STATE_FOLDER: Final = ".token_pipelines"
-"""Beside the config: Dagster's home, unless DAGSTER_HOME says otherwise, and the parquet files."""
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
@@ -31,7 +32,8 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     """
     swapped = Overrides(**overrides)
     names = Names(config.name)
-    pipeline = assemble(config, swapped.clock)
+    pipeline = Pipeline(config, swapped.clock)
+    pipeline.check()
     tiers = config.tier_ladder
     partitions = daily_partitions(config, swapped)
     keys = [names.expiring_tokens, *(names.notices(tier.name) for tier in tiers)]
@@ -57,10 +59,14 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             assets.build_notices(names, partitions, tiers, swapped.pool),
         ],
         asset_checks=[
-            checks.build_volume_check(names),
-            checks.build_bounces_check(names),
-            *(checks.build_delivery_check(names, tier) for tier in tiers),
-            *(checks.build_write_back_check(names, tier) for tier in tiers if config.source.on_sent is not None),
+            volume.build_volume_check(names, partitions),
+            checks.build_bounces_check(names, partitions),
+            *(checks.build_delivery_check(names, tier, partitions) for tier in tiers),
+            *(
+                checks.build_on_sent_check(names, tier, partitions)
+                for tier in tiers
+                if config.source.on_sent is not None
+            ),
         ],
         jobs=[job],
         schedules=[schedule],
@@ -70,7 +76,9 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(PIPELINE): pipeline,
             names.prefixed(OVERRIDES): swapped,
             names.prefixed(HEARTBEAT): heartbeat,
-            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.folder / STATE_FOLDER / "parquet"),
+            names.prefixed(RUN_LOG): run_log,
+            names.prefixed(SHARES): share_io_manager,
+            names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )
 

@@ -1,23 +1,18 @@
 """Asset checks: what an operator should look at, next to the day it concerns."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import dagster as dg
 
-from token_pipelines.defs.assets import PARTITION_TAG, is_approved
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.numbers import (
-    NOT_WRITTEN_BACK,
-    RECIPIENTS_DUE,
-    WRITE_BACK_FAULT,
-    explain_write_back,
-    read_text,
-)
-from token_pipelines.model import Tier
-from token_pipelines.planning import trip_fuse
+from token_pipelines.defs.numbers import NOT_WRITTEN_BACK, WRITE_BACK_FAULT, explain_write_back, read_text
+from token_pipelines.defs.tags import PARTITION_TAG
+from token_pipelines.tiers import Tier
+
+Days = dg.PartitionsDefinition[str]
 
 TROUBLES: Final = {
     "deferred": "were put off and are tried again by later runs",
@@ -33,39 +28,12 @@ BOUNCES_ALLOWED_PERCENT: Final = 2
 """Amazon SES recommends to stay below it, and reviews a sender at five in a hundred."""
 
 
-def build_volume_check(names: Names) -> dg.AssetChecksDefinition:
-    """Show the volume fuse on the day; planning enforces it, whatever this check says."""
-
-    @dg.asset_check(
-        asset=names.expiring_tokens,
-        required_resource_keys=names.resources,
-        name="volume_is_plausible",
-        blocking=True,
-        description="No more recipients are due than delivery.max_notices allows, or a person has approved the day.",
-    )
-    def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        pipeline = names.pipeline(context)
-        due = _number(_metadata_of_the_day(context, names.expiring_tokens), RECIPIENTS_DUE)
-        limit = pipeline.config.delivery.max_notices
-        approved = is_approved(context)
-        passed = due <= limit or approved
-        if not passed:
-            day = date.fromisoformat(context.run.tags[PARTITION_TAG])
-            trip_fuse(pipeline, day=day, run_id=context.run.run_id, new=due)
-        return dg.AssetCheckResult(
-            passed=passed,
-            metadata={RECIPIENTS_DUE: due, "max_notices": limit, "approved": approved},
-            description=_explain_volume(due, limit, pipeline.config.option, approved=approved),
-        )
-
-    return volume_is_plausible
-
-
-def build_delivery_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
-    """Show a recipient's own trouble, which leaves the tier green."""
+def build_delivery_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:
+    """Show what went wrong for single recipients, which leaves the tier green."""
 
     @dg.asset_check(
         asset=names.notices(tier.name),
+        partitions_def=partitions,
         name="everyone_was_told",
         description="Nothing that was due in this tier was put off, refused or left in doubt.",
     )
@@ -82,11 +50,12 @@ def build_delivery_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
     return everyone_was_told
 
 
-def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition:
-    """Show that source.on_sent failed, which leaves the tier green: everybody was told."""
+def build_on_sent_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:
+    """Show that source.on_sent failed, which leaves the tier green: the notices were sent."""
 
     @dg.asset_check(
         asset=names.notices(tier.name),
+        partitions_def=partitions,
         name="source_is_updated",
         description="source.on_sent was run for every notice that was sent, in this run and before.",
     )
@@ -103,11 +72,12 @@ def build_write_back_check(names: Names, tier: Tier) -> dg.AssetChecksDefinition
     return source_is_updated
 
 
-def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:
-    """Show what came back after the relay had taken it: days later, so no tier's own day could."""
+def build_bounces_check(names: Names, partitions: Days) -> dg.AssetChecksDefinition:
+    """Show what came back after the relay had taken it, over several days: that is how long a bounce takes."""
 
     @dg.asset_check(
         asset=names.expiring_tokens,
+        partitions_def=partitions,
         required_resource_keys=names.resources,
         name="few_bounces",
         description=f"Of the notices sent in the last {BOUNCE_WINDOW.days} days, at most {BOUNCES_ALLOWED_PERCENT} % "
@@ -129,15 +99,6 @@ def build_bounces_check(names: Names) -> dg.AssetChecksDefinition:
     return few_bounces
 
 
-def _explain_volume(due: int, limit: int, option: str, *, approved: bool) -> str | None:
-    if due <= limit:
-        return None
-    over = f"{due:,} recipients are due, over delivery.max_notices of {limit:,}"
-    if approved:
-        return f"{over}; a person has approved it."
-    return f"{over}. Look at the numbers of the day, then run it with{option} --approve-volume, or mend the source."
-
-
 def _explain_troubles(counts: Mapping[str, int]) -> str | None:
     seen = [f"{count:,} {TROUBLES[outcome]}" for outcome, count in counts.items() if count]
     return f"Of the day's notices, {', '.join(seen)}. `token-pipelines history --date` lists them." if seen else None
@@ -154,9 +115,9 @@ def _explain_bounces(sent: int, bounced: int) -> str | None:
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
-    """What the newest materialization of the run's partition says of itself."""
-    day = context.run.tags[PARTITION_TAG]
-    wanted = dg.AssetRecordsFilter(key, asset_partitions=[day])
+    """The metadata of the newest materialization of the run's day; of any day where the check is run alone."""
+    day = context.run.tags.get(PARTITION_TAG)
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=None if day is None else [day])
     records = context.instance.fetch_materializations(wanted, limit=1).records
     materialization = records[0].asset_materialization if records else None
     return materialization.metadata if materialization else {}

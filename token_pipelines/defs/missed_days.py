@@ -1,7 +1,7 @@
-"""The sensor that catches up: schedules of partitioned jobs never repeat a tick that nobody was there for.
+"""The sensor that catches up: the schedule of a partitioned job does not repeat a tick that was missed.
 
-Looks back over the configured days, newest first, and asks for what is incomplete, so that today's mail is booked
-under today. It asks only; whether anything is still due on an old day is for the policy to say.
+It looks back over the configured days, newest first so that today's mail is booked under today, and asks for what is
+incomplete. It only asks; the policy decides whether anything is still due on an old day.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +12,12 @@ import dagster as dg
 from dagster import AssetPartitionStatus
 
 from token_pipelines.config import Schedule
-from token_pipelines.defs.assets import PARTITION_TAG
 from token_pipelines.defs.names import Names
+from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
+from token_pipelines.defs.volume import CHECK
 from token_pipelines.pipeline import Pipeline
 
 SENSOR: Final = "backfill_missed_days"
-ATTEMPT_TAG: Final = "token_pipelines/attempt"
-
 MAX_ATTEMPTS: Final = 5
 """A day that was asked for this often waits for a person."""
 
@@ -51,11 +50,14 @@ def build_sensor(
     def backfill_missed_days(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         pipeline.ledger.migrate()
         _free_killed_runs(context.instance, pipeline)
-        if pipeline.ledger.has_open_trip(pipeline.config.delivery.mode):
+        delivery = pipeline.config.delivery
+        trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
+        if trip is not None:
             yield dg.SkipReason(
-                "The volume fuse has tripped, so no day is asked for. Look at the check volume_is_plausible of the "
-                f"asset {names.expiring_tokens.to_user_string()}, then run the day with `token-pipelines "
-                f"run{pipeline.config.option} --approve-volume`, or mend the source."
+                f"The volume fuse has tripped, so no day is asked for. Look at the check {CHECK} of the asset "
+                f"{names.expiring_tokens.to_user_string()}, then run the day with `token-pipelines "
+                f"run{pipeline.config.option} --approve-volume`, raise delivery.max_notices to at least "
+                f"{trip.new_notices}, or fix the source."
             )
             return
         days = days_to_look_at(pipeline.config.schedule, pipeline.clock())
@@ -77,13 +79,13 @@ def build_sensor(
 
 
 def _free_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
-    """End runs whose process was killed: Dagster would take them for alive for hours, and their days would wait."""
+    """Report runs failed whose process was killed: Dagster believes them alive for hours, and their days would wait."""
     started = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    silent = pipeline.ledger.expired_leases([record.dagster_run.run_id for record in started])
+    killed = pipeline.ledger.expired_leases([record.dagster_run.run_id for record in started])
     for record in started:
-        if record.dagster_run.run_id in silent:
+        if record.dagster_run.run_id in killed:
             instance.report_run_failed(
-                record.dagster_run, "The run's process fell silent: it was killed, or its machine."
+                record.dagster_run, "The run's process sends no heartbeat any more: it, or its machine, was killed."
             )
 
 

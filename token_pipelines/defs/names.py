@@ -7,6 +7,7 @@ import dagster as dg
 
 from token_pipelines.defs.heartbeat import RunHeartbeat
 from token_pipelines.defs.overrides import Overrides
+from token_pipelines.defs.run_log import RunLog
 from token_pipelines.pipeline import Pipeline
 
 LEVELS: Final = "__"
@@ -15,7 +16,9 @@ LEVELS: Final = "__"
 PIPELINE: Final = "pipeline"
 OVERRIDES: Final = "overrides"
 HEARTBEAT: Final = "heartbeat"
+RUN_LOG: Final = "run_log"
 PARQUET: Final = "parquet"
+SHARES: Final = "shares"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Names:
     @property
     def resources(self) -> set[str]:
         """The keys of the resources that its ops need."""
-        return {self.prefixed(name) for name in (PIPELINE, OVERRIDES, HEARTBEAT)}
+        return {self.prefixed(name) for name in (PIPELINE, OVERRIDES, HEARTBEAT, RUN_LOG)}
 
     def pipeline(self, context: Any) -> Pipeline:  # noqa: ANN401 -- op, asset and check contexts share no public type
         """The pipeline's parts, in an op, an asset or a check that asks for `resources`."""
@@ -61,6 +64,11 @@ class Names:
         """The run's heartbeat in this pipeline's ledger."""
         heartbeat: RunHeartbeat = getattr(context.resources, self.prefixed(HEARTBEAT))
         return heartbeat
+
+    def run_log(self, context: Any) -> RunLog:  # noqa: ANN401 -- as above
+        """Where the story of the day goes."""
+        run_log: RunLog = getattr(context.resources, self.prefixed(RUN_LOG))
+        return run_log
 
     def _key(self, *path: str) -> dg.AssetKey:
         return dg.AssetKey([*([] if self.prefix is None else [self.prefix]), *path])

@@ -6,8 +6,8 @@ from typing import Any, Final
 import dagster as dg
 
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.model import Tier
 from token_pipelines.planning import SnapshotCounts
+from token_pipelines.tiers import Tier
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
 NOT_WRITTEN_BACK: Final = "not_written_back"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from token_pipelines.pipeline import Clock, system_clock
+from token_pipelines.clock import Clock, system_clock
 
 POOL: Final = "smtp"
 

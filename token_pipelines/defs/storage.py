@@ -1,4 +1,4 @@
-"""Keeps frames as parquet files, one a partition: ids, times and flags, never an address, never a pickle."""
+"""Keeps an asset's frames as parquet files, one a partition: ids, times and flags, never an address, never a pickle."""
 
 import os
 import tempfile
@@ -18,8 +18,11 @@ from token_pipelines.errors import TokenPipelinesError
 
 
 @dataclass(frozen=True)
-class Table:
-    """Frames to be written one after the other, and what to say of them once they are."""
+class FrameStream:
+    """Frames to be written one after the other, and the metadata to attach once they are.
+
+    ``empty`` is a frame without rows that has their columns and dtypes.
+    """
 
     frames: Iterable[pd.DataFrame]
     empty: pd.DataFrame
@@ -34,25 +37,15 @@ class ParquetIOManager(dg.IOManager):
         self._folder = folder
 
     def path(self, context: dg.OutputContext | dg.InputContext) -> Path:
-        """Where an asset's partition, or an op's output in a run, is kept."""
-        if context.has_asset_key:
-            parts = [*context.asset_key.path, context.asset_partition_key]
-        else:
-            output = context.upstream_output if isinstance(context, dg.InputContext) else context
-            parts = ["runs", *(output.get_identifier() if output else ())]
-        return self._folder.joinpath(*parts).with_suffix(".parquet")
+        """Where an asset's partition is kept."""
+        return self._folder.joinpath(*context.asset_key.path, context.asset_partition_key).with_suffix(".parquet")
 
-    def handle_output(self, context: dg.OutputContext, obj: Table | pd.DataFrame) -> None:
-        """Write a table, row group by row group, and attach what it says of itself as metadata."""
-        table = obj if isinstance(obj, Table) else Table([obj], obj)
+    def handle_output(self, context: dg.OutputContext, obj: FrameStream) -> None:
+        """Write the frames, row group by row group, and attach what they say of themselves as metadata."""
         path = self.path(context)
         with failing_clearly():
-            rows = write_atomically(path, table)
-        metadata = table.describe()
-        if context.has_asset_key:
-            metadata |= {"rows": rows, "bytes": path.stat().st_size}
-        if metadata:
-            context.add_output_metadata(metadata)
+            rows = write_atomically(path, obj)
+        context.add_output_metadata(obj.describe() | {"rows": rows, "bytes": path.stat().st_size})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | None:
         """The frame as it was written; None when the file is gone (retention), so that it is read again."""
@@ -66,7 +59,7 @@ def read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def write_atomically(path: Path, table: Table) -> int:
+def write_atomically(path: Path, stream: FrameStream) -> int:
     """Write the frames to ``path``, whole or not at all. Returns the number of rows.
 
     Raises:
@@ -78,13 +71,13 @@ def write_atomically(path: Path, table: Table) -> int:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            rows = _write(file, table)
+            rows = _write(file, stream)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        msg = f"{path} cannot be written ({reason}); free the disk or mend its permissions."
+        msg = f"{path} cannot be written ({reason}); free the disk or fix its permissions."
         raise TokenPipelinesError(msg) from None
     finally:
         if temporary is not None:
@@ -93,15 +86,15 @@ def write_atomically(path: Path, table: Table) -> int:
     return rows
 
 
-def _write(file: Any, table: Table) -> int:  # noqa: ANN401 -- a binary file
+def _write(file: Any, stream: FrameStream) -> int:  # noqa: ANN401 -- a binary file
     rows = 0
-    schema = pa.Schema.from_pandas(table.empty, preserve_index=False)
+    schema = pa.Schema.from_pandas(stream.empty, preserve_index=False)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for frame in _filled(table):
+        for frame in _filled(stream):
             writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
             rows += len(frame)
     return rows
 
 
-def _filled(table: Table) -> Iterator[pd.DataFrame]:
-    return (frame for frame in table.frames if len(frame))
+def _filled(stream: FrameStream) -> Iterator[pd.DataFrame]:
+    return (frame for frame in stream.frames if len(frame))

@@ -39,7 +39,7 @@ class OnSentRunner:
         self._pipeline = pipeline
         self._report = report
         live = pipeline.config.delivery.mode is Mode.LIVE
-        self._write_back = pipeline.write_back if live else None
+        self._write_back = pipeline.on_sent if live else None
         self._failed = False
 
     def after(self, sent: Sequence[SentNotice]) -> None:
@@ -57,7 +57,7 @@ class OnSentRunner:
         telling = _Telling(self._pipeline, self._write_back)
         missed = 0
         try:
-            for notices in self._pipeline.ledger.written_back.missing(since=since, page=PAGE):
+            for notices in self._pipeline.ledger.on_sent.missing(since=since, page=PAGE):
                 # What was sent last comes first: what is refused day after day sinks to the end.
                 for minute in reversed(list(_by_minute(notices))):
                     missed += telling.tell_in_parts(minute)
@@ -103,7 +103,7 @@ class _Telling:
         if not self._run(notices):
             return False
         try:
-            self._pipeline.ledger.written_back.keep([notice.notice_id for notice in notices])
+            self._pipeline.ledger.on_sent.keep([notice.notice_id for notice in notices])
         except TokenPipelinesError as error:
             self._give_up(str(error))
         except Exception as error:  # noqa: BLE001 -- as below

@@ -97,8 +97,8 @@ class _ToldSince:
 
     @classmethod
     def read(cls, pipeline: Pipeline, notices: Sequence[Notice]) -> Self:
-        superseded_lines = pipeline.ledger.superseded_lines([notice.notice_id for notice in notices])
-        return cls(superseded_lines, pipeline.ledger.told_before(pipeline.config.delivery.mode))
+        superseded_lines = pipeline.ledger.told.superseded_lines([notice.notice_id for notice in notices])
+        return cls(superseded_lines, pipeline.ledger.told.before(pipeline.config.delivery.mode))
 
     def reason(self, notice: Notice, token: DueToken) -> Reason | None:
         """Why this token's threshold is not told any more."""
@@ -174,7 +174,7 @@ def _without_suppressed(pipeline: Pipeline, letters: list[ResolvedNotice]) -> li
         for letter in letters
         if letter.recipient is not None
     }
-    suppressed = pipeline.ledger.suppressed(list(hashes.values())) if hashes else set()
+    suppressed = pipeline.ledger.suppressions.among(list(hashes.values())) if hashes else set()
     return [_with_hash(letter, hashes.get(letter.notice.notice_id, b""), suppressed, redirect_to) for letter in letters]
 
 

@@ -144,7 +144,7 @@ def _settle_refusals(pipeline: Pipeline, sending: Sending, counts: TierCounts) -
     for record in counts.believed:
         if record.outcome.address_is_dead:
             cause = f"the relay refused it: {record.outcome.enhanced}"
-            pipeline.ledger.suppress(record.address_hash, at=record.at, cause=cause)
+            pipeline.ledger.suppressions.add([record.address_hash], at=record.at, cause=cause)
     sending.reopen(counts.take_back_refusals())
 
 

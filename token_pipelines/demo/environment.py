@@ -15,11 +15,11 @@ from typing import Final
 
 from token_pipelines import shipped
 from token_pipelines.config import ENV_PREFIX, Config, load, load_all
+from token_pipelines.demo.inbox import Inbox
 from token_pipelines.demo.postgres import EmbeddedPostgres
 from token_pipelines.errors import ConfigError
 
-SCHEME: Final = "demo://"
-STATE_FOLDER: Final = Path(".token_pipelines") / "demo"
+FOLDER: Final = "demo"
 DATABASES: Final = ("registry", "token_pipelines", "dagster")
 LOOPBACK: Final = "127.0.0.1"
 DAGSTER_STORAGE: Final = "DAGSTER_POSTGRES_URL"
@@ -32,11 +32,6 @@ class Servers:
     config: Config
     registry_url: str
     inbox: Path
-
-
-def is_demo(config: Config) -> bool:
-    """Whether this config speaks of the demo's servers and not of an operator's own."""
-    return config.source.url.get_secret_value().startswith(SCHEME)
 
 
 def ensure_config(path: Path) -> None:
@@ -62,10 +57,10 @@ def serving(path: Path) -> Iterator[Servers]:
     if raw is None:
         msg = f"{path} holds several pipelines, of which the demo knows nothing; name another file with --config."
         raise ConfigError(msg)
-    if not is_demo(raw):
+    if not raw.is_demo:
         msg = f"{path} speaks of databases of your own, which the demo does not touch; name another file with --config."
         raise ConfigError(msg)
-    folder = raw.folder / STATE_FOLDER
+    folder = raw.state_folder / FOLDER
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         for name in DATABASES:
@@ -91,8 +86,6 @@ def _inbox_port(folder: Path) -> Iterator[int]:
     if note.exists() and _listens(int(note.read_text())):
         yield int(note.read_text())
         return
-    from token_pipelines.demo.inbox import Inbox  # noqa: PLC0415 -- every command imports this module; aiosmtpd is an extra
-
     with Inbox(folder) as inbox:
         note.write_text(str(inbox.port))
         try:

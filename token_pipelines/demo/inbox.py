@@ -8,11 +8,15 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
-
 from token_pipelines.demo.inbox_pages import write_index
 from token_pipelines.errors import DemoError
+
+try:
+    from aiosmtpd.controller import Controller
+    from aiosmtpd.smtp import SMTP, Envelope, Session
+except ModuleNotFoundError:
+    msg = "The demo's inbox is not installed; install token-pipelines[demo]."
+    raise DemoError(msg) from None
 
 __all__ = ["Inbox", "write_index"]
 

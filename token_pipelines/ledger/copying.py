@@ -16,7 +16,7 @@ import pyarrow.csv
 from psycopg import sql
 from sqlalchemy import Connection, Select, text
 
-from token_pipelines.policy import INSTANT
+from token_pipelines.token_facts import INSTANT
 
 ROWS_A_PIECE: Final = 65_536
 """Rows turned into text at a time: a few megabytes, whatever the whole is."""
@@ -64,7 +64,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def copy_out(connection: Connection, query: Select[*tuple[Any, ...]], columns: Mapping[str, str]) -> pa.Table:
-    """A query's rows, whose columns are named and typed so: ``str``, ``bool`` or policy.INSTANT."""
+    """A query's rows, whose columns are named and typed so: ``str``, ``bool`` or token_facts.INSTANT."""
     connection.execute(_SESSION)
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     kinds = {name: _KINDS[dtype] for name, dtype in columns.items()}

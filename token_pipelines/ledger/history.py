@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from token_pipelines.ledger.tables import attempts, notice_tokens, notices
 from token_pipelines.model import State, rfc3339
@@ -13,23 +13,34 @@ PAGE: Final = 500
 """Notices read at a time: their tokens and attempts are fetched together."""
 
 
-def read_history(
-    connection: Connection, *, day: date | None, token_id: str | None, recipient_id: str | None
-) -> Iterator[dict[str, object]]:
-    """Yield the objects of ``history --json``, oldest first. Ids are text, instants RFC 3339 in UTC."""
-    query = select(notices).order_by(notices.c.planned_at, notices.c.notice_id)
-    if day is not None:
-        query = query.where(notices.c.day == day)
-    if recipient_id is not None:
-        query = query.where(notices.c.recipient_id == recipient_id)
-    if token_id is not None:
-        about = select(notice_tokens.c.notice_id).where(notice_tokens.c.token_id == token_id)
-        query = query.where(notices.c.notice_id.in_(about))
-    for page in connection.execute(query.execution_options(yield_per=PAGE)).partitions():
-        ids = [row.notice_id for row in page]
-        tokens, tries = _tokens(connection, ids), _attempts(connection, ids)
-        for row in page:
-            yield _entry(row, tokens.get(row.notice_id, []), tries.get(row.notice_id, []))
+class History:
+    """What one ledger knows of its notices."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Read the ledger that ``engine`` reaches."""
+        self._engine = engine
+
+    def entries(
+        self, *, day: date | None = None, token_id: str | None = None, recipient_id: str | None = None
+    ) -> Iterator[dict[str, object]]:
+        """Every notice that fits, oldest first, as the objects of ``history --json``.
+
+        Ids are text, instants RFC 3339 in UTC.
+        """
+        query = select(notices).order_by(notices.c.planned_at, notices.c.notice_id)
+        if day is not None:
+            query = query.where(notices.c.day == day)
+        if recipient_id is not None:
+            query = query.where(notices.c.recipient_id == recipient_id)
+        if token_id is not None:
+            about = select(notice_tokens.c.notice_id).where(notice_tokens.c.token_id == token_id)
+            query = query.where(notices.c.notice_id.in_(about))
+        with self._engine.connect() as connection:
+            for page in connection.execute(query.execution_options(yield_per=PAGE)).partitions():
+                ids = [row.notice_id for row in page]
+                tokens, tries = _tokens(connection, ids), _attempts(connection, ids)
+                for row in page:
+                    yield _entry(row, tokens.get(row.notice_id, []), tries.get(row.notice_id, []))
 
 
 def _entry(row: Any, tokens: list[dict[str, object]], tries: list[dict[str, object]]) -> dict[str, object]:  # noqa: ANN401 -- a row

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine, Exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from token_pipelines.ledger.tables import notice_tokens, notices, written_back
+from token_pipelines.ledger.tables import notice_tokens, notices, on_sent
 from token_pipelines.model import Mode, State
 
 
@@ -31,7 +31,7 @@ class OnSentLog:
         """The source has been told of these."""
         rows = [{"notice_id": notice_id} for notice_id in notice_ids]
         with self._engine.begin() as connection:
-            connection.execute(insert(written_back).on_conflict_do_nothing(), rows)
+            connection.execute(insert(on_sent).on_conflict_do_nothing(), rows)
 
     def missing(self, *, since: datetime, page: int) -> Iterator[list[SentNotice]]:
         """The live notices that were planned since then, were sent, and of which the source does not know.
@@ -39,7 +39,7 @@ class OnSentLog:
         Those sent last come first, in lists of at most ``page``. Of a token that was written about again since, only
         the last notice tells, so that no instant replaces a later one; a notice may be left with no token.
         """
-        known = select(written_back.c.notice_id).where(written_back.c.notice_id == notices.c.notice_id).exists()
+        known = select(on_sent.c.notice_id).where(on_sent.c.notice_id == notices.c.notice_id).exists()
         query = (
             select(
                 notices.c.notice_id,

@@ -1,49 +1,53 @@
-"""Planning inside the ledger: what was told, what waits, and putting new notices in. One transaction.
+"""Planning inside the ledger: compare what is due with what waits, and put the new notices in. One transaction.
 
-Knows nothing of why a token is due: `token_pipelines.policy` decides that from what `told` returns.
+Knows nothing of why a token is due: `token_pipelines.policy` decides that from what ``told`` returns.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection, Select, func, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
-from token_pipelines.ledger.tables import attempts, fuse_trips, marks, notice_tokens, notices
-from token_pipelines.model import TOLD, WAITING, Mode, Reason, State
-from token_pipelines.policy import HISTORY_COLUMNS, INSTANT, Window, no_history, urgency
+from token_pipelines.ledger.fuse import Fuse
+from token_pipelines.ledger.tables import notice_tokens, notices
+from token_pipelines.ledger.told import RefusedLine, Told
+from token_pipelines.ledger.transactions import inside
+from token_pipelines.model import WAITING, Mode, Reason, State
+from token_pipelines.policy import urgency
+from token_pipelines.token_facts import INSTANT
 
 PLANNED_COLUMNS: Final = ["notice_id", "recipient_id", "tier"]
 
 _LINE_FIELDS: Final = [
-    "notice_id", "token_id", "recipient_id", "expires_at", "threshold", "token_tier", "notice_tier", "leads",
+    "notice_id", "token_id", "recipient_id", "expires_at", "threshold", "token_tier", "notice_tier", "is_first",
 ]  # fmt: skip
 
-_NEW_LINES: Final = """
+_CREATE_NEW_LINES: Final = """
 CREATE TEMPORARY TABLE new_lines (notice_id uuid, token_id text, recipient_id text, expires_at timestamptz,
-    threshold timestamptz, token_tier text, notice_tier text, leads boolean) ON COMMIT DROP
+    threshold timestamptz, token_tier text, notice_tier text, is_first boolean) ON COMMIT DROP
 """
-_NEW_NOTICES: Final = """
+_INSERT_NOTICES: Final = """
 INSERT INTO notices
     (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at)
 SELECT notice_id, CAST(:day AS date), :mode, notice_tier, recipient_id, :state,
     '<' || notice_id || '@' || CAST(:domain AS text) || '>', :run_id, CAST(:at AS timestamptz)
-FROM new_lines WHERE leads
+FROM new_lines WHERE is_first
 """
-_KEEP_PROMISED: Final = """
+_INSERT_LINES: Final = """
 INSERT INTO notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
 SELECT notice_id, token_id, recipient_id, expires_at, threshold, :mode, token_tier FROM new_lines
 ON CONFLICT (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released DO NOTHING
 """
-_DROP_EMPTY: Final = """
+_DELETE_EMPTY: Final = """
 DELETE FROM notices AS notice USING new_lines AS fresh
-WHERE notice.notice_id = fresh.notice_id AND fresh.leads
+WHERE notice.notice_id = fresh.notice_id AND fresh.is_first
   AND NOT EXISTS (SELECT FROM notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
 RETURNING notice.notice_id
 """
@@ -59,11 +63,11 @@ class Plan:
     new: pd.DataFrame
     withdrawn: list[str]
     kept: pd.DataFrame
+    size: int
+    """How many recipients get a notice and have none that waits: what the fuse counts.
 
-    @property
-    def size(self) -> int:
-        """How many notices are new: what the fuse looks at."""
-        return int(self.new["notice_id"].nunique())
+    A notice that replaces one that waits is no more mail than there was.
+    """
 
 
 class Planning:
@@ -74,73 +78,25 @@ class Planning:
         self._connection = connection
         self._run_id = run_id
         self._mode = mode.in_ledger
+        self.told = Told(inside(connection))
+        self.fuse = Fuse(inside(connection))
 
-    def told(self, window: Window) -> pd.DataFrame:
-        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS."""
-        tokens, outcome = notice_tokens.c, notices.c.state
-        query = (
-            select(
-                tokens.token_id,
-                tokens.recipient_id,
-                tokens.expires_at,
-                func.max(tokens.threshold).filter(outcome.in_(TOLD)).label("told"),
-                func.max(tokens.threshold).filter(outcome == State.FAILED).label("refused"),
-                func.bool_or(outcome == State.SENT).label("sent"),
-            )
-            .join(notices, notices.c.notice_id == tokens.notice_id)
-            .where(tokens.mode == self._mode, ~tokens.released, outcome.in_([*TOLD, State.FAILED]))
-            .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
-            .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
-        )
-        return self._frame(query, HISTORY_COLUMNS) if self._exists() else no_history()
+    def release(self, refused: Collection[RefusedLine]) -> int:
+        """Free notices that were refused for good at an address that has changed since: their tokens are due again.
 
-    def _exists(self) -> bool:
-        name = str(notice_tokens)
-        return self._connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+        Args:
+            refused: what `Told.refused` returned before this transaction began.
 
-    def told_before(self) -> datetime | None:
-        """The instant before which every threshold counts as told, if an operator has named one."""
-        if not self._exists():
-            return None
-        found: datetime | None = self._connection.scalar(
-            select(func.max(marks.c.before)).where(marks.c.mode == self._mode)
-        )
-        return found
-
-    def refused(self, token_ids: Collection[str]) -> pd.DataFrame:
-        """Lines that were refused for good: notice_id, token_id, recipient_id and the address's keyed hash."""
-        last = (
-            select(attempts.c.address_hash)
-            .where(attempts.c.notice_id == notices.c.notice_id, attempts.c.state == State.FAILED)
-            .order_by(attempts.c.attempt_id.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        query = (
-            select(notice_tokens.c.notice_id, notice_tokens.c.token_id, notice_tokens.c.recipient_id, last)
-            .join(notices, notices.c.notice_id == notice_tokens.c.notice_id)
-            .where(notices.c.mode == self._mode, notices.c.state == State.FAILED, ~notice_tokens.c.released)
-            .where(notice_tokens.c.token_id == func.any(list(token_ids)))
-        )
-        found = self._connection.execute(query).all()
-        return pd.DataFrame(found, columns=["notice_id", "token_id", "recipient_id", "address_hash"])
-
-    def release(self, notice_ids: Collection[str]) -> None:
-        """Free what was refused at an address that has changed since: it is due again."""
-        lines = update(notice_tokens).where(notice_tokens.c.notice_id == func.any(list(notice_ids)))
+        Returns:
+            How many notices are freed: those of which the ledger still says what it said then.
+        """
+        if not refused:
+            return 0
+        still_refused = set(self.told.refused([line.token_id for line in refused], self._mode))
+        ids = list({line.notice_id for line in refused if line in still_refused})
+        lines = update(notice_tokens).where(notice_tokens.c.notice_id == func.any(ids))
         self._connection.execute(lines.values(released=True, reason=Reason.REFUSED_ADDRESS))
-
-    def open_trip(self) -> tuple[date, int, int] | None:
-        """The oldest trip of the fuse that nobody approved: its day, how many were new, the limit then."""
-        query = select(fuse_trips.c.day, fuse_trips.c.new_notices, fuse_trips.c.max_notices)
-        unapproved = fuse_trips.c.approved_at.is_(None) & (fuse_trips.c.mode == self._mode)
-        row = self._connection.execute(query.where(unapproved).order_by(fuse_trips.c.trip_id).limit(1)).first()
-        return (row[0], row[1], row[2]) if row else None
-
-    def approve_trips(self, at: datetime) -> None:
-        """A person has looked: the fuse's trips hold nothing back any more."""
-        trips = update(fuse_trips).where(fuse_trips.c.approved_at.is_(None), fuse_trips.c.mode == self._mode)
-        self._connection.execute(trips.values(approved_at=at))
+        return len(ids)
 
     def draft(self, due: pd.DataFrame, *, tiers: Collection[str], since: datetime) -> Plan:
         """Group due tokens into notices and compare them with what waits already. Writes nothing.
@@ -163,7 +119,8 @@ class Planning:
         kept = _unchanged(waiting, lines[among(lines["recipient_id"], waiting["recipient_id"])])
         withdrawn = waiting.loc[~among(waiting["notice_id"], kept["notice_id"]), "notice_id"].unique().tolist()
         new = lines[~among(lines["recipient_id"], kept["recipient_id"])]
-        return Plan(new=_numbered(new), withdrawn=withdrawn, kept=kept)
+        size = int(new.loc[~among(new["recipient_id"], waiting["recipient_id"]), "recipient_id"].nunique())
+        return Plan(new=_numbered(new), withdrawn=withdrawn, kept=kept, size=size)
 
     def _waiting(self, since: datetime) -> pd.DataFrame:
         """Every line that waits, one row per token of a waiting notice."""
@@ -181,7 +138,9 @@ class Planning:
             .where(~notice_tokens.c.released)
         )
         columns = dict.fromkeys(["notice_id", "recipient_id", "tier", "token_id"], "str")
-        return self._frame(query, columns | dict.fromkeys(["expires_at", "threshold"], INSTANT))
+        instants = dict.fromkeys(["expires_at", "threshold"], INSTANT)
+        frame: pd.DataFrame = copy_out(self._connection, query, columns | instants).to_pandas()
+        return frame
 
     def carry_out(self, plan: Plan, *, day: date, at: datetime, message_domain: str) -> pd.DataFrame:
         """Withdraw, then put the new notices in. Returns PLANNED_COLUMNS of what is new and what is kept.
@@ -189,17 +148,17 @@ class Planning:
         The unique key has the last word: a line that it refuses was promised already, and is left out.
         """
         self.withdraw(plan.withdrawn)
-        leads = ~plan.new["notice_id"].duplicated()
-        self._connection.execute(text(_NEW_LINES))
-        lines = plan.new.assign(leads=leads)
+        is_first = ~plan.new["notice_id"].duplicated()
+        self._connection.execute(text(_CREATE_NEW_LINES))
+        lines = plan.new.assign(is_first=is_first)
         copy_in(self._connection, "new_lines", pa.table({name: pa.array(lines[name]) for name in _LINE_FIELDS}))
         mode = {"mode": self._mode}
         notice = {"day": day, "state": State.PLANNED, "domain": message_domain, "run_id": self._run_id, "at": at}
-        self._connection.execute(text(_NEW_NOTICES), mode | notice)
-        promised = self._connection.execute(text(_KEEP_PROMISED), mode).rowcount
-        fresh = lines.loc[leads, ["notice_id", "recipient_id", "notice_tier"]]
+        self._connection.execute(text(_INSERT_NOTICES), mode | notice)
+        promised = self._connection.execute(text(_INSERT_LINES), mode).rowcount
+        fresh = lines.loc[is_first, ["notice_id", "recipient_id", "notice_tier"]]
         if promised < len(lines):
-            empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DROP_EMPTY))}
+            empty = {str(notice_id) for notice_id in self._connection.scalars(text(_DELETE_EMPTY))}
             fresh = fresh[~fresh["notice_id"].isin(list(empty))]
         return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
 
@@ -233,10 +192,6 @@ class Planning:
         self._connection.execute(
             update(notice_tokens).where(notice_tokens.c.notice_id == func.any(ids)).values(released=True)
         )
-
-    def _frame(self, query: Select[*tuple[Any, ...]], columns: dict[str, str]) -> pd.DataFrame:
-        frame: pd.DataFrame = copy_out(self._connection, query, columns).to_pandas()
-        return frame
 
 
 def among(column: pd.Series, values: pd.Series) -> np.ndarray:

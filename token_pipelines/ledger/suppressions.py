@@ -41,8 +41,14 @@ class Suppressions:
         with self._engine.begin() as connection:
             return len(connection.execute(delete(suppressions).where(listed).returning(suppressions.c.at)).all())
 
+    def among(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Which of these addresses are on the list."""
+        query = select(suppressions.c.address_hash).where(suppressions.c.address_hash == func.any(list(hashes)))
+        with self._engine.begin() as connection:
+            return {bytes(found) for found in connection.scalars(query)}
+
     def listed(self, hashes: Collection[bytes] | None = None) -> Iterator[Suppression]:
-        """The list, oldest first; with ``hashes``, what of it they are on."""
+        """The list, oldest first; with ``hashes``, only these."""
         query = select(suppressions).order_by(suppressions.c.at, suppressions.c.address_hash)
         if hashes is not None:
             query = query.where(suppressions.c.address_hash == func.any(list(hashes)))

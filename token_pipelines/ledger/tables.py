@@ -108,8 +108,8 @@ notice_tokens = Table(
     Index("notice_tokens_by_expiry", "expires_at"),
 )
 
-written_back = Table(
-    "written_back",
+on_sent = Table(
+    "on_sent",
     metadata,
     Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), primary_key=True),
 )
@@ -161,10 +161,10 @@ fuse_trips = Table(
     _instant("approved_at", nullable=True),
 )
 
-marks = Table(
-    "marks",
+told_before = Table(
+    "told_before",
     metadata,
-    Column("mark_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
     _instant("at"),
     Column("mode", Text, nullable=False),
     _instant("before"),

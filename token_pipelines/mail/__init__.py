@@ -1,4 +1,4 @@
-"""From facts about tokens to the bytes of a message: rendering, names, dates, MIME, DKIM.
+"""Turns facts about tokens into the bytes of a message: rendering, names, dates, MIME, DKIM.
 
 Knows nothing of SMTP, the ledger or the source.
 """

@@ -1,4 +1,4 @@
-"""A mailbox as the config names it: a name and one address. Which addresses are valid is said in ``addresses``."""
+"""Parses a mailbox in the config: a display name and one address. ``addresses`` says which addresses are valid."""
 
 import email.policy
 
@@ -7,10 +7,10 @@ from token_pipelines.errors import ConfigError
 
 
 def parse_mailbox(text: str, key: str) -> tuple[str, str]:
-    """``Example Registry <noreply@example.org>`` as display name and address; ``key`` names it in the error.
+    """Split ``Example Registry <noreply@example.org>`` into display name and address; ``key`` names it in the error.
 
     Raises:
-        ConfigError: it is not one name and one valid address in ASCII.
+        ConfigError: it is not an optional name with one valid ASCII address.
     """
     cure = (
         f'{key} must be one address, like "Example Registry <noreply@example.org>"; put a name with a comma in quotes.'
@@ -19,7 +19,7 @@ def parse_mailbox(text: str, key: str) -> tuple[str, str]:
         header = email.policy.default.header_factory("From", text)
         (found,) = header.addresses
         address = wire_address(f"{found.username}@{found.domain}")
-    except Exception:  # noqa: BLE001 -- the parser stumbles with TypeError, UnboundLocalError, RecursionError too
+    except Exception:  # noqa: BLE001 -- the parser also raises TypeError, UnboundLocalError, RecursionError
         raise ConfigError(cure) from None
     is_group = header.groups[0].display_name is not None
     if header.defects or is_group or not address.isascii():

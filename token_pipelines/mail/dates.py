@@ -1,4 +1,4 @@
-"""Instants and days in words, in a user's time zone and the manner of a user's locale."""
+"""Formats instants and days in a user's time zone and locale."""
 
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime
@@ -23,20 +23,20 @@ _MONTHS: Final = (
     "October",
     "November",
     "December",
-)  # not strftime: its names follow the process's locale
-_NO_ZONES: Final = ("right/", "posix")  # some installations list them with the others
-_NARROW_BLANK: Final = "\u202f"  # CLDR's, before AM and PM; many fonts have none
+)  # not strftime, whose names depend on the process's locale
+_NO_ZONES: Final = ("right/", "posix")  # prefixes that some installations list among the zones
+_NARROW_BLANK: Final = "\u202f"  # CLDR puts it before AM and PM, and many fonts lack it
 
 
 def instant(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
-    """``Monday, 30 November 2026 at 14:05 UTC``; in ``zone`` where that is a time zone, which is then named."""
+    """Format as ``Monday, 30 November 2026 at 14:05 UTC``, or in ``zone``, with its name, if that is a time zone."""
     local, name = _localised(moment, zone)
     suffix = "UTC" if name == "UTC" else f"({name})"
     return f"{_minute(local.replace(second=0, microsecond=0, tzinfo=None), locale, with_weekday=True)} {suffix}"
 
 
-def beside(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
-    """``30 November 2026 at 14:05 UTC``, to stand beside an instant in another zone; empty where that is in UTC."""
+def in_utc(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
+    """Format as ``30 November 2026 at 14:05 UTC``; ``""`` when ``instant`` already gives UTC."""
     if _localised(moment, zone)[1] == "UTC":
         return ""
     plain = moment.astimezone(UTC).replace(second=0, microsecond=0, tzinfo=None)
@@ -44,11 +44,11 @@ def beside(moment: datetime, zone: str | None = None, locale: Locale | None = No
 
 
 def day(moment: datetime, zone: str | None = None, locale: Locale | None = None) -> str:
-    """``1 September 2026``."""
+    """Format as ``1 September 2026``."""
     return _date(_localised(moment, zone)[0].date(), locale)
 
 
-@lru_cache(maxsize=4096)  # tokens that expire at midnight are many, and Babel takes its time
+@lru_cache(maxsize=4096)  # Babel is slow, and many tokens expire at the same minute
 def _minute(local: datetime, locale: Locale | None, *, with_weekday: bool) -> str:
     if locale is None:
         weekday = f"{_WEEKDAYS[local.weekday()]}, " if with_weekday else ""
@@ -76,15 +76,15 @@ def _localised(moment: datetime, zone: str | None) -> tuple[datetime, str]:
 
 @lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo | None:
-    """None when a user's profile names no zone that we know: the email then speaks UTC."""
+    """The time zone of that name, or None when it is unknown: the email then uses UTC."""
     return ZoneInfo(name) if name in _known_zones() else None
 
 
-@cache  # it reads a folder of 600 files: up to 60 ms
+@cache  # reads a folder of 600 files, which takes up to 60 ms
 def _known_zones() -> AbstractSet[str]:
-    """The zones of the IANA database, and nothing else that lies in its folder and would be read as one.
+    """The zones of the IANA database, without other files of its folder that ``ZoneInfo`` would also load.
 
-    ``right/…`` counts leap seconds and is 27 s out, ``posix/…`` is the same zone by another name, ``localtime`` is the
-    server's own, and ``Factory`` says that nobody has set one.
+    ``right/…`` counts leap seconds and is 27 s off, ``posix/…`` repeats the zones under another name, ``localtime`` is
+    the server's zone, and ``Factory`` means that no zone was set.
     """
     return {name for name in available_timezones() if not name.startswith(_NO_ZONES)} - {"localtime", "Factory"}

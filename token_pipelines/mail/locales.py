@@ -1,6 +1,6 @@
-"""What a user's profile calls a locale, made sense of. A name that nobody knows is no error: the email is then as ever.
+"""Reads the locale in a user's profile. An unknown name is not an error: the email then uses the default templates.
 
-Knows Babel's data, and nothing of templates.
+Knows Babel's data, but no templates.
 """
 
 import re
@@ -14,7 +14,7 @@ _NAME: Final = re.compile(r"([A-Za-z]{2,3}(?:[_-][A-Za-z0-9]{2,8}){0,3})(?:\.[A-
 
 @lru_cache(maxsize=1024)
 def candidates(name: str | None) -> tuple[str, ...]:
-    """``de-AT.UTF-8`` as ``("de_at", "de")``: what to look for, the nearest first."""
+    """Give the names to look for, the most specific first: ``("de_at", "de")`` for ``de-AT.UTF-8``."""
     match = _NAME.fullmatch(name.strip()) if name else None
     if match is None:
         return ()
@@ -23,7 +23,7 @@ def candidates(name: str | None) -> tuple[str, ...]:
 
 
 def exact(name: str) -> Locale | None:
-    """The locale of just that name, or None."""
+    """Give the locale of exactly that name, or None."""
     named = candidates(name)
     try:
         return Locale.parse(named[0]) if named else None
@@ -33,5 +33,5 @@ def exact(name: str) -> Locale | None:
 
 @lru_cache(maxsize=1024)
 def known(name: str | None) -> Locale | None:
-    """The locale of that name, or the nearest one that is known; None when none is."""
+    """Give the locale of that name, or the most specific known one (``de`` for ``de_QQ``), or None."""
     return next((found for candidate in candidates(name) if (found := exact(candidate))), None)

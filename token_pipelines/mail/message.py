@@ -1,7 +1,8 @@
-"""A rendered notice as the bytes that cross the wire. The same inputs give the same bytes: a resend is a resend.
+"""Serialises a rendered notice to the bytes that are sent. Deterministic: a resend has the same bytes as the original.
 
-The shape is always the same, and written out here: ``EmailMessage`` encodes a ``List-Unsubscribe`` that is longer than
-its line, which breaks one-click, and takes some twenty times as long. In the tests it is what must read the same.
+The message has one fixed shape, written out here. The standard library's ``EmailMessage`` takes about twenty times as
+long, and encodes a ``List-Unsubscribe`` longer than a line, which breaks one-click unsubscribing. The tests check that
+``EmailMessage`` parses every message to the same content.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from token_pipelines.model import Recipient
 _DISPLAY_LIMIT: Final = 100
 _SUBJECT_LIMIT: Final = 200
 _LONGEST_ID: Final = 40  # characters of a notice's id; a UUID has 36
-_BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _LONGEST_ID - 1  # a plus and a notice's id need the rest
+_BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _LONGEST_ID - 1  # leaves room for a plus and a notice's id
 _BOUNCES_LIMIT: Final = PATH_OCTETS - _LONGEST_ID - 1
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,200}@[!-;=?A-~]{1,200}>")
 _NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
@@ -36,10 +37,10 @@ _HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
 
 
 class Serialiser:
-    """Makes envelopes; safe from any thread. ``domain`` is the sender's, for Message-IDs."""
+    """Makes envelopes; safe to use from any thread. ``domain`` is the sender's domain, for Message-IDs."""
 
     def __init__(self, email: config.Email, signer: Signer | None = None) -> None:
-        """Check the sender and the links. Without a ``signer`` the relay signs, or nobody does.
+        """Check the sender and the links. Without a ``signer`` the message is not signed here; the relay may sign it.
 
         Raises:
             ConfigError: ``email.from``, ``reply_to``, ``bounces``, ``feedback_id`` or a link cannot be used.
@@ -59,7 +60,7 @@ class Serialiser:
             self._fixed.append(mailbox("Reply-To", clean(name, _DISPLAY_LIMIT, stand_in=""), address))
 
     def envelope(self, content: Content, recipient: Recipient, *, message_id: str, at: datetime) -> Envelope:
-        """The message; ``message_id`` goes in as given, with its angle brackets, and ``at`` becomes its date.
+        """Serialise one message. ``message_id`` is used as given, with its angle brackets; ``at`` becomes the date.
 
         Raises:
             ValueError: the recipient's address or the message id is not valid.
@@ -68,11 +69,11 @@ class Serialiser:
             msg = "a message id is written <left@right>, in ASCII without blanks"
             raise ValueError(msg)
         address = wire_address(recipient.address)
-        # No body holds "=_" as it is encoded here, so no line of it is a boundary.
+        # The encoded body never contains "--=_", so no line of it can be taken for the boundary.
         boundary = "=_" + hashlib.sha256(message_id.encode()).hexdigest()[:24]
         headers = [
             self._from,
-            f"To: {address}",  # never the recipient's name: it is user input, and greets in the body
+            f"To: {address}",  # without the recipient's name: it is user input, and stays in the body
             unstructured("Subject", clean(content.subject, _SUBJECT_LIMIT)),
             f"Date: {_date(at.astimezone(UTC).replace(microsecond=0))}",
             f"Message-ID: {message_id}",
@@ -84,23 +85,23 @@ class Serialiser:
         if self._signer is not None:
             headers = self._signer.sign(headers, body, at=at) + headers
         sender, envid = self._return_path(message_id)
-        # The head is ASCII, save for an address that only SMTPUTF8 can carry.
+        # The head is ASCII, unless the recipient's address needs SMTPUTF8.
         head = CRLF.join([*headers, "", ""]).encode()
         # Both parts of the body get their line ends from `mime.transfer_encoded`.
         return Envelope(sender=sender, recipient=address, data=head + body, envid=envid, body_from=len(head))
 
     def _one_click(self, recipient: Recipient) -> list[str]:
-        """RFC 8058: unfolded, unencoded, and one-click for https only."""
+        """The headers of RFC 8058: unfolded and unencoded; one-click for https only."""
         if self._unsubscribe is None:
             return []
         line = f"List-Unsubscribe: <{links.fill(self._unsubscribe, recipient_id=recipient.recipient_id)}>"
-        if len(line) > LINE_LIMIT:  # a monstrous recipient id; the link in the body remains
+        if len(line) > LINE_LIMIT:  # a very long recipient id; the link in the body remains
             return []
         post = ["List-Unsubscribe-Post: List-Unsubscribe=One-Click"] if self._unsubscribe.startswith("https://") else []
         return [line, *post]
 
     def _return_path(self, message_id: str) -> tuple[str, str | None]:
-        """Where reports of this message go, and what they call it: both name the notice, where reports are read."""
+        """The envelope sender and the envelope id. With ``email.bounces`` both contain the notice's id."""
         match = _NOTICE_ID.match(message_id)
         if self._bounces is None or match is None:
             return self._sender if self._bounces is None else "@".join(self._bounces), None
@@ -109,11 +110,11 @@ class Serialiser:
 
 
 _date = lru_cache(maxsize=64)(format_datetime)
-"""Hundreds of messages leave in the same second."""
+"""Cached: hundreds of messages are sent in the same second."""
 
 
 def _alternatives(content: Content, boundary: bytes) -> bytes:
-    """Text and HTML, as the multipart's body."""
+    """The body of the multipart: text, then HTML."""
     line = b"\r\n--" + boundary
     encoding, text = transfer_encoded(content.text)
     encoding_of_html, html = transfer_encoded(content.html)
@@ -127,7 +128,7 @@ def _bounces(address: str) -> tuple[str, str]:
     if name or len(local) > _BOUNCES_LOCAL_LIMIT or len(plain) > _BOUNCES_LIMIT:
         msg = (
             f"email.bounces must be a plain address with at most {_BOUNCES_LOCAL_LIMIT} characters before the @ and "
-            f"{_BOUNCES_LIMIT} in all, like bounces@example.org: a notice's id is put into it."
+            f"{_BOUNCES_LIMIT} in all, like bounces@example.org: each message adds its notice's id."
         )
         raise ConfigError(msg)
     return local, domain

@@ -1,7 +1,7 @@
-"""Text in the clothes of a message: quoted-printable bodies, encoded words in headers. Knows no notice and no config.
+"""Encodes text for a message: quoted-printable bodies, encoded words in headers. Knows neither notices nor the config.
 
-Written by hand because ``EmailMessage`` takes some twenty times as long, and folds differently between patch releases;
-the tests hold every byte of this against it.
+Written by hand because the standard library's ``EmailMessage`` takes about twenty times as long, and folds headers
+differently from one Python patch release to the next. The tests check that ``EmailMessage`` decodes the same text.
 """
 
 import re
@@ -17,25 +17,25 @@ CRLF: Final = "\r\n"
 LINE_LIMIT: Final = 998
 """RFC 5322, 2.1.1: octets of a line, without its CRLF."""
 
-_WORD_LIMIT: Final = 75  # RFC 2047, 2: an encoded word; the line that holds it may have one more
+_WORD_LIMIT: Final = 75  # RFC 2047, 2: length of an encoded word; its line may be one longer
 _NEXT_LINE: Final = CRLF + " "
-_UNREADABLE: Final = 3  # in quoted form an octet becomes three; beyond one such octet in six, base64 is shorter
-_AS_IT_STANDS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
+_OCTETS_WHEN_QUOTED: Final = 3  # =C3; when more than a sixth of the octets need it, base64 is shorter
+_UNQUOTED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _QUOTED: Final = tuple(
-    chr(octet) if octet in _AS_IT_STANDS else "_" if octet == ord(" ") else f"={octet:02X}" for octet in range(256)
+    chr(octet) if octet in _UNQUOTED else "_" if octet == ord(" ") else f"={octet:02X}" for octet in range(256)
 )
 _BLANK_AT_A_LONG_LINES_END: Final = re.compile(rb"^(.{74})(=20|=09)\r\n", re.MULTILINE)
 
 
 def transfer_encoded(text: str) -> tuple[bytes, bytes]:
-    """The name of a transfer encoding, and the text in it: CRLF line ends, 7 bits, and no ``--=_``.
+    """Give the name of a transfer encoding, and the text in it: CRLF line ends, 7 bits, without ``--=_``.
 
-    As it stands where RFC 2045, 2.7, calls that ``7bit``, and no mail system has a reason to touch it: it is shorter,
-    and takes a third of the time. Else in quoted-printable.
+    Text that RFC 2045, 2.7, calls ``7bit``, and that no relay needs to change, is left as it is: that is shorter and
+    takes a third of the time. Other text becomes quoted-printable.
     """
     if text.isascii() and text.endswith("\n"):
         octets = text.encode()
-        # Neither 7bit, nor blanks that a relay may cut off, nor what may be a boundary of ours. Not in a loop: a third.
+        # Not 7bit; blanks that a relay may cut off; a possible boundary. A loop over these takes three times as long.
         if not (
             b"\0" in octets or b"\r" in octets or b" \n" in octets or b"\t\n" in octets or b"--=_" in octets
         ) and not _has_long_line(octets):
@@ -44,19 +44,19 @@ def transfer_encoded(text: str) -> tuple[bytes, bytes]:
 
 
 def quoted_printable(text: str) -> bytes:
-    """The text with CRLF line ends and lines of at most 76, in 7 bits; no line of it begins with ``=_``."""
+    """Encode with CRLF line ends, in 7 bits and lines of at most 76; no line begins with ``=_``."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Ended by a line break of ours: without any, b2a_qp would break lines by a bare LF, and leave a blank at the end.
+    # Adds a line break, removed again below: without one, b2a_qp breaks lines by a bare LF and leaves a final blank.
     lines = text.encode(errors="replace").replace(b"\n", b"\r\n") + b"\r\n"
     encoded = b2a_qp(lines)
-    if b" \r\n" in lines or b"\t\r\n" in lines:  # b2a_qp encodes such a blank without looking at the line's length
+    if b" \r\n" in lines or b"\t\r\n" in lines:  # b2a_qp encodes such a blank even if the line gets too long
         encoded = _BLANK_AT_A_LONG_LINES_END.sub(rb"\1=\r\n\2\r\n", encoded)
     return encoded[:-2]
 
 
 def _has_long_line(octets: bytes) -> bool:
-    """In great steps: from the last line end that is near enough to the next."""
+    """Whether a line is longer than ``LINE_LIMIT``. Looks for one line end per 998 octets, not for each."""
     start = 0
     while len(octets) - start > LINE_LIMIT:
         start = octets.rfind(b"\n", start, start + LINE_LIMIT + 1) + 1
@@ -65,29 +65,29 @@ def _has_long_line(octets: bytes) -> bool:
     return False
 
 
-@lru_cache(maxsize=256)  # subjects repeat from message to message, and hold nothing of the recipient's
+@lru_cache(maxsize=256)  # subjects repeat between messages, and contain no personal data
 def unstructured(header: str, text: str) -> str:
-    """A header line such as a subject: as it stands, or in encoded words, folded. ``text`` is one clean line."""
+    """Give a header line such as a subject: plain, or in encoded words, folded. ``text`` is one clean line."""
     return f"{header}: {text if _plain(text) else _encoded_words(text, len(header) + 2)}"
 
 
 def mailbox(header: str, name: str, address: str) -> str:
-    """A header line with one name, which may be empty, and one address in ASCII."""
+    """Give a header line with one display name, which may be empty, and one ASCII address."""
     if _plain(name):
         return f"{header}: {formataddr((name, address))}"
     return f"{header}: {_encoded_words(name, len(header) + 2)}{_NEXT_LINE}<{address}>"
 
 
 def _plain(text: str) -> bool:
-    """Whether a reader sees what is written. What looks encoded is encoded, or it would be decoded."""
+    """Whether the text needs no encoding. Text that looks like an encoded word does: a reader would decode it."""
     return text.isascii() and "=?" not in text
 
 
 def _encoded_words(text: str, column: int) -> str:
-    """RFC 2047, one word a line, none of which ends inside a character; the first begins at that column."""
+    """Encode by RFC 2047, one word a line, each of whole characters. The first word begins at ``column``."""
     octets = text.encode()
-    odd = sum(octet not in _AS_IT_STANDS and octet != ord(" ") for octet in octets)
-    encode: Callable[[str], str] = _base64_word if odd * 2 * _UNREADABLE > len(octets) else _quoted_word
+    odd = sum(octet not in _UNQUOTED and octet != ord(" ") for octet in octets)
+    encode: Callable[[str], str] = _base64_word if odd * 2 * _OCTETS_WHEN_QUOTED > len(octets) else _quoted_word
     words: list[str] = []
     chunk = ""
     room = _WORD_LIMIT + 1 - column

@@ -1,4 +1,4 @@
-"""Remaining time in words. All rounding happens here, once, and downwards: nobody is promised more than there is."""
+"""Formats the remaining time in words. All rounding happens here, and downwards: never more time than there is."""
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,22 +18,25 @@ _SIZES: Final[dict[_Unit, timedelta]] = {
 }
 _NOTHING: Final = timedelta()
 _SECONDS_AN_HOUR: Final = 3600
-_ROUGH_FROM_DAYS: Final = 2  # below, "1 day" would hide almost half of what is left
-_NEVER: Final = 1e9  # Babel would otherwise go over to weeks, and round
+_ROUGH_FROM_DAYS: Final = 2  # with less left, "1 day" could hide almost half of it
+_NEVER: Final = 1e9  # a threshold that no count reaches: Babel then keeps the unit, and does not round to weeks
 
 
 def in_words(moment: datetime, now: datetime, language: Locale | None = None) -> str:
-    """``6 days and 23 hours`` until ``moment``, or ``2 hours ago``; both instants aware. English without a language."""
+    """Format the time until ``moment``: ``6 days and 23 hours``, ``2 hours ago``. Both instants are aware.
+
+    Without a language in English.
+    """
     return _words(moment, now, language, rough=False)
 
 
 def roughly(moment: datetime, now: datetime, language: Locale | None = None) -> str:
-    """The same for a subject line: whole days only, from two days on."""
+    """Format the same for a subject line: from two days on, whole days only."""
     return _words(moment, now, language, rough=True)
 
 
 def _words(moment: datetime, now: datetime, language: Locale | None, *, rough: bool) -> str:
-    # Through UTC: two instants of one zone would be subtracted by the wall clock, an hour out over a change of clocks.
+    # In UTC: Python subtracts two instants of one zone by the wall clock, which is an hour off over a clock change.
     left = moment.astimezone(UTC) - now.astimezone(UTC)
     past = left <= _NOTHING
     size = abs(left)
@@ -54,19 +57,19 @@ def _in_english(days: int, hours: int, *, past: bool) -> str:
 
 
 def _left(left: timedelta, days: int, hours: int, language: Locale) -> str:
-    """``6 Tage und 23 Stunden``; less than an hour in minutes, as CLDR has no words for "less than"."""
+    """Format as ``6 Tage und 23 Stunden``; below an hour in minutes, since CLDR has no words for "less than"."""
     both: tuple[tuple[int, _Unit], ...] = ((days, "day"), (hours, "hour"))
     parts = [part for part in both if part[0]]
     return format_list([_one(*part, language) for part in parts or [_largest(left)]], locale=language)
 
 
 def _ago(passed: timedelta, language: Locale) -> str:
-    """``vor 2 Tagen``: one unit only, since in many languages two cannot be said after one preposition."""
+    """Format as ``vor 2 Tagen``. One unit only: many languages cannot put two after one preposition."""
     return _one(*_largest(passed), language, ago=True)
 
 
 def _largest(span: timedelta) -> tuple[int, _Unit]:
-    """The largest unit of which there is one, and how many."""
+    """The largest unit that fits into the span, and how many of it."""
     for unit, size in _SIZES.items():
         if span >= size:
             return span // size, unit
@@ -75,6 +78,6 @@ def _largest(span: timedelta) -> tuple[int, _Unit]:
 
 @lru_cache(maxsize=4096)
 def _one(number: int, unit: _Unit, language: Locale, *, ago: bool = False) -> str:
-    # Of nothing Babel would say "in 0 seconds", though it is over.
+    # For a span of nothing Babel would say "in 0 seconds", although the moment is past.
     span = -max(1, number) * _SIZES[unit] if ago else number * _SIZES[unit]
     return format_timedelta(span, granularity=unit, threshold=_NEVER, add_direction=ago, locale=language)

@@ -1,4 +1,4 @@
-"""One notice as subject, text and HTML. Which words are used is the templates' business; which facts they get is ours.
+"""Renders one notice as subject, text and HTML. The templates hold the sentences; this module gives them the facts.
 
 Does not send, does not encode, and does not decide who is told.
 """
@@ -18,11 +18,11 @@ from token_pipelines.mail.names import clean, unlinked
 from token_pipelines.mail.templates import PARTS, Language, Templates
 from token_pipelines.model import Recipient, TokenFacts
 
-LISTED_AT_MOST: Final = 50  # tokens in one email; nobody reads more
-HTML_AT_MOST: Final = 100_000  # octets; Gmail cuts the HTML off at 102 KB, and so what stands at its end
-SCOPES_AT_MOST: Final = 12  # scopes named of one token
-_ONE_OF_EACH: Final = 2  # a token that is over and one that lives
-_OCTETS_A_CHARACTER: Final = 4  # of UTF-8, at most
+LISTED_AT_MOST: Final = 50  # tokens listed in one email; nobody reads more
+HTML_AT_MOST: Final = 100_000  # octets; Gmail cuts the HTML off at 102 KB, and hides its end
+SCOPES_AT_MOST: Final = 12  # scopes listed of one token
+_ONE_OF_EACH: Final = 2  # an expired token and one that is not
+_OCTETS_A_CHARACTER: Final = 4  # in UTF-8, at most
 _SUBJECT_LIMIT: Final = 200
 _SERVICE_LIMIT: Final = 100
 _EXPIRING: Final = "token-expiring"
@@ -40,26 +40,26 @@ class Content:
 
 
 class _Shown(NamedTuple):
-    """What templates know of one token, in words; "" is what the source does not say.
+    """What a template knows about one token, formatted; ``""`` where the source does not say.
 
-    The text part gets the name and the scopes as they are, so that they can be copied and searched for; the HTML part
-    gets them ``unlinked``.
+    The text part shows the name and the scopes unchanged, so that they can be copied and searched for. The HTML part
+    shows them ``unlinked``.
     """
 
     name: str
     scopes: str
-    hidden_scopes: int  # scopes beyond those named
+    hidden_scopes: int  # how many scopes are not listed
     created: str
     last_used: str
     expires: str
-    expires_utc: str  # "" where ``expires`` is in UTC already
+    expires_utc: str  # "" if ``expires`` is in UTC already
     expired: bool
     remaining: str
-    renew: str | None  # None without such a link
+    renew: str | None  # None if the operator set no such link
 
 
 class _Facts(TypedDict):
-    """The variables of a template. The counts are of all tokens, the lists hold the shown ones in order of expiry."""
+    """The variables of a template. Counts are of all tokens; the lists hold the listed ones, in order of expiry."""
 
     service: str
     recipient_name: str  # "" when unknown
@@ -68,22 +68,22 @@ class _Facts(TypedDict):
     expired_count: int
     expiring: list[_Shown]
     expiring_count: int
-    soonest: str  # until the first living token expires, in full; "" when none lives
+    soonest: str  # time until the next token expires, in full; "" if all have expired
     soonest_roughly: str
-    hidden: int  # tokens beyond those shown
+    hidden: int  # how many tokens are not listed
     manage: str
     unsubscribe: str | None
-    subject: NotRequired[str]  # known to the bodies only
+    subject: NotRequired[str]  # in bodies only
 
 
 class Renderer:
-    """The templates of one folder, compiled and tried out once; rendering is then safe from any thread."""
+    """The templates of one folder, compiled and tried out when loaded. Safe to use from any thread."""
 
     def __init__(self, folder: Path, email: config.Email) -> None:
-        """Load every template.
+        """Load every template, and render samples to find faults.
 
         Raises:
-            TemplateError: a template is missing, does not parse or names something unknown.
+            TemplateError: a template is missing, does not parse or uses an unknown variable.
             ConfigError: a link cannot be filled in.
         """
         links.check(email.links)
@@ -94,11 +94,11 @@ class Renderer:
 
     @property
     def translations(self) -> tuple[str, ...]:
-        """The locales that have templates of their own, in lower case: ``de``, ``pt_br``."""
+        """The locales with their own templates, in lower case: ``de``, ``pt_br``."""
         return self._templates.translations
 
     def render(self, recipient: Recipient, tokens: Sequence[TokenFacts], *, now: datetime) -> Content:
-        """One notice to ``recipient`` about ``tokens``, at least one, in any order; ``now`` is the time of sending.
+        """Render one notice about ``tokens``, at least one, in any order. ``now`` is the time of sending.
 
         Raises:
             TemplateError: a template fails on these facts.
@@ -116,7 +116,7 @@ class Renderer:
         return content
 
     def _write(self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, listed: int) -> Content:
-        """The notice with at most so many tokens in its lists."""
+        """Render the notice with at most ``listed`` tokens in its lists."""
         notice = _EXPIRED if ordered[0].expires_at <= now else _EXPIRING
         language = self._templates.language(notice, recipient.locale)
         facts = self._facts(recipient, ordered, now, language, listed)
@@ -132,31 +132,35 @@ class Renderer:
     def _facts(
         self, recipient: Recipient, ordered: list[TokenFacts], now: datetime, language: Language, listed: int
     ) -> _Facts:
-        dead = sum([token.expires_at <= now for token in ordered])
-        manner = locales.known(recipient.locale)
-        words = language.locale
-        chosen = _chosen(len(ordered), dead, listed)
-        shown = [self._shown(recipient, token, now, words, manner) for token in ordered[chosen]]
-        shown_dead = dead - chosen.start
-        living = shown[shown_dead:]  # empty only where none lives
+        expired_count = sum([token.expires_at <= now for token in ordered])
+        words, date_locale = language.locale, locales.known(recipient.locale)
+        chosen = _chosen(len(ordered), expired_count, listed)
+        shown = [self._shown(recipient, token, now, words, date_locale) for token in ordered[chosen]]
+        shown_expired = expired_count - chosen.start
+        expiring = shown[shown_expired:]  # empty only if all tokens have expired
         to_all = self._email.links
         return _Facts(
             service=self._service,
             recipient_name=clean(recipient.name, stand_in=""),
             count=len(ordered),
-            expired=shown[:shown_dead],
-            expired_count=dead,
-            expiring=living,
-            expiring_count=len(ordered) - dead,
-            soonest=living[0].remaining if living else "",
-            soonest_roughly=remaining.roughly(ordered[dead].expires_at, now, words) if living else "",
+            expired=shown[:shown_expired],
+            expired_count=expired_count,
+            expiring=expiring,
+            expiring_count=len(ordered) - expired_count,
+            soonest=expiring[0].remaining if expiring else "",
+            soonest_roughly=remaining.roughly(ordered[expired_count].expires_at, now, words) if expiring else "",
             hidden=len(ordered) - len(shown),
             manage=links.fill(to_all.manage, recipient_id=recipient.recipient_id),
             unsubscribe=to_all.unsubscribe and links.fill(to_all.unsubscribe, recipient_id=recipient.recipient_id),
         )
 
     def _shown(
-        self, recipient: Recipient, token: TokenFacts, now: datetime, words: Locale | None, manner: Locale | None
+        self,
+        recipient: Recipient,
+        token: TokenFacts,
+        now: datetime,
+        words: Locale | None,
+        date_locale: Locale | None,
     ) -> _Shown:
         zone = recipient.timezone
         renew = self._email.links.renew
@@ -165,18 +169,18 @@ class Renderer:
             name=clean(token.name, stand_in=""),
             scopes=scopes,
             hidden_scopes=hidden_scopes,
-            created=dates.day(token.created_at, zone, manner),
-            # A source without this column looks the same as a token that nobody has used.
-            last_used=dates.day(token.last_used_at, zone, manner) if token.last_used_at else "",
-            expires=dates.instant(token.expires_at, zone, manner),
-            expires_utc=dates.beside(token.expires_at, zone, manner),
+            created=dates.day(token.created_at, zone, date_locale),
+            # None also if the source has no such column; so the templates say "as far as we know".
+            last_used=dates.day(token.last_used_at, zone, date_locale) if token.last_used_at else "",
+            expires=dates.instant(token.expires_at, zone, date_locale),
+            expires_utc=dates.in_utc(token.expires_at, zone, date_locale),
             expired=token.expires_at <= now,
             remaining=remaining.in_words(token.expires_at, now, words),
             renew=renew and links.fill(renew, recipient_id=recipient.recipient_id, token_id=token.token_id),
         )
 
     def _try_out(self) -> None:
-        """Find at load what only rendering shows: ``token.nmae``, a macro's missing argument."""
+        """Find faults that only rendering shows: ``token.nmae``, a macro's missing argument."""
         now = datetime(2026, 11, 20, 9, tzinfo=UTC)
         many = range(1, LISTED_AT_MOST + 2)
         for hours in ((1,), (1, 30), (-1,), (-1, -2), (-1, 1), (-1, -2, 1, 30), many, (-1, *many)):
@@ -189,31 +193,32 @@ class Renderer:
                     self.render(ada, tokens, now=now)
 
 
-def _chosen(count: int, dead: int, listed: int) -> slice:
-    """Which of the tokens are listed, of ``count`` in order of expiry of which the first ``dead`` are over.
+def _chosen(count: int, expired_count: int, listed: int) -> slice:
+    """Choose the listed ones of ``count`` tokens in order of expiry, of which the first ``expired_count`` have expired.
 
-    Living ones, the soonest first, since something can still be done about them; then those that expired last. One of
-    these keeps its place however many live: it is why the notice is sent, and the templates speak of it.
+    Tokens that have not expired take precedence, the soonest first, since their owner can still act; then those that
+    expired last. At least one expired token is always listed, if there is one: it is why the notice is sent, and the
+    templates mention it.
     """
-    living = min(count - dead, listed - min(dead, 1))
-    return slice(dead - min(dead, listed - living), dead + living)
+    expiring = min(count - expired_count, listed - min(expired_count, 1))
+    return slice(expired_count - min(expired_count, listed - expiring), expired_count + expiring)
 
 
 def _unlinked(shown: _Shown) -> _Shown:
-    """The token as the HTML part shows it; most are the same."""
+    """The token as the HTML part shows it: most often unchanged."""
     name, scopes = unlinked(shown.name), unlinked(shown.scopes)
     return shown if name == shown.name and scopes == shown.scopes else shown._replace(name=name, scopes=scopes)
 
 
 @lru_cache(maxsize=1024)  # a platform has few combinations
 def _scopes(scopes: tuple[str, ...]) -> tuple[str, int]:
-    """The scopes in words, and how many more there are. One that shows as nothing is none."""
+    """Join the scopes, and count those beyond the limit. Scopes without a visible character are left out."""
     seen = [shown for scope in scopes if (shown := clean(scope, stand_in=""))]
     return ", ".join(seen[:SCOPES_AT_MOST]), max(0, len(seen) - SCOPES_AT_MOST)
 
 
 def _size(html: str) -> int:
-    """In octets; of a short one, as nearly all are, only an upper bound."""
+    """Size in octets. For a short HTML, as nearly all are, an upper bound, which needs no encoding."""
     most = len(html) * _OCTETS_A_CHARACTER
     return most if most <= HTML_AT_MOST else len(html.encode())
 

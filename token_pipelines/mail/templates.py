@@ -1,4 +1,4 @@
-"""A folder of Jinja templates, styled and compiled at once; what is wrong in one becomes a sentence with file and line.
+"""Loads a folder of Jinja templates: styles and compiles each, and reports faults with file and line.
 
 Knows which languages there are. Does not know what the variables mean.
 """
@@ -24,25 +24,25 @@ PARTS: Final = ("subject.txt", "body.txt", "body.html")
 STYLESHEET: Final = "_base/style.css"
 
 _FAULTS: Final = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError)
-"""What an operator's template can raise: Jinja's own errors, and Python's from the expressions in it."""
+"""What an operator's template can raise: Jinja's errors, and Python's from expressions in the template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """One notice's templates in one language; ``locale`` is None for those that everybody else gets."""
+    """One notice's templates in one language. ``locale`` is None for the default templates."""
 
     folder: str
     locale: Locale | None
 
 
 class Templates:
-    """Every ``.txt`` and ``.html`` below a folder. Later changes to the files are not seen."""
+    """Every ``.txt`` and ``.html`` file below a folder, read once: later changes to the files have no effect."""
 
     def __init__(self, folder: Path, *, notices: tuple[str, ...], variables: AbstractSet[str]) -> None:
-        """Compile them all; ``variables`` are the names that rendering will offer.
+        """Compile them all. ``variables`` are the names that templates may use.
 
         Raises:
-            TemplateError: a required one is missing, one does not parse, or one names an unknown variable.
+            TemplateError: a required file is missing, one does not parse, or one uses an unknown variable.
         """
         self._folder = folder
         sheet = self._stylesheet()
@@ -58,7 +58,7 @@ class Templates:
             self._load(name, variables)
 
     def language(self, notice: str, locale: str | None) -> Language:
-        """The notice's templates for a user's locale: ``de_AT``, else ``de``, else the default ones."""
+        """Give the notice's templates for a user's locale: those for ``de_AT``, else ``de``, else the default."""
         translations = self._languages[notice]
         if translations:
             for candidate in locales.candidates(locale):
@@ -68,14 +68,14 @@ class Templates:
 
     @property
     def translations(self) -> tuple[str, ...]:
-        """The locales for which a notice has templates of its own."""
+        """The locales for which at least one notice has its own templates."""
         return tuple(sorted({locale for found in self._languages.values() for locale in found}))
 
     def render(self, name: str, variables: Mapping[str, object]) -> str:
-        """The named template with these variables.
+        """Render the named template with these variables.
 
         Raises:
-            TemplateError: it names something unknown, or fails on these values.
+            TemplateError: it uses something unknown, or fails on these values.
         """
         try:
             return self._compiled[name].render(variables)
@@ -113,16 +113,16 @@ class Templates:
             source, _, _ = self._loader.get_source(self._environment, name)
             tree = self._environment.parse(source, name, str(path))
             template = self._compiled[name] = self._environment.get_template(name)
-            template.globals = dict(template.globals)  # a ChainMap, which every rendering would walk through again
+            template.globals = dict(template.globals)  # a dict instead of a ChainMap, which is slower in each rendering
         except _FAULTS as error:
             raise self._fault(name, error) from None
-        # In the tree, not by rendering: this sees the branches that no sample walks through.
+        # Looks at the syntax tree, so that it also covers branches that no sample renders.
         unknown = jinja2.meta.find_undeclared_variables(tree) - variables - set(self._environment.globals)
         unknown -= set(_defined(tree))
         for node in tree.find_all(jinja2.nodes.Name):
             if node.name in unknown:
                 msg = (
-                    f"{path} line {node.lineno} names {node.name}, which no email knows; "
+                    f"{path} line {node.lineno} uses {node.name}, which is not a variable of emails; "
                     f"use one of {', '.join(sorted(variables))}."
                 )
                 raise TemplateError(msg)
@@ -138,11 +138,11 @@ class Templates:
         reason = (
             f"needs {error.name}, which is missing" if isinstance(error, jinja2.TemplateNotFound) else f"fails: {error}"
         )
-        return TemplateError(f"{where} {reason.rstrip('.')}; mend it, or copy the file from the templates we ship.")
+        return TemplateError(f"{where} {reason.rstrip('.')}; fix it, or copy the file from the templates we ship.")
 
 
 class _Environment(jinja2.Environment):
-    """Knows each template by its name: Jinja's own way to one, six times an email, is a tenth of its time."""
+    """Caches templates by name. Jinja's own lookup, done six times an email, takes a tenth of the rendering time."""
 
     def __init__(self, loader: jinja2.BaseLoader) -> None:
         super().__init__(
@@ -170,7 +170,7 @@ class _Environment(jinja2.Environment):
 
 
 class _StyledLoader(jinja2.FileSystemLoader):
-    """Reads templates, the HTML ones with their styles on."""
+    """Reads templates, and puts the stylesheet's rules onto the elements of HTML ones."""
 
     def __init__(self, folder: Path, sheet: Stylesheet) -> None:
         super().__init__(folder)
@@ -182,12 +182,12 @@ class _StyledLoader(jinja2.FileSystemLoader):
 
 
 def _escapes(name: str | None) -> bool:
-    """Off for ``.txt`` and on for everything else: ``select_autoescape`` would leave ``body.html.j2`` open."""
+    """Escape everything but ``.txt`` files. Jinja's ``select_autoescape`` would not escape ``body.html.j2``."""
     return name is None or not name.endswith(".txt")
 
 
 def _defined(tree: jinja2.nodes.Template) -> Iterator[str]:
-    """Names that the template gives itself at its top; blocks see them, though Jinja's finder says otherwise."""
+    """Names that the template defines at its top. Blocks can use them, but Jinja reports them as undeclared there."""
     for imported in tree.find_all(jinja2.nodes.FromImport):
         yield from (name if isinstance(name, str) else name[1] for name in imported.names)
     for module in tree.find_all(jinja2.nodes.Import):
@@ -200,7 +200,7 @@ def _defined(tree: jinja2.nodes.Template) -> Iterator[str]:
 
 
 def _steps(error: Exception) -> Iterator[tuple[str, int]]:
-    """File and line of each step to the error; Jinja writes those of templates into the traceback."""
+    """File and line of each frame of the traceback. Jinja puts those of templates into it."""
     step = error.__traceback__
     while step is not None:
         yield step.tb_frame.f_code.co_filename, step.tb_lineno

@@ -1,8 +1,7 @@
-"""How many notices each tier will send on each coming day: one read, then the policy asked day by day.
+"""How many notices each tier will send on each coming day: one read, then one decision of the policy per day.
 
-Writes nothing and sends nothing. Supposes what cannot be known: that every day's run is on time, that every notice is
-sent, and that nobody issues, renews or revokes a token meanwhile. Planning does the same with one day's facts; a test
-holds the two together.
+Writes nothing and sends nothing. Assumes that every day's run is on time, that every notice is sent, and that nobody
+issues, renews or revokes a token meanwhile. Planning decides one day in the same way; a test compares the two.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ import pandas as pd
 from token_pipelines.errors import LedgerError
 from token_pipelines.model import to_micros
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.policy import INSTANT, KEY, NEVER, TOKEN_COLUMNS, Policy, Window, no_history, urgency
+from token_pipelines.policy import KEY, Policy, Window, no_history, urgency
+from token_pipelines.token_facts import NEVER, TOKEN_COLUMNS, micros
 
 ONE_DAY: Final = timedelta(days=1)
 
@@ -34,11 +34,11 @@ class ForecastDay:
         return sum(self.tiers.values())
 
 
-def forecast(pipeline: Pipeline, *, days: int, tell: Callable[[str], None]) -> list[ForecastDay]:
+def forecast(pipeline: Pipeline, *, days: int, on_warning: Callable[[str], None]) -> list[ForecastDay]:
     """The notices of today and the days after it, ``days`` in all.
 
-    Today's are those that a run would still send now, or at its time where that has not come. Of a ledger that cannot
-    be read ``tell`` is told, and the forecast is made as if nothing had been told yet.
+    Today's are those that a run would still send now, or at its scheduled time if that has not come yet. If the ledger
+    cannot be read, ``on_warning`` gets a sentence, and the forecast assumes that nobody was told anything yet.
 
     Raises:
         TokenPipelinesError: if the source cannot be read.
@@ -48,8 +48,8 @@ def forecast(pipeline: Pipeline, *, days: int, tell: Callable[[str], None]) -> l
     everybody = replace(pipeline.policy, rollout_percent=100, only_recipients=())
     windows = [everybody.window(now=at, reach=reach) for _, at, reach in runs]
     whole = Window(expires_after=windows[0].expires_after, expires_before=windows[-1].expires_before)
-    told, told_before = _told(pipeline, whole, tell)
-    simulation = _Simulation(_reachable(pipeline, whole), told)
+    told, told_before = _told(pipeline, whole, on_warning)
+    simulation = _Simulation(_reachable(pipeline, whole, now), told)
     tiers = [tier.name for tier in pipeline.policy.tiers]
     forecasts = []
     for (day, at, reach), window in zip(runs, windows, strict=True):
@@ -57,7 +57,7 @@ def forecast(pipeline: Pipeline, *, days: int, tell: Callable[[str], None]) -> l
         if day >= pipeline.config.schedule.start_date:
             due = simulation.due(everybody, window, now=at, reach=reach, told_before=told_before)
             counts |= {str(tier): int(number) for tier, number in _most_urgent(due).value_counts().items()}
-            simulation.tell(due)
+            simulation.mark_sent(due)
         forecasts.append(ForecastDay(day=day, tiers=counts))
     return forecasts
 
@@ -71,55 +71,56 @@ def _runs(pipeline: Pipeline, now: datetime, days: int) -> Iterator[tuple[date, 
         yield day, at, schedule.reach(day, at)
 
 
-def _told(pipeline: Pipeline, window: Window, tell: Callable[[str], None]) -> tuple[pd.DataFrame, datetime | None]:
+def _told(
+    pipeline: Pipeline, window: Window, on_warning: Callable[[str], None]
+) -> tuple[pd.DataFrame, datetime | None]:
     mode = pipeline.config.delivery.mode
     try:
-        return pipeline.ledger.told(window, mode), pipeline.ledger.told_before(mode)
+        return pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     except LedgerError as error:
-        tell(f"Forecast as if nothing had been told yet. {error}")
+        on_warning(f"Forecast as if nothing had been told yet. {error}")
         return no_history(), None
 
 
-def _reachable(pipeline: Pipeline, window: Window) -> pd.DataFrame:
-    """The tokens of the window that may lead to an email as they are now: columns TOKEN_COLUMNS, earliest first."""
+def _reachable(pipeline: Pipeline, window: Window, now: datetime) -> pd.DataFrame:
+    """The tokens of the window that nothing blocks as they are now: columns TOKEN_COLUMNS, earliest expiry first."""
     frames = [pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})]
     for tokens in pipeline.source.snapshot(window):
-        open_ = tokens["has_address"] & tokens["email_verified"] & ~tokens["revoked"] & ~tokens["muted"]
-        kept = tokens[open_]
-        frames.append(kept[pipeline.policy.in_rollout(kept["recipient_id"])])
+        blocked = pipeline.policy.blocking_reason(tokens, now=now).notna()
+        frames.append(tokens[~blocked])
     return pd.concat(frames, ignore_index=True).sort_values("expires_at", ignore_index=True)
 
 
 def _most_urgent(due: pd.DataFrame) -> pd.Series:
-    """The tier of each recipient's notice: of their tokens' tiers the most urgent, as planning groups them."""
+    """The tier of each recipient's notice: the most urgent tier of their tokens, as in planning."""
     tiers: pd.Series = due.assign(urgency=urgency(due)).sort_values("urgency").drop_duplicates("recipient_id")["tier"]
     return tiers
 
 
 class _Simulation:
-    """The tokens, and what each of them will have been told by the day that is asked about.
+    """The tokens, and the latest threshold that will have been told for each by the day in question.
 
-    What the ledger knows is looked up once and then kept as a column, in which the policy also looks for what was told
-    elsewhere: merging a growing history with a million tokens anew for each day would take a second a day.
+    The ledger's history is merged with the tokens once, and handed to the policy in the column ``last_notified_at``:
+    merging it anew for each day would take a second a day with a million tokens.
     """
 
     def __init__(self, tokens: pd.DataFrame, history: pd.DataFrame) -> None:
         """Take the tokens, ordered by expiry, and the ledger's history of them."""
-        self._expires = _micros(tokens["expires_at"])
-        self._elsewhere = _micros(tokens["last_notified_at"])
+        self._expires = micros(tokens["expires_at"])
+        self._elsewhere = micros(tokens["last_notified_at"])
         found = tokens[KEY].merge(history, on=KEY, how="left", validate="many_to_one") if len(history) else history
         nothing = np.full(len(tokens), NEVER, dtype=np.int64)
-        # A refused threshold is as closed as a told one; here the difference does not show.
-        self._told = np.maximum(_micros(found["told"]), _micros(found["refused"])) if len(found) else nothing
+        # Neither a told threshold nor a refused one leads to another notice; the forecast need not tell them apart.
+        self._told = np.maximum(micros(found["told"]), micros(found["refused"])) if len(found) else nothing
         self._token, ids = pd.factorize(tokens["token_id"])
         sent = history[history["sent"]].groupby("token_id")["expires_at"].max()
-        self._last_sent = _micros(sent.reindex(ids))
+        self._last_sent = micros(sent.reindex(ids)).copy()
         self._tokens = tokens
 
     def due(
         self, policy: Policy, window: Window, *, now: datetime, reach: datetime, told_before: datetime | None
     ) -> pd.DataFrame:
-        """The tokens due at this instant: as `Policy.decide` returns them, the index that of their row."""
+        """The tokens due at this instant, as `Policy.decide` returns them; the index is the position of their row."""
         first, end = np.searchsorted(self._expires, [to_micros(window.expires_after), to_micros(window.expires_before)])
         rows = slice(first, end)
         # Once we have sent something for a token, what was told elsewhere no longer counts.
@@ -130,12 +131,8 @@ class _Simulation:
         decided = policy.decide(tokens, no_history(), now=now, reach=reach, told_before=told_before)
         return decided[decided["reason"].isna()]
 
-    def tell(self, due: pd.DataFrame) -> None:
-        """Suppose that these were sent."""
+    def mark_sent(self, due: pd.DataFrame) -> None:
+        """Assume that these were sent."""
         rows = due.index.to_numpy()
-        self._told[rows] = _micros(due["threshold"])
+        self._told[rows] = micros(due["threshold"])
         np.maximum.at(self._last_sent, self._token[rows], self._expires[rows])
-
-
-def _micros(instants: pd.Series) -> np.ndarray:
-    return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64).copy()

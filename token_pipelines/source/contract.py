@@ -1,7 +1,7 @@
 """What a query must return: columns, their types, and no column that looks like a secret.
 
-A violation names the column and the cure, and nothing is sent. Knows Arrow, not databases; rows are rows.py's matter
-to read and tokens.py's to check.
+A violation names the column and the cure, and nothing is sent. Knows Arrow, not databases; `rows`
+reads rows and `tokens` checks them.
 """
 
 import re
@@ -11,30 +11,30 @@ from typing import Final
 import pyarrow as pa
 
 from token_pipelines.errors import SourceContractError
-from token_pipelines.policy import TOKEN_COLUMNS
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
+from token_pipelines.token_facts import FACTS, Kind, Presence
 
-REQUIRED: Final = ("token_id", "recipient_id", "created_at", "expires_at", "token_name", "recipient_name", "email")
-IDS: Final = ("token_id", "recipient_id")
-INSTANTS: Final = ("created_at", "expires_at", "last_used_at", "replaced_at", "last_notified_at")
-FLAGS: Final = {"email_verified": True, "revoked": False, "muted": False}
-"""Optional booleans, and what counts where the query does not return the column. A null counts as False."""
+_RETURNED: Final = [fact for fact in FACTS if fact.presence is not Presence.DERIVED]
 
-NEVER_NULL_INSTANTS: Final = ("created_at", "expires_at")
-NOT_NULL: Final = (*IDS, *NEVER_NULL_INSTANTS)
-TEXTS: Final = ("token_name", "recipient_name", "email", "locale", "timezone")
-OPTIONAL: Final = ("last_used_at", "scopes", *FLAGS, "replaced_at", "last_notified_at", "locale", "timezone")
+REQUIRED: Final = tuple(fact.column for fact in _RETURNED if fact.presence is Presence.REQUIRED)
+OPTIONAL: Final = tuple(fact.column for fact in _RETURNED if fact.presence is Presence.OPTIONAL)
+NOT_NULL: Final = tuple(fact.column for fact in _RETURNED if fact.never_null)
+KINDS: Final = {fact.column: fact.kind for fact in _RETURNED}
+IDS: Final = tuple(name for name, kind in KINDS.items() if kind is Kind.ID)
+INSTANTS: Final = tuple(name for name, kind in KINDS.items() if kind is Kind.INSTANT)
+NEVER_NULL_INSTANTS: Final = tuple(name for name in INSTANTS if name in NOT_NULL)
 
-FACT_COLUMNS: Final = (
-    "token_name",
-    "recipient_name",
-    "email",
-    "last_used_at",
-    "scopes",
-    "locale",
-    "timezone",
+DETAIL_COLUMNS: Final = tuple(fact.column for fact in _RETURNED if not fact.decides)
+"""Columns that only the email needs: what resolving adds to TOKEN_COLUMNS. Text or None, an instant or NaT, a tuple of
+scopes."""
+
+_READ_EARLY: Final = tuple(
+    fact.column
+    for fact in _RETURNED
+    if fact.presence is Presence.OPTIONAL and (fact.decides or fact.kind is Kind.INSTANT)
 )
-"""What resolving adds to policy.TOKEN_COLUMNS: text or None, an instant or NaT, a tuple of scopes."""
+"""Optional columns that a snapshot reads. Instants that only the email says are among them, so that a bad one is
+reported before anything is planned."""
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SECRET: Final = re.compile(
@@ -43,15 +43,15 @@ _SECRET: Final = re.compile(
     r"|^key$|(api|access|private|secret|auth|signing|encryption|token)_?keys?(_pem|_der|_jwk)?$"
 )
 """Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
-public_key, a public key's fingerprint or secret-less counters; who is wronged renames the column in the SELECT."""
+public_key, a public key's fingerprint or counters. Where it refuses a harmless column, the operator renames it."""
 
 _TWICE: Final = re.compile(r"(.+):\d+")
-"""How SQLite names a column whose name an earlier one has."""
+"""How SQLite names a column when an earlier one has the same name."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """A query's columns, found to be what the contract asks for."""
+    """A query's columns, after they were checked."""
 
     schema: pa.Schema
     zone: str | None
@@ -59,7 +59,7 @@ class Contract:
 
     @classmethod
     def check(cls, schema: pa.Schema, zone: str | None, dialect: Dialect) -> "Contract":
-        """Check column names and types; a type that only rows can show (null) is checked with them.
+        """Check column names and types. A column whose type only its rows can show (null) is checked with them.
 
         Raises:
             SourceContractError: naming the column and the cure.
@@ -105,36 +105,29 @@ class Contract:
 
     @property
     def snapshot_columns(self) -> list[str]:
-        """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address.
-
-        ``last_used_at`` is said in the email only, but its faults are to be told before anything is planned.
-        """
-        optional = [name for name in (*TOKEN_COLUMNS, "last_used_at") if name in OPTIONAL and name in self.present]
+        """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address."""
         ids = [self.dialect.id_as_text.format(name=name) for name in IDS]
+        optional = [name for name in _READ_EARLY if name in self.present]
         return [*ids, "created_at", "expires_at", self.dialect.has_address, *optional]
 
     @property
     def resolve_columns(self) -> list[str]:
-        """SQL expressions of resolving: what a snapshot reads, and what the email says."""
+        """SQL expressions of resolving: what a snapshot reads, and what only the email needs."""
         read = self.snapshot_columns
-        return [*read, *(name for name in FACT_COLUMNS if name in self.present and name not in read)]
+        return [*read, *(name for name in DETAIL_COLUMNS if name in self.present and name not in read)]
 
     def _fault(self, name: str, kind: pa.DataType) -> str | None:
         """What is wrong with this column, and its cure."""
-        fault: str | None = None
-        if pa.types.is_null(kind):
-            pass
-        elif name in INSTANTS:
-            fault = self._instant_fault(name, kind)
-        elif name in IDS and not self.dialect.has_booleans:  # Postgres gives every id as text
-            fault = self._id_fault(name, kind)
-        elif name in FLAGS and not self._may_be_flag(kind):
-            fault = f"is {kind}, not a boolean; compare or cast it in SQL"
-        elif name in TEXTS and not _is_text(kind):
-            fault = f"is {kind}, not text; cast it to text in SQL"
-        elif name == "scopes" and not (pa.types.is_list(kind) or _is_text(kind)):
-            fault = f"is {kind}; return an array of text, or text with blanks or commas"
-        return fault
+        if pa.types.is_null(kind) or name not in KINDS:
+            return None
+        check = {
+            Kind.ID: self._id_fault,
+            Kind.INSTANT: self._instant_fault,
+            Kind.FLAG: self._flag_fault,
+            Kind.TEXT: _text_fault,
+            Kind.SCOPES: _scopes_fault,
+        }[KINDS[name]]
+        return check(name, kind)
 
     def _instant_fault(self, name: str, kind: pa.DataType) -> str | None:
         if pa.types.is_date(kind):
@@ -155,14 +148,28 @@ class Contract:
         return None
 
     def _id_fault(self, name: str, kind: pa.DataType) -> str | None:
+        if self.dialect.has_booleans:  # Postgres gives every id as text
+            return None
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return f"is binary, which is no text; write {self.dialect.binary_as_text.format(name=name)}"
         if pa.types.is_integer(kind) or pa.types.is_decimal(kind) or _is_text(kind):
             return None
         return f"is {kind}, which has no one way to be written; cast it to text in SQL"
 
-    def _may_be_flag(self, kind: pa.DataType) -> bool:
-        return bool(pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and not self.dialect.has_booleans))
+    def _flag_fault(self, _: str, kind: pa.DataType) -> str | None:
+        if pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and not self.dialect.has_booleans):
+            return None
+        return f"is {kind}, not a boolean; compare or cast it in SQL"
+
+
+def _text_fault(_: str, kind: pa.DataType) -> str | None:
+    return None if _is_text(kind) else f"is {kind}, not text; cast it to text in SQL"
+
+
+def _scopes_fault(_: str, kind: pa.DataType) -> str | None:
+    if pa.types.is_list(kind) or _is_text(kind):
+        return None
+    return f"is {kind}; return an array of text, or text with blanks or commas"
 
 
 def _name(column: str, dialect: Dialect) -> str:

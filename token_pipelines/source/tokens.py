@@ -1,6 +1,6 @@
-"""Rows that a query returned, checked and made tokens: canonical ids, instants in UTC, flags.
+"""Checks the rows that a query returned and makes them tokens: canonical ids, instants in UTC, flags.
 
-Vectorised, a batch at a time. Each fault is said in one sentence with a sample row's id, and nothing is sent.
+Vectorised, a batch at a time. A bad row is reported in one sentence with its id, and nothing is sent.
 """
 
 import json
@@ -12,15 +12,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from token_pipelines.policy import TOKEN_COLUMNS
 from token_pipelines.source import instants, row_errors
 from token_pipelines.source.bounds import Bounds
-from token_pipelines.source.contract import FACT_COLUMNS, FLAGS, IDS, INSTANTS, NOT_NULL, Contract
+from token_pipelines.source.contract import DETAIL_COLUMNS, IDS, INSTANTS, NOT_NULL, Contract
+from token_pipelines.token_facts import FACTS, TOKEN_COLUMNS, Kind
 
 _ARROW: Final = {"str": pa.string(), "bool": pa.bool_()}
 
 TOKENS: Final = pa.schema([(name, _ARROW.get(kind, instants.UTC)) for name, kind in TOKEN_COLUMNS.items()])
-"""policy.TOKEN_COLUMNS in Arrow's types."""
+"""TOKEN_COLUMNS in Arrow's types."""
+
+_FACTS: Final = {fact.column: fact for fact in FACTS}
 
 
 def check(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
@@ -34,17 +36,17 @@ def check(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
 
 
 def facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
-    """Resolved rows: policy.TOKEN_COLUMNS and FACT_COLUMNS, objects where they are optional."""
+    """Resolved rows: TOKEN_COLUMNS and DETAIL_COLUMNS, objects where they are optional."""
     rows = _inside(rows, contract, bounds)
     frame = to_frame(_tokens(rows, contract))
-    for name in FACT_COLUMNS:
+    for name in DETAIL_COLUMNS:
         if name not in rows.column_names:
             values: list[object] = [None] * rows.num_rows
-        elif name in INSTANTS:
+        elif _FACTS[name].kind is Kind.INSTANT:
             # By numpy, and not Arrow's to_pylist, which makes one instant in the time of ten.
             utc = instants.to_utc(rows, name, contract.zone, contract.dialect).cast(pa.timestamp("us")).to_numpy()
             values = [instant and instant.replace(tzinfo=UTC) for instant in utc.tolist()]
-        elif name == "scopes":
+        elif _FACTS[name].kind is Kind.SCOPES:
             values = [_scopes(value) for value in rows[name].to_pylist()]
         else:
             values = rows[name].to_numpy().tolist()
@@ -55,7 +57,7 @@ def facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
 def no_facts() -> pd.DataFrame:
     """What `facts` gives of no rows."""
     frame = to_frame(TOKENS.empty_table())
-    return frame.assign(**{name: pd.Series(dtype="object") for name in FACT_COLUMNS})
+    return frame.assign(**{name: pd.Series(dtype="object") for name in DETAIL_COLUMNS})
 
 
 def to_frame(tokens: pa.Table) -> pd.DataFrame:
@@ -69,8 +71,9 @@ def _inside(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
     _refuse_nulls(rows)
     _refuse_addresses(rows)
     expires_at = instants.to_utc(rows, "expires_at", contract.zone, contract.dialect)
-    if "last_used_at" in rows.column_names:  # no part of a token: only looked at
-        instants.to_utc(rows, "last_used_at", contract.zone, contract.dialect)
+    for name in INSTANTS:
+        if name not in TOKEN_COLUMNS and name in rows.column_names:  # not kept: converted only to refuse a bad one
+            instants.to_utc(rows, name, contract.zone, contract.dialect)
     rows = rows.set_column(rows.schema.get_field_index("expires_at"), "expires_at", expires_at)
     return bounds.inside(rows, expires_at)
 
@@ -82,13 +85,12 @@ def _tokens(rows: pa.Table, contract: Contract) -> pa.Table:
 def _column(rows: pa.Table, field: pa.Field, contract: Contract) -> pa.ChunkedArray:
     name = field.name
     if name not in rows.column_names:
-        value = pa.scalar(FLAGS.get(name), field.type)
+        value = pa.scalar(_FACTS[name].absent, field.type)
         return pa.chunked_array([pa.repeat(value, rows.num_rows)])
-    if name in IDS:
-        return rows[name].cast(pa.string())
-    if name in INSTANTS:
+    kind = _FACTS[name].kind
+    if kind is Kind.INSTANT:
         return instants.to_utc(rows, name, contract.zone, contract.dialect)
-    return _flag(rows, name)
+    return _flag(rows, name) if kind is Kind.FLAG else rows[name].cast(pa.string())
 
 
 def _flag(rows: pa.Table, name: str) -> pa.ChunkedArray:

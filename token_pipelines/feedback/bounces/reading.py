@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from token_pipelines.clock import Clock
 from token_pipelines.feedback.bounces.mailboxes import StoredMessage, read_messages
 from token_pipelines.feedback.bounces.reports import READ_AT_MOST, Report, read_report
 from token_pipelines.ledger.bounces import Bounce, Kept
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.pipeline import Clock
 
 
 @dataclass

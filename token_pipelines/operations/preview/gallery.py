@@ -1,7 +1,7 @@
-"""The samples as pages, opened from disk: each in light and dark, on a phone and on a desktop, with subject and text.
+"""Writes the samples as pages to open from disk: in light and dark mode, at phone and desktop width, with the text.
 
-An email is shown in a frame that can do nothing, and nothing is fetched. A frame's ``color-scheme`` becomes what
-``prefers-color-scheme`` says to the email inside it, whatever the machine prefers.
+Each email is shown in a sandboxed frame, and nothing is fetched. The ``color-scheme`` of a frame decides what
+``prefers-color-scheme`` matches in the email inside, whatever the machine's setting is.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from token_pipelines.errors import ConfigError
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.operations.preview.samples import Sample, render_all
 
-FOLDER: Final = Path(".token_pipelines") / "preview"
+FOLDER: Final = "preview"
 PHONE: Final = 390  # px
 DESKTOP: Final = 900
 _KINDS: Final = {
@@ -71,13 +71,13 @@ pre {{ margin: 0; max-width: 56rem; height: 46rem; overflow: auto; padding: 1rem
 
 
 def write(config: Config, folder: Path, *, now: datetime) -> tuple[Path, int]:
-    """Render every sample into pages in ``folder``; gives the index's path, and how many there are.
+    """Render every sample into pages in ``folder``. Gives the path of the index, and the number of samples.
 
     Raises:
-        TemplateError: a template is wrong.
-        ConfigError: a link is wrong, or the folder cannot be written.
+        TemplateError: a template has a fault.
+        ConfigError: a link cannot be filled in, or the folder cannot be written.
     """
-    renderer = Renderer(config.folder / config.email.templates, config.email)
+    renderer = Renderer(config.email.templates, config.email)
     samples = list(render_all(config, renderer, now=now))
     index = folder / "index.html"
     try:

@@ -1,6 +1,6 @@
-"""Made-up recipients and tokens that show what an email can be asked to hold, rendered with the operator's templates.
+"""Renders the operator's templates with made-up recipients and tokens: one, many, hostile names, right-to-left names.
 
-Knows no database, and sends nothing.
+Uses no database, and sends nothing.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,18 @@ from typing import Final
 
 from token_pipelines.config import Config
 from token_pipelines.mail.rendering import LISTED_AT_MOST, Content, Renderer
-from token_pipelines.model import SHORTEST_NOTICE, Recipient, Tier, TokenFacts
+from token_pipelines.model import Recipient, TokenFacts
+from token_pipelines.tiers import Tier
 
-SENT_INTO_THE_TIER: Final = timedelta(hours=5)  # after an expiry; and a run looks ahead by up to a day before one
+SENT_OFF_BY: Final = timedelta(hours=5)
+"""A sample is sent this long after an after tier begins, or before a before tier does: a run looks ahead a day."""
 AGE: Final = timedelta(days=90)
 MANY: Final = 500
 MORE_THAN_LISTED: Final = LISTED_AT_MOST + 10
 _STEP: Final = timedelta(minutes=7)
-_ZONE_OF_TRANSLATIONS: Final = "Europe/Berlin"  # shows a time with UTC beside it; the default shows UTC alone
+_ZONE_OF_TRANSLATIONS: Final = (
+    "Europe/Berlin"  # shows times in this zone and in UTC; the default language shows UTC only
+)
 
 _HOSTILE: Final = (
     "<script>alert('expired')</script>",
@@ -45,7 +49,7 @@ _SCOPES: Final = ("publish-new", "publish-update")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One email to look at. ``locale`` is "" for the templates that everybody gets whose locale has none."""
+    """One rendered sample. ``locale`` is ``""`` for the default templates."""
 
     tier: str
     kind: str
@@ -56,17 +60,17 @@ class Sample:
 
     @property
     def key(self) -> str:
-        """A name that no other sample has, fit for a file."""
+        """A unique name, usable as a file name."""
         return f"{self.tier}-{self.kind}-{self.locale or 'default'}"
 
 
 def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator[Sample]:
-    """Every tier with every kind of sample in every language, as of ``now``."""
+    """Render every kind of sample for every tier and language, as of ``now``."""
     for tier in config.tier_ladder:
         for kind, (name, tokens) in _kinds(tier, config.tier_ladder, now).items():
             for locale in ("", *renderer.translations):
                 recipient = Recipient(
-                    recipient_id="preview",  # nobody's: whoever gets a sample may click on what unsubscribes
+                    recipient_id="preview",  # no real person's id: a reader may click on the unsubscribe link
                     name=name,
                     address="ada@example.org",
                     locale=locale or None,
@@ -79,7 +83,7 @@ def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator
 
 
 def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tuple[str | None, tuple[TokenFacts, ...]]]:
-    """What each kind of sample holds: the recipient's name, and the tokens."""
+    """Give the recipient's name and the tokens of each kind of sample."""
     ada = "Ada Lovelace"
     first = _expiry(tier, now)
 
@@ -87,7 +91,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
         step = -_STEP if tier.says_expired else _STEP
         return tuple(_token(number, name, first + number * step, now, scopes) for number, name in enumerate(names))
 
-    others = [_expiry(other, now) for other in ladder if _lead(other) >= _lead(tier)]
+    others = [_expiry(other, now) for other in ladder if other.example(AGE) >= tier.example(AGE)]
     mixed = tuple(_token(n, f"deploy-{n}", expiry, now, _SCOPES) for n, expiry in enumerate(others))
     crowd = (f"build-{number:03d}" for number in range(MORE_THAN_LISTED))
     nothing_known = TokenFacts(
@@ -112,15 +116,7 @@ def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tup
 
 
 def _expiry(tier: Tier, now: datetime) -> datetime:
-    return now + _lead(tier) + (-SENT_INTO_THE_TIER if tier.says_expired else SENT_INTO_THE_TIER)
-
-
-def _lead(tier: Tier) -> timedelta:
-    """How long before the expiry a tier begins, for a token that is as old then as ours are."""
-    if tier.remaining is None:
-        return tier.lead
-    left, lived = (tier.remaining / (1 - tier.remaining)).as_integer_ratio()
-    return min(max(AGE * left / lived, SHORTEST_NOTICE), tier.lead)
+    return now + tier.example(AGE) + (-SENT_OFF_BY if tier.says_expired else SENT_OFF_BY)
 
 
 def _token(number: int, name: str | None, expires_at: datetime, now: datetime, scopes: tuple[str, ...]) -> TokenFacts:

@@ -11,7 +11,7 @@ from token_pipelines.config import Config
 from token_pipelines.errors import ConfigError, RelayError
 from token_pipelines.model import State
 from token_pipelines.operations.preview.samples import Sample, render_all
-from token_pipelines.pipeline import assemble
+from token_pipelines.pipeline import Pipeline
 
 
 def check(address: str) -> None:
@@ -33,7 +33,7 @@ def send(config: Config, address: str, *, now: datetime) -> int:
         RelayError: the relay cannot be reached, or did not take a message.
     """
     check(address)
-    pipeline = assemble(config)
+    pipeline = Pipeline(config)
     count = 0
     with closing(pipeline.channel) as channel:
         for count, sample in enumerate(_chosen(render_all(config, pipeline.renderer, now=now)), start=1):

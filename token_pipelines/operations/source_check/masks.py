@@ -1,4 +1,4 @@
-"""What may be shown of people to whoever looks at a query: the first letter of a name or an address, and no more."""
+"""What `source check` may show of people: the first letter of a name or an address, and no more."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ SHOWN_LIMIT: Final = 40
 
 
 def mask_address(email: str) -> str:
-    """``a…@….org``: the first letter and the top-level domain; nothing of what is no address. Empty stays empty."""
+    """``a…@….org``: the first letter and the top-level domain; ``…`` for what is no address. Empty stays empty."""
     if not email:
         return ""
     if not valid_address(email):
@@ -28,5 +28,5 @@ def mask_name(name: str) -> str:
 
 
 def without_address(text: str) -> str:
-    """People put addresses into names of tokens too."""
+    """The text, or ``…`` where it holds an @: people put addresses into the names of tokens too."""
     return HIDDEN if any(at in text for at in "@\uff20\ufe6b") else text

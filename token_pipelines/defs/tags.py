@@ -1,0 +1,22 @@
+"""The tags of a run: Dagster's own that we read, and ours."""
+
+from typing import Final
+
+import dagster as dg
+
+PARTITION_TAG: Final = "dagster/partition"
+"""The day, as Dagster tags a run of one partition."""
+
+APPROVE_TAG: Final = "token_pipelines/approve_volume"
+"""A run with this tag set to true has a person's approval of the day's volume."""
+
+ATTEMPT_TAG: Final = "token_pipelines/attempt"
+"""Which attempt at a day the sensor asked for; re-executions copy it."""
+
+NOW_TAG: Final = "token_pipelines/now"
+"""The instant at which a rehearsal's clock began."""
+
+
+def is_approved(run: dg.DagsterRun) -> bool:
+    """Whether the run carries a person's approval of the day's volume."""
+    return run.tags.get(APPROVE_TAG) == "true"

@@ -1,0 +1,77 @@
+"""The check ``volume_is_plausible``: shows on the day what the ledger says of the volume fuse. It decides nothing.
+
+It is evaluated twice in a run. Before planning it stops a day while the fuse has tripped and nobody has approved it;
+planning, the only place that trips the fuse, then says how the day ended.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+
+from token_pipelines.defs.failures import failing_clearly
+from token_pipelines.defs.names import Names
+from token_pipelines.defs.tags import PARTITION_TAG, is_approved
+from token_pipelines.pipeline import Pipeline
+from token_pipelines.planning import explain_trip
+
+CHECK: Final = "volume_is_plausible"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """What the check shows."""
+
+    passed: bool
+    description: str | None
+    metadata: Mapping[str, Any]
+
+
+def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
+    """Ask the ledger whether the fuse has tripped, and how many notices the run's day has."""
+    delivery = pipeline.config.delivery
+    trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
+    approved = is_approved(run)
+    metadata: dict[str, Any] = {"max_notices": delivery.max_notices, "approved": approved}
+    if PARTITION_TAG in run.tags:  # the UI may run a check without a day; Dagster then says that it needs one
+        day = date.fromisoformat(run.tags[PARTITION_TAG])
+        metadata["planned"] = pipeline.ledger.fuse.planned_on(day, delivery.mode)
+    if trip is None:
+        return Volume(passed=True, description=None, metadata=metadata)
+    metadata |= {"tripped_on": str(trip.day), "new_notices": trip.new_notices}
+    description = "A person has approved the day's volume." if approved else explain_trip(trip, pipeline)
+    return Volume(passed=approved, description=description, metadata=metadata)
+
+
+def build_volume_check(names: Names, partitions: dg.PartitionsDefinition[str]) -> dg.AssetChecksDefinition:
+    """The step that stops a day, before anything is planned, while the fuse has tripped."""
+
+    @dg.asset_check(
+        asset=names.expiring_tokens,
+        partitions_def=partitions,
+        required_resource_keys=names.resources,
+        name=CHECK,
+        blocking=True,
+        description="No more notices are new than delivery.max_notices allows, or a person has approved the day.",
+    )
+    def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        with failing_clearly():
+            volume = read_volume(names.pipeline(context), context.run)
+        return dg.AssetCheckResult(passed=volume.passed, metadata=volume.metadata, description=volume.description)
+
+    return volume_is_plausible
+
+
+def evaluation(names: Names, pipeline: Pipeline, run: dg.DagsterRun) -> dg.AssetCheckEvaluation:
+    """The same check as planning leaves the day, to be yielded by the planning op."""
+    volume = read_volume(pipeline, run)
+    return dg.AssetCheckEvaluation(
+        asset_key=names.expiring_tokens,
+        check_name=CHECK,
+        passed=volume.passed,
+        metadata=volume.metadata,
+        description=volume.description,
+        partition=run.tags.get(PARTITION_TAG),
+    )

@@ -1,0 +1,124 @@
+"""What was told and what was refused, by this ledger's notices or, as an operator says, by something else."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import pandas as pd
+from sqlalchemy import Connection, func, select, text
+
+from token_pipelines.ledger.copying import copy_out
+from token_pipelines.ledger.tables import attempts, notice_tokens, notices, told_before
+from token_pipelines.ledger.transactions import Begin
+from token_pipelines.model import TOLD, Mode, State
+from token_pipelines.policy import HISTORY_COLUMNS, Window, no_history
+
+# The order of the joins is forced: right after a bulk load the statistics say that nearly every notice is planned, and
+# Postgres would begin with the few that were told, and look each of them up among the lines of the batch.
+_SUPERSEDED_LINES: Final = text(f"""
+WITH mine AS MATERIALIZED (
+    SELECT notice_id, token_id, recipient_id, expires_at, mode, threshold
+    FROM notice_tokens WHERE notice_id = ANY(:ids) AND NOT released
+)
+SELECT mine.notice_id, mine.token_id
+FROM mine
+CROSS JOIN LATERAL (
+    SELECT later.notice_id FROM notice_tokens AS later
+    WHERE later.token_id = mine.token_id AND later.recipient_id = mine.recipient_id
+        AND later.expires_at = mine.expires_at AND later.mode = mine.mode
+        AND NOT later.released AND later.threshold > mine.threshold
+    OFFSET 0
+) AS later
+CROSS JOIN LATERAL (
+    SELECT state FROM notices WHERE notices.notice_id = later.notice_id OFFSET 0
+) AS notice
+WHERE notice.state IN ({", ".join(f"'{state}'" for state in TOLD)})
+""")  # noqa: S608 -- constants only
+
+
+class RefusedLine(NamedTuple):
+    """One token of a notice that was refused for good, and the keyed hash of the address that refused it."""
+
+    notice_id: str
+    token_id: str
+    recipient_id: str
+    address_hash: bytes | None
+
+
+class Told:
+    """What the recipients of one ledger were told. Takes no lock."""
+
+    def __init__(self, begin: Begin) -> None:
+        """Work in the transactions that ``begin`` opens."""
+        self._begin = begin
+
+    def history(self, window: Window, mode: Mode) -> pd.DataFrame:
+        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS.
+
+        Empty where the ledger has no tables yet.
+        """
+        tokens, outcome = notice_tokens.c, notices.c.state
+        query = (
+            select(
+                tokens.token_id,
+                tokens.recipient_id,
+                tokens.expires_at,
+                func.max(tokens.threshold).filter(outcome.in_(TOLD)).label("told"),
+                func.max(tokens.threshold).filter(outcome == State.FAILED).label("refused"),
+                func.bool_or(outcome == State.SENT).label("sent"),
+            )
+            .join(notices, notices.c.notice_id == tokens.notice_id)
+            .where(tokens.mode == mode.in_ledger, ~tokens.released, outcome.in_([*TOLD, State.FAILED]))
+            .where(tokens.expires_at >= window.expires_after, tokens.expires_at < window.expires_before)
+            .group_by(tokens.token_id, tokens.recipient_id, tokens.expires_at)
+        )
+        with self._begin() as connection:
+            if not _has_tables(connection):
+                return no_history()
+            frame: pd.DataFrame = copy_out(connection, query, HISTORY_COLUMNS).to_pandas()
+        return frame
+
+    def before(self, mode: Mode) -> datetime | None:
+        """The instant before which every threshold counts as told, if an operator has named one with `mark_before`."""
+        with self._begin() as connection:
+            if not _has_tables(connection):
+                return None
+            query = select(func.max(told_before.c.before)).where(told_before.c.mode == mode.in_ledger)
+            found: datetime | None = connection.scalar(query)
+        return found
+
+    def mark_before(self, before: datetime, *, mode: Mode, at: datetime) -> None:
+        """Count every threshold before this instant as told: by an older job, or by what a restored ledger forgot."""
+        with self._begin() as connection:
+            connection.execute(told_before.insert().values(mode=mode.in_ledger, before=before, at=at))
+
+    def superseded_lines(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
+        """Lines of these notices, as (notice_id, token_id), for which another notice has told a later threshold."""
+        with self._begin() as connection:
+            return {(str(row[0]), row[1]) for row in connection.execute(_SUPERSEDED_LINES, {"ids": list(notice_ids)})}
+
+    def refused(self, token_ids: Collection[str], mode: Mode) -> list[RefusedLine]:
+        """The lines about these tokens that were refused for good."""
+        last = (
+            select(attempts.c.address_hash)
+            .where(attempts.c.notice_id == notices.c.notice_id, attempts.c.state == State.FAILED)
+            .order_by(attempts.c.attempt_id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = (
+            select(notice_tokens.c.notice_id, notice_tokens.c.token_id, notice_tokens.c.recipient_id, last)
+            .join(notices, notices.c.notice_id == notice_tokens.c.notice_id)
+            .where(notices.c.mode == mode.in_ledger, notices.c.state == State.FAILED, ~notice_tokens.c.released)
+            .where(notice_tokens.c.token_id == func.any(list(token_ids)))
+        )
+        with self._begin() as connection:
+            return [
+                RefusedLine(str(row[0]), row[1], row[2], None if row[3] is None else bytes(row[3]))
+                for row in connection.execute(query)
+            ]
+
+
+def _has_tables(connection: Connection) -> bool:
+    name = str(notice_tokens)
+    return connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
