@@ -69,9 +69,9 @@ def sending(ledger: Ledger) -> OpenSending:
     """Open the ledger as a sender."""
 
     def open_sending(
-        run_id: str = "run-1", *, mode: Mode = Mode.LIVE, durable: bool = False, ended: Collection[str] = ()
+        run_id: str = "run-1", *, mode: Mode = Mode.LIVE, ended: Collection[str] = ()
     ) -> AbstractContextManager[Sending]:
-        return ledger.sending(run_id=run_id, mode=mode, durable=durable, has_ended=lambda other: other in ended)
+        return ledger.sending(run_id=run_id, mode=mode, has_ended=lambda other: other in ended)
 
     return open_sending
 

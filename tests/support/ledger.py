@@ -9,7 +9,8 @@ import pandas as pd
 from sqlalchemy import text
 
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.ledger.sending import Record, Sending
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.model import Mode, Notice, Outcome, Stage, State
 from token_pipelines.policy import HISTORY_COLUMNS, Window
 from token_pipelines.token_facts import INSTANT
@@ -105,11 +106,16 @@ def record(notice_id: str, outcome: Outcome) -> Record:
     return Record(notice_id=notice_id, outcome=outcome, at=NOW, address_hash=HASH)
 
 
+def mark(sender: Sending, notice_id: str, at: datetime, *, after: Record | None = None) -> bool:
+    """Mark one notice, in one commit with an outcome; whether it was still this run's."""
+    return sender.settle([] if after is None else [after], {notice_id: at}) == {notice_id}
+
+
 def deliver(sender: Sending, notice_id: str, outcome: Outcome) -> None:
     """Claim, mark and record."""
     assert list(claim(sender, [notice_id])) == [notice_id]
-    assert sender.record_and_mark(None, notice_id, NOW)
-    sender.record(record(notice_id, outcome))
+    assert mark(sender, notice_id, NOW)
+    sender.settle([record(notice_id, outcome)], {})
 
 
 def waiting(sender: Sending, tier: str, *, resend: bool = True, max_attempts: int = 3) -> list[str]:

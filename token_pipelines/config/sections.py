@@ -136,7 +136,7 @@ class Smtp(Section):
     username: OneLine | None = None
     password: SecretStr | None = None
     ca_file: AbsolutePath | None = None
-    connections: int = Field(default=4, ge=1, le=64)
+    connections: int = Field(default=8, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)
     command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may ask another one first

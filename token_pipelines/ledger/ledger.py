@@ -17,6 +17,7 @@ from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
+from token_pipelines.ledger.driver import KEY
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
@@ -24,7 +25,6 @@ from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
-from token_pipelines.ledger.statements import KEY
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
 from token_pipelines.ledger.told import Told
@@ -101,8 +101,6 @@ class Ledger:
         Touch nothing but the ledger inside the block: every sender waits for its end.
         """
         with self._engine.begin() as connection:
-            # This connection may have been used to send, without waiting for the disk; a plan must survive a crash.
-            connection.execute(text("SET LOCAL synchronous_commit = on"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._planning_lock})
             yield Planning(connection, run_id=run_id, mode=mode)
 
@@ -117,17 +115,16 @@ class Ledger:
         return expired_leases(self._engine, run_ids)
 
     @contextmanager
-    def sending(self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
+    def sending(self, *, run_id: str, mode: Mode, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
         """Let a run send; give back what it has claimed and not sent when the block ends.
 
         Args:
             run_id: who claims.
             mode: whose notices.
-            durable: whether every mark waits for the disk, as ``on_unknown: hold`` asks.
             has_ended: whether the orchestrator knows that another run has ended.
         """
         with self.heartbeat(run_id):
-            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=self._planning_lock)
+            sending = Sending(self._engine, run_id=run_id, mode=mode, claim_lock=self._planning_lock)
             sending.reclaim_from_the_dead(has_ended)
             try:
                 yield sending

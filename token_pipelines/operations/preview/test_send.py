@@ -1,8 +1,8 @@
 """Samples through the configured relay to one address: whether they arrive, and how a real mail program shows them."""
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 
@@ -35,13 +35,11 @@ def send(config: Config, address: str, *, now: datetime) -> int:
     check(address)
     pipeline = Pipeline(config)
     count = 0
-    with pipeline.relay.connect() as connection:
+    with closing(pipeline.channel) as channel:
         for count, sample in enumerate(_chosen(render_all(config, pipeline.renderer, now=now)), start=1):
             recipient = replace(sample.recipient, address=address)
             message_id = f"<{uuid.uuid4()}@{pipeline.serialiser.domain}>"
-            envelope = pipeline.serialiser.envelope(sample.content, recipient, message_id=message_id, at=now)
-            time.sleep(pipeline.relay.rate.take())
-            outcome = connection.send(envelope)
+            outcome = channel.send(channel.write(recipient, sample.tokens, message_id=message_id, at=now))
             if outcome.state is not State.SENT:
                 msg = (
                     f"The relay did not take sample {count} ({sample.key}): {outcome.reply or outcome.state}; "
