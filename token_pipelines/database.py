@@ -3,7 +3,8 @@
 A driver's own message is never passed on: it may quote values, and it rarely says what to do.
 """
 
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -13,7 +14,7 @@ from token_pipelines.errors import ConfigError
 
 POSTGRES: Final = "postgresql"
 HEROKUS: Final = "postgres"
-"""How Heroku and others write it. SQLAlchemy knows no such database any more."""
+"""How Heroku and others write it. SQLAlchemy has dropped the name."""
 
 SQLITE: Final = "sqlite"
 
@@ -28,51 +29,80 @@ DEMO: Final = "demo"
 UNKNOWN: Final = "answered with an error that we do not know ({code}); look into its log"
 
 
-def parse(url: str, key: str) -> URL:
-    """The URL of the config key ``key``.
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """A database's URL, parsed, and the key of the config that it was read from: ``source.url``.
 
-    Raises:
-        ConfigError: if it is no URL, or one of the demo's while no demo runs.
+    Messages name a database by both; `described` holds no password.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
-        raise ConfigError(msg) from None
-    if parsed.get_backend_name() == HEROKUS:
-        return parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
-    if parsed.drivername == DEMO:
-        msg = f"{key} is {url}, the demo's; run `token-pipelines demo` first, or put your own database's URL there."
-        raise ConfigError(msg)
-    return parsed
+
+    parsed: URL
+    key: str
+
+    @classmethod
+    def read(cls, url: str, key: str) -> Self:
+        """Parse the URL of this key.
+
+        Raises:
+            ConfigError: if it is no URL, or one of the demo's while no demo runs.
+        """
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
+            raise ConfigError(msg) from None
+        if parsed.get_backend_name() == HEROKUS:
+            parsed = parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
+        if parsed.drivername == DEMO:
+            msg = f"{key} is {url}, the demo's; run `token-pipelines demo` first, or put your own database's URL there."
+            raise ConfigError(msg)
+        return cls(parsed, key)
+
+    @classmethod
+    def read_postgres(cls, url: str, key: str, driver: str) -> Self:
+        """Parse the URL of this key, to be used with ``driver``.
+
+        Raises:
+            ConfigError: as `read`, or if it is another kind of database.
+        """
+        found = cls.read(url, key)
+        if found.backend != POSTGRES:
+            msg = f"{key} must be a Postgres database (postgresql://…), not {found.backend}."
+            raise ConfigError(msg)
+        return found.with_parsed(found.parsed.set(drivername=driver))
+
+    def with_parsed(self, parsed: URL) -> Self:
+        """Another form of the URL, of the same key: with a driver, with options."""
+        return replace(self, parsed=parsed)
+
+    @property
+    def backend(self) -> str:
+        """The kind of database, without a driver: ``postgresql``."""
+        return self.parsed.get_backend_name()
+
+    @property
+    def described(self) -> str:
+        """For messages: ``database of source.url (reader@db.example.org/registry)``."""
+        return f"database of {self.key} ({describe_url(self.parsed)})"
 
 
-def parse_postgres(url: str, key: str, driver: str) -> URL:
-    """The URL of the config key ``key``, to be used with ``driver``; refuses every other kind of database."""
-    parsed = parse(url, key)
-    if parsed.get_backend_name() != POSTGRES:
-        msg = f"{key} must be a Postgres database (postgresql://…), not {parsed.get_backend_name()}."
-        raise ConfigError(msg)
-    return parsed.set(drivername=driver)
-
-
-def explain(error: BaseException, url: URL, key: str, errors: ErrorTable = POSTGRES_ERRORS) -> str:
+def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:
     """One sentence with the cure for what a database answered, without a value or a password in it."""
     meaning = errors.meaning(error)
     if meaning is None:
         said = UNKNOWN.format(code=errors.shown_code(error))
     else:
-        variable = f"TOKEN_PIPELINES__{key.upper().replace('.', '__')}"
+        variable = f"TOKEN_PIPELINES__{url.key.upper().replace('.', '__')}"
         said = f"{meaning.says}; {meaning.cure.format(variable=variable)}"
-    return f"The database of {key} ({place(url)}) {said}."
+    return f"The {url.described} {said}."
 
 
-def odd_option(url: URL, key: str) -> str:
+def odd_option(url: DatabaseUrl) -> str:
     """The sentence for an option that the driver refuses before it asks the database."""
-    return f"The database of {key} ({place(url)}) {OPTION.says}; {OPTION.cure}."
+    return f"The {url.described} {OPTION.says}; {OPTION.cure}."
 
 
-def place(url: URL) -> str:
+def describe_url(url: URL) -> str:
     """Where a database is, for people: user, host, port and name, never the password."""
     if url.get_backend_name() == SQLITE:
         return url.database or ""

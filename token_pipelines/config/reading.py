@@ -17,10 +17,11 @@ from token_pipelines.config.config import DEFAULT_PATH, PIPELINES, Config
 from token_pipelines.config.environment import overrides, refuse_unknown_variables, variable
 from token_pipelines.config.messages import Layer, describe_error
 from token_pipelines.config.origin import Origin
+from token_pipelines.config.sections import LEDGER_URL, ON_SENT_URL, SOURCE_URL
 from token_pipelines.errors import ConfigError
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
-_URL_KEYS = (("source", "url"), ("source", "on_sent_url"), ("ledger", "url"))
+_URL_KEYS = tuple(key.split(".") for key in (SOURCE_URL, ON_SENT_URL, LEDGER_URL))
 _PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST_NAME = 31

@@ -6,7 +6,7 @@ Paths are absolute once they are validated (`origin`). Nothing here reads a file
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -17,6 +17,12 @@ from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
+
+
+SOURCE_URL: Final = "source.url"
+ON_SENT_URL: Final = "source.on_sent_url"
+LEDGER_URL: Final = "ledger.url"
+"""The keys of the databases' URLs, by which messages name a database."""
 
 
 class Section(BaseModel):

@@ -5,15 +5,14 @@ SQLAlchemy's share of so small a statement is larger than all the rest of it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from sqlalchemy import Engine
 
-from token_pipelines.database import explain
+from token_pipelines.config import LEDGER_URL
+from token_pipelines.database import DatabaseUrl, explain
 from token_pipelines.errors import LedgerError
-
-KEY: Final = "ledger.url"
 
 
 @contextmanager
@@ -59,4 +58,4 @@ def explained(engine: Engine) -> Iterator[None]:
     except psycopg.IntegrityError:
         raise
     except psycopg.Error as error:
-        raise LedgerError(explain(error, engine.url, KEY)) from None
+        raise LedgerError(explain(error, DatabaseUrl(engine.url, LEDGER_URL))) from None

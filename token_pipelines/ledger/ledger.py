@@ -8,16 +8,15 @@ from functools import partial
 from typing import Final, Self
 
 import psycopg
-from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
 
-from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
+from token_pipelines.config import LEDGER_URL, Config
+from token_pipelines.database import PSYCOPG, DatabaseUrl, explain
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
-from token_pipelines.ledger.driver import KEY
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
@@ -43,18 +42,18 @@ class Ledger:
     transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
-    def __init__(self, url: str, *, pipeline: str | None = None, connections: int = 4) -> None:
+    def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
         """Take a pipeline's schema in the database at ``url``.
 
         Args:
-            url: the database, which the ledgers of several pipelines may share.
+            url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
             pipeline: whose ledger it is; None for a single one, which has no name.
             connections: how many senders will work at a time.
         """
-        self.url = parse_postgres(url, KEY, PSYCOPG)
+        self.url = url
         self.schema = schema_of(pipeline)
         self._engine = create_engine(
-            self.url,
+            url.parsed,
             hide_parameters=True,
             pool_size=connections + 2,
             connect_args={
@@ -64,7 +63,7 @@ class Ledger:
                 "application_name": APPLICATION_NAME,
             },
         )
-        event.listen(self._engine, "handle_error", partial(_translate, self.url))
+        event.listen(self._engine, "handle_error", partial(_translate, url))
         # A ledger that nobody closes leaves no connection open. The engine must hold no reference to it.
         weakref.finalize(self, self._engine.dispose)
         self.told = Told(self._engine.begin)
@@ -77,8 +76,12 @@ class Ledger:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """The ledger of the pipeline that ``config`` describes."""
-        url = config.ledger.url.get_secret_value()
+        """The ledger of the pipeline that ``config`` describes.
+
+        Raises:
+            ConfigError: if the URL is none, or not that of a Postgres database.
+        """
+        url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
         return cls(url, pipeline=config.name, connections=config.smtp.connections)
 
     @property
@@ -140,13 +143,10 @@ class Ledger:
         return lock_key(PLANNING_LOCK, self.schema)
 
 
-def _translate(url: URL, context: ExceptionContext) -> None:
+def _translate(url: DatabaseUrl, context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, psycopg.errors.UndefinedTable):
-        msg = (
-            f"The database of {KEY} ({place(url)}) lacks the ledger's tables; run `token-pipelines run` once: it makes "
-            "them."
-        )
+        msg = f"The {url.described} lacks the ledger's tables; run `token-pipelines run` once: it makes them."
         raise LedgerError(msg) from None
     if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-        raise LedgerError(explain(error, url, KEY)) from None
+        raise LedgerError(explain(error, url)) from None

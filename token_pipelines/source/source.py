@@ -24,8 +24,9 @@ from typing import Final, TypeVar
 import pandas as pd
 import pyarrow as pa
 
+from token_pipelines.config import SOURCE_URL
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import parse
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import query, tokens
@@ -37,8 +38,6 @@ from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.expiry_probe import probe_expiries
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.spool import Spool
-
-KEY: Final = "source.url"
 
 PAUSES_S: Final = (1.0, 5.0, 20.0)
 """Pauses before a broken read begins again; after the last one it is given up. A replica needs seconds to catch up."""
@@ -161,7 +160,7 @@ class Source:
                 "does not say how far it is behind" if lag > LONGEST_LAG else f"is {lag.total_seconds():.0f}s behind"
             )
             msg = (
-                f"Replica lag over the limit: the database of {KEY} {behind}, and source.max_lag is "
+                f"Replica lag over the limit: the database of {SOURCE_URL} {behind}, and source.max_lag is "
                 f"{limit.total_seconds():.0f}s; wait until it has caught up, read the primary, or raise the limit."
             )
             raise SourceError(msg)
@@ -190,5 +189,5 @@ def open_reader(config: SourceConfig) -> Reader:
     Raises:
         ConfigError: if the URL is none, or its driver is not installed.
     """
-    url = parse(config.url.get_secret_value(), KEY)
-    return database_of(url.get_backend_name()).open_reader(url, KEY, config)
+    url = DatabaseUrl.read(config.url.get_secret_value(), SOURCE_URL)
+    return database_of(url.backend).open_reader(url, config)

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES as BACKEND
-from token_pipelines.database import PSYCOPG
+from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.database_errors import POSTGRES_ERRORS
 from token_pipelines.source.databases.generic import Generic
 from token_pipelines.source.databases.postgres_reader import INFINITIES, PostgresReader
@@ -59,9 +59,9 @@ class Postgres(Generic):
         has_address="(email IS NOT NULL AND trim(email) <> '') AS has_address",
     )
 
-    def open_reader(self, url: URL, key: str, config: SourceConfig) -> Reader:
+    def open_reader(self, url: DatabaseUrl, config: SourceConfig) -> Reader:
         """See Database. Whatever driver the URL names."""
-        return PostgresReader(self, url.set(drivername=BACKEND), key, config)
+        return PostgresReader(self, url.with_parsed(url.parsed.set(drivername=BACKEND)), config)
 
     def engine_url(self, url: URL, *, read_only: bool) -> URL:  # noqa: ARG002 -- as Database says
         """See Database."""

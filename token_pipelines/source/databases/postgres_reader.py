@@ -14,10 +14,11 @@ import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 from psycopg import sql
-from sqlalchemy import URL, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialect import Dialect
@@ -48,11 +49,10 @@ _ELSEWHERE: Final = "Foreign Scan"
 class PostgresReader:
     """Reads through ADBC. Values are written into the statement: binds of the driver's own run slower."""
 
-    def __init__(self, database: Database, url: URL, key: str, config: SourceConfig) -> None:
-        """Opens nothing. ``key`` names the URL in messages."""
+    def __init__(self, database: Database, url: DatabaseUrl, config: SourceConfig) -> None:
+        """Opens nothing."""
         self._database = database
         self._url = url
-        self._key = key
         self._session = Session.to_read(config)
         self._opened_database: Any = None
         self._opening = threading.Lock()
@@ -95,7 +95,8 @@ class PostgresReader:
 
     def uri(self) -> str:
         """The URL as libpq reads it, with the session's settings."""
-        url = self._url.update_query_dict(self._database.connect_arguments(self._url, self._session))
+        parsed = self._url.parsed
+        url = parsed.update_query_dict(self._database.connect_arguments(parsed, self._session))
         # libpq reads a + in a query string as a plus sign.
         return url.render_as_string(hide_password=False).replace("+", "%20")
 
@@ -120,7 +121,7 @@ class PostgresReader:
             with self.connection() as connection, closing(connection.cursor()) as cursor:
                 yield cursor
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
-            raise self._database.explained(error, self._url, self._key) from None
+            raise self._database.explained(error, self._url) from None
 
 
 class _KeptOpen:
