@@ -16,7 +16,7 @@ def path(name: str, package: Path = PACKAGE) -> Path:
     """The shipped file or folder of that name.
 
     Raises:
-        FileNotFoundError: when it did not come with this installation.
+        FileNotFoundError: if it is missing in this installation.
     """
     in_wheel = package / "shipped_files"
     found = (in_wheel if in_wheel.is_dir() else package.parent) / name
