@@ -7,6 +7,7 @@
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -73,8 +74,9 @@ class Lane:
 
     def hear(self) -> Step | None:
         """Write and read what can be written and read now."""
-        try:
+        with suppress(OSError):  # what the relay said before it hung up can still be read
             self._flush()
+        try:
             self._read()
         except EndlessReplyError:
             return self.lose("endless answer")
@@ -134,7 +136,7 @@ class Lane:
                 octets += self._socket.recv(_AT_ONCE)
         except _NOT_NOW:
             return
-        self._has_ended = not octets
+        self._has_ended |= not octets
         self._replies.extend(self._parser.feed(octets) if octets else self._parser.end())
 
     def close(self) -> None:
