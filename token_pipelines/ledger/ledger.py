@@ -17,7 +17,6 @@ from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
-from token_pipelines.ledger.driver import KEY
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
@@ -25,6 +24,7 @@ from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.settlement import KEY
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
 from token_pipelines.ledger.told import Told
