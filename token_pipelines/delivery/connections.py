@@ -48,7 +48,7 @@ class Connections:
     """``open`` are those that are open. Only `wake` may be called from another thread."""
 
     def __init__(self, channel: Channel, helpers: Helpers, *, count: int, pauses: Iterable[timedelta]) -> None:
-        """Begin to open ``count`` connections. ``pauses`` are those between attempts; after the last, a slot is given up."""
+        """Begin to open ``count`` connections. A slot that fails takes all ``pauses`` in turn, then is given up."""
         self._channel = channel
         self._helpers = helpers
         self._pauses = [pause.total_seconds() for pause in pauses]
