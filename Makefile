@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?=
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # pip and the tools keep their caches below HOME. If HOME is not set, they keep them below the checkout.
@@ -34,8 +35,12 @@ lint: .venv/.installed ## style, types and which module may import which
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: .venv/.installed ## all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.installed ## all tests (ARGS="-k name" for some, ARGS="-n 0" on one core)
+	$(PYTEST) $(ARGS)
+
+.PHONY: quick
+quick: .venv/.installed ## unit tests and whole days, with fewer random examples: under a minute
+	$(PYTEST) --hypothesis-profile=quick tests/unit tests/integration/test_scenarios*.py $(ARGS)
 
 .PHONY: bench
 bench: .venv/.installed ## measure speed (ARGS=plan for one subject); mail and delivery need Postfix's smtp-sink and smtp-source

@@ -1,28 +1,39 @@
 """Rendering, serialising and sending, without source and ledger, compared with Postfix's own client."""
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench.samples import Writer, relay_config
+from bench.samples import NOW, Writer, relay_config
 from bench.servers import delayed, seconds_of_smtp_source, sink
 from token_pipelines import config
-from token_pipelines.delivery.tier import WRITTEN_AT_ONCE
-from token_pipelines.delivery.workers import senders
-from token_pipelines.envelope import Envelope
+from token_pipelines.channel import Channel
+from token_pipelines.delivery.breaker import Breaker
+from token_pipelines.delivery.connections import Connections
+from token_pipelines.delivery.emails import Email
+from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.loop import SendingLoop
+from token_pipelines.delivery.outbox import WRITTEN_AT_ONCE, Outbox
+from token_pipelines.delivery.recording import Recorder
+from token_pipelines.delivery.resolving import ResolvedNotice
 from token_pipelines.mail.dkim import Signer
-from token_pipelines.model import State
-from token_pipelines.smtp.transport import Connection, Relay
+from token_pipelines.model import Outcome, State
+from token_pipelines.smtp.relay import Relay
 
 TARGETS = {"mail.ratio_to_smtp_source": (">=", 0.30), "mail.cpu_us_per_message": ("<=", 200.0)}
 
 ROUNDS = 5
-CONNECTIONS = 4
+CONNECTIONS = 16
 MESSAGES = 6000
 MESSAGES_TO_WRITE = 1500
 ROUND_TRIP_S = 0.020
@@ -59,29 +70,79 @@ def figures() -> dict[str, float]:
 
 def _at_once(port: int, writer: Writer) -> tuple[float, float]:
     """Send all messages as a run does; returns seconds, and this process' CPU seconds (user and kernel)."""
-    relay = Relay(relay_config(port, connections=CONNECTIONS))
     began, began_cpu = time.perf_counter(), time.process_time()
-    with senders(CONNECTIONS) as threads:
-        work = [
-            threads.submit(_send, relay, writer, range(first, MESSAGES, CONNECTIONS)) for first in range(CONNECTIONS)
-        ]
-    for one in work:
-        one.result()
+    _send(Relay(relay_config(port)), writer, messages=MESSAGES, connections=CONNECTIONS)
     return time.perf_counter() - began, time.process_time() - began_cpu
 
 
-def _send(relay: Relay, writer: Writer, numbers: range) -> None:
-    with relay.connect() as connection:
-        for start in range(0, len(numbers), WRITTEN_AT_ONCE):
-            _send_all(connection, [writer.write(number) for number in numbers[start : start + WRITTEN_AT_ONCE]])
+def _send(relay: Relay, writer: Writer, *, messages: int, connections: int) -> None:
+    """The product's sending loop, without source and ledger."""
+    recorder = _NoLedger()
+    channel = cast("Channel", relay)  # all that connections need of one is to connect
+    with Helpers(connections) as helpers, Connections(channel, helpers, count=connections, pauses=()) as opened:
+        outbox = _Numbered(writer, messages)
+        SendingLoop(opened, cast("Outbox", outbox), cast("Recorder", recorder), Breaker(), patience=0.0).run()
+    if recorder.sent != messages:
+        msg = f"{recorder.sent} instead of {messages} sent"
+        raise RuntimeError(msg)
 
 
-def _send_all(connection: Connection, envelopes: list[Envelope]) -> None:
-    for envelope, following in zip(envelopes, [*envelopes[1:], None], strict=True):
-        outcome = connection.send(envelope, following=following)
-        if outcome.state is not State.SENT:
-            msg = f"not sent: {outcome}"
-            raise RuntimeError(msg)
+class _Numbered:
+    """In the place of the outbox: emails by number, written ahead as there."""
+
+    seconds_left = 0.0
+
+    def __init__(self, writer: Writer, messages: int) -> None:
+        self._writer = writer
+        self._numbers = iter(range(messages))
+        self._written: deque[Email] = deque()
+        self._is_over = False
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._is_over and not self._written
+
+    @property
+    def can_fill(self) -> bool:
+        return not self._is_over and len(self._written) <= WRITTEN_AT_ONCE // 2
+
+    def fill(self) -> None:
+        if self.can_fill:
+            numbers = list(islice(self._numbers, WRITTEN_AT_ONCE))
+            self._is_over = len(numbers) < WRITTEN_AT_ONCE
+            self._written.extend(map(self._email, numbers))
+
+    def _email(self, number: int) -> Email:
+        notice = SimpleNamespace(notice=SimpleNamespace(notice_id=str(number)))
+        envelope = self._writer.write(number)
+        return Email(resolved=cast("ResolvedNotice", notice), read_at=NOW, at=NOW, written_at=NOW, envelope=envelope)
+
+    def take(self) -> Email | None:
+        return self._written.popleft() if self._written else None
+
+    def fresh(self, email: Email) -> Email:
+        return email
+
+    def put_back(self, email: Email) -> None:
+        self._written.appendleft(email)
+
+
+class _NoLedger:
+    """In the place of what takes outcomes into the ledger."""
+
+    is_lost = has_records = False
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def keep(self, _email: Email, outcome: Outcome) -> None:
+        self.sent += outcome.state is State.SENT
+
+    def settle(self, marks: Mapping[str, datetime]) -> set[str]:
+        return set(marks)
 
 
 def _us_of(work: Callable[[int], object]) -> float:
@@ -96,13 +157,11 @@ def _over_a_delay(writer: Writer) -> dict[str, float]:
     found = {}
     for name, pipelining in (("with", True), ("without", False)):
         with sink(pipelining=pipelining) as port, delayed(port, round_trip=ROUND_TRIP_S) as far:
-            relay = Relay(relay_config(far))
-            with relay.connect() as connection:
-                began = time.perf_counter()
-                _send_all(connection, [writer.write(number) for number in range(MESSAGES_OVER_THE_DELAY)])
-                found[f"mail.per_second_at_20_ms_{name}_pipelining"] = MESSAGES_OVER_THE_DELAY / (
-                    time.perf_counter() - began
-                )
+            began = time.perf_counter()
+            _send(Relay(relay_config(far)), writer, messages=MESSAGES_OVER_THE_DELAY, connections=1)
+            found[f"mail.per_second_at_20_ms_{name}_pipelining"] = MESSAGES_OVER_THE_DELAY / (
+                time.perf_counter() - began
+            )
     return found
 
 

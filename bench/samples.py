@@ -50,6 +50,6 @@ class Writer:
         return self._serialiser.envelope(content, recipient, message_id=message_id, at=NOW)
 
 
-def relay_config(port: int, *, connections: int = 4) -> config.Smtp:
+def relay_config(port: int) -> config.Smtp:
     """The shipped settings, without the rate limit."""
-    return config.Smtp(host="127.0.0.1", port=port, security="none", rate=None, connections=connections)
+    return config.Smtp(host="127.0.0.1", port=port, security="none", rate=None)

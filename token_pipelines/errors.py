@@ -7,14 +7,14 @@ from traceback import extract_tb
 
 
 def whereabouts(error: BaseException) -> str:
-    """The kind of an error and where it was raised, without its message: that may quote an address."""
+    """The kind of an error and where it was raised, without its message, which may quote an address."""
     frames = extract_tb(error.__traceback__)
-    place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
+    line = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{line}"
 
 
 class TokenPipelinesError(Exception):
-    """Something went wrong that the operator can mend; ``exit_status`` is what the command line returns."""
+    """Something that the operator can fix; ``exit_status`` is what the command line returns."""
 
     exit_status = 1
 
@@ -26,18 +26,18 @@ class ConfigError(TokenPipelinesError):
 
 
 class TemplateError(ConfigError):
-    """A template is missing, does not parse or names something unknown. Cure: mend the named file."""
+    """A template is missing, does not parse or names something unknown. Cure: fix the named file."""
 
 
 class SourceContractError(ConfigError):
-    """The source query does not return what the contract asks for. Cure: mend the query, as the message says."""
+    """The source query does not return what the contract asks for. Cure: fix the query, as the message says."""
 
 
 class SourceError(TokenPipelinesError):
     """The source database cannot be read, or a row in it breaks the contract. Nothing is sent.
 
-    ``may_pass`` is true of what a new connection may end: a replica's conflict, a lost connection. ``unreachable`` is
-    true where there is no connection: that may pass too when there was one a moment ago.
+    ``may_pass``: reading again on a new connection may succeed, as after a replica's conflict or a lost connection.
+    ``unreachable``: no connection could be made. Reading again may then succeed if there was a connection before.
     """
 
     def __init__(self, message: str, *, may_pass: bool = False, unreachable: bool = False) -> None:
@@ -48,14 +48,14 @@ class SourceError(TokenPipelinesError):
 
 
 class LedgerError(TokenPipelinesError):
-    """The ledger cannot be reached or is not ours to write. Nothing is sent without it."""
+    """The ledger cannot be reached or written. Nothing is sent without it."""
 
 
 class RelayError(TokenPipelinesError):
-    """The mail relay is in trouble as a whole: unreachable, refuses the login, or refuses by policy.
+    """The mail relay takes no message at all: it is unreachable, refuses the login, or refuses by policy.
 
-    What was not sent waits in the ledger; run the tier again when the relay is well. ``may_pass`` is true of trouble
-    that a pause and a new connection may end (a lost connection, a 421), false of a refused login or sender.
+    What was not sent waits in the ledger. Cure: run the tier again once the relay works. ``may_pass``: trying again on
+    a new connection after a pause may succeed, as after a lost connection or a 421, but not after a refused login.
     """
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:
@@ -64,7 +64,7 @@ class RelayError(TokenPipelinesError):
         self.may_pass = may_pass
 
 
-class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that did its work is no error
+class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that trips does its work
     """More notices are new than ``delivery.max_notices`` allows; nothing was planned. Cure: look, then approve."""
 
 

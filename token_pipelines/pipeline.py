@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
+from token_pipelines.channel import Channel
 from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import Config, Email
 from token_pipelines.ledger.ledger import Ledger
@@ -14,7 +15,7 @@ from token_pipelines.mail.message import Serialiser
 from token_pipelines.mail.rendering import Renderer
 from token_pipelines.model import Mode
 from token_pipelines.policy import Policy
-from token_pipelines.smtp.transport import Relay
+from token_pipelines.smtp.relay import Relay
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
 
@@ -126,6 +127,15 @@ class Pipeline:
     def relay(self) -> Relay:
         """Where messages are handed over."""
         return Relay(self.config.smtp)
+
+    @cached_property
+    def channel(self) -> Channel:
+        """How notices leave.
+
+        Raises:
+            ConfigError: if a template, the sender's address or a key is wrong.
+        """
+        return Channel(renderer=self.renderer, serialiser=self.serialiser, relay=self.relay)
 
     def close(self) -> None:
         """Give the ledger's connections back, if it was used."""

@@ -114,6 +114,7 @@ def plan(
     reach = pipeline.config.schedule.reach(day, now)
     since = pipeline.leftovers_since(now)
     configured = [tier.name for tier in pipeline.policy.tiers]
+    domain = pipeline.serialiser.domain
     with pipeline.ledger.planning(run_id=run_id, mode=mode) as ledger:
         if writes:
             ledger.fuse.approve(mode, at=now, up_to=None if approve else limit)
@@ -128,7 +129,7 @@ def plan(
                 planned = _rehearsed(draft)
             elif approve or draft.size <= limit:
                 ledger.close_tiers_other_than(configured, since)
-                planned = ledger.carry_out(draft, day=day, at=now, message_domain=pipeline.serialiser.domain)
+                planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
             else:
                 trip = Trip(day=day, new_notices=draft.size, max_notices=limit)
                 ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)

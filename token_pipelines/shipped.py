@@ -4,15 +4,19 @@ A wheel carries them inside the package; a checkout has them at its root.
 """
 
 from pathlib import Path
+from typing import Final
 
-PACKAGE = Path(__file__).parent
+PACKAGE: Final = Path(__file__).parent
+
+CONFIG: Final = "token_pipelines.yaml"
+"""The sample config; an operator's own has the same name by default."""
 
 
 def path(name: str, package: Path = PACKAGE) -> Path:
     """The shipped file or folder of that name.
 
     Raises:
-        FileNotFoundError: when it did not come with this installation.
+        FileNotFoundError: if it is missing in this installation.
     """
     in_wheel = package / "shipped_files"
     found = (in_wheel if in_wheel.is_dir() else package.parent) / name

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from support.ports import free_port
 from support.smtpd import Action, Smtpd
 from support.waiting import wait_until
 
@@ -77,7 +77,7 @@ class PipelineRunner:
     @contextmanager
     def ui(self) -> Iterator[str]:
         """Serve the UI, and the daemon that starts what is launched there; yields the UI's address."""
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--workspace", str(REPOSITORY / "workspace.yaml")]
         environment = os.environ | {
@@ -172,12 +172,6 @@ def photographed(page: Page, path: Path) -> Iterator[None]:
         page.screenshot(path=path, full_page=True)
         error.add_note(f"The browser showed {page.url}; it is in {path}")
         raise
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _serves(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -54,7 +54,6 @@ def table(result: Result) -> list[str]:
         ("lost", verdict.lost),
         ("duplicates, same Message-ID", verdict.duplicates),
         ("  by cause", causes),
-        ("  oldest mark lost by Postgres", f"{verdict.oldest_mark_lost:.2f} s before its kill"),
         ("  the bound", f"{verdict.bound} = " + " + ".join(f"{n} ({name})" for name, n in verdict.bound_of.items())),
         ("left in doubt", verdict.left_in_doubt),
         ("the ledger's states", _counts(verdict.states)),

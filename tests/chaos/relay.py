@@ -52,10 +52,9 @@ class Mood:
         self.full = frozenset(full)
         self.refused: set[str] = set()
         self._grey = dict.fromkeys(grey, GREYLISTED_TRIES)
-        self.crashes: list[datetime] = []
         self._rng = rng
         self._storm_until = datetime.now(UTC)
-        self._last_accepted: dict[str, datetime] = {}
+        self._has_message: set[str] = set()
         self._lost_once: set[str] = set()
 
     def __call__(self, stage: str, argument: str) -> Action | None:
@@ -64,7 +63,7 @@ class Mood:
         action = self._own_refusal(stage, recipient) or self._trouble(stage, recipient)
         if stage == "dot" and (action is None or (action.code is None and action.drop != "before")):
             self.accepted += 1
-            self._last_accepted[recipient] = datetime.now(UTC)
+            self._has_message.add(recipient)
             action = action or Action(stall=self._rng.uniform(0, HICCUP))
         return action
 
@@ -78,15 +77,10 @@ class Mood:
         if stage == "rcpt" and self._grey.get(recipient):
             self._grey[recipient] -= 1
             return self._noted(stage, "greylisted", GREY)
-        again = stage == "rcpt" and recipient in self._last_accepted and not self._forgotten(recipient)
+        again = stage == "rcpt" and recipient in self._has_message
         if again and self._rng.random() < SECOND_COPY_REFUSED:
             return self._noted(stage, "second copy refused", FULL)
         return None
-
-    def _forgotten(self, recipient: str) -> bool:
-        """Whether a crash of the database may have lost that this was sent: then a refusal proves nothing."""
-        at = self._last_accepted[recipient]
-        return any(at - timedelta(seconds=15) < crash < at + timedelta(seconds=5) for crash in self.crashes)
 
     def _trouble(self, stage: str, recipient: str) -> Action | None:
         if self.calm or stage not in CHANCES:

@@ -300,7 +300,6 @@ class _Storm:
         at = datetime.now(UTC)
         self._postgres.kill()
         self._crashes.append(Crash(at=at, senders=len(self._workers)))
-        self._mood.crashes.append(at)
         until = time.monotonic() + self._rng.uniform(0, 1.5)
         self._tend_until(lambda: time.monotonic() > until)
         self._postgres.start()

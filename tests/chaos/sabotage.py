@@ -3,24 +3,25 @@
 Run one with ``make chaos ARGS="--sabotage mark-after-sending"``.
 """
 
-import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import update
 
-from token_pipelines.delivery import tier as delivery
+from token_pipelines.channel import Channel
+from token_pipelines.delivery.emails import Email
+from token_pipelines.delivery.recording import Recorder
 from token_pipelines.envelope import Envelope
-from token_pipelines.ledger import sending
-from token_pipelines.ledger.sending import Record, Sending
+from token_pipelines.ledger import claiming, settlement
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.ledger.tables import notices
 from token_pipelines.model import Notice, Outcome, Stage, State
-from token_pipelines.smtp.transport import Connection
 
-_HELD_BY_US: Final = re.compile(rb"AND state = 'claimed' AND claimed_by = (\$\d+)")
+_HELD_BY_US: Final = "AND n.state = 'claimed' AND n.claimed_by = %(run)s"
 
 
 def _put(owner: object, name: str, what: object) -> None:
@@ -29,23 +30,22 @@ def _put(owner: object, name: str, what: object) -> None:
 
 def _mark_after_sending() -> None:
     """As crates.io does it: send, then mark. A kill in between forgets the message."""
+    settle = Sending.settle
 
-    def record_and_mark(self: Sending, record: Record | None, _notice_id: str, _now: datetime) -> bool:
-        if record is not None:
-            self.record(record)
-        return True
+    def settle_records(self: Sending, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
+        settle(self, records, {})
+        return set(marks)
 
-    _put(Sending, "record_and_mark", record_and_mark)
+    _put(Sending, "settle", settle_records)
 
 
 def _outcome_as(state: State) -> None:
-    send = Connection.send
+    keep = Recorder.keep
 
-    def certain(self: Connection, envelope: Envelope) -> Outcome:
-        outcome = send(self, envelope)
-        return replace(outcome, state=state) if outcome.state is State.UNKNOWN else outcome
+    def certain(self: Recorder, email: Email, outcome: Outcome) -> None:
+        keep(self, email, replace(outcome, state=state) if outcome.state is State.UNKNOWN else outcome)
 
-    _put(Connection, "send", certain)
+    _put(Recorder, "keep", certain)
 
 
 def _drop_is_not_sent() -> None:
@@ -60,21 +60,22 @@ def _drop_is_failed() -> None:
 
 def _sent_before_the_answer() -> None:
     """As GitLab does it: counted as sent once it is handed over."""
-    mark = Sending.record_and_mark
+    settle = Sending.settle
 
-    def record_and_mark(self: Sending, record: Record | None, notice_id: str, now: datetime) -> bool:
-        mine = mark(self, record, notice_id, now)
-        if mine:
-            early = Outcome(state=State.SENT, stage=Stage.DOT)
-            self.record(Record(notice_id=notice_id, outcome=early, at=now, address_hash=b""))
+    def settle_early(self: Sending, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
+        mine = settle(self, records, marks)
+        early = Outcome(state=State.SENT, stage=Stage.DOT)
+        sent = [Record(notice_id=one, outcome=early, at=marks[one], address_hash=b"") for one in mine]
+        settle(self, sent, {})
         return mine
 
-    _put(Sending, "record_and_mark", record_and_mark)
+    _put(Sending, "settle", settle_early)
 
 
 def _ignore_claims() -> None:
     """Whatever has not been sent may be claimed and marked, whoever has it."""
     open_states = [state for state in State if state not in {State.SENT, State.FAILED, State.WITHDRAWN, State.SKIPPED}]
+    listed = ", ".join(f"'{state}'" for state in open_states)
     taken = (State.CLAIMED, State.SENDING)
     claim = Sending.claim
 
@@ -84,28 +85,34 @@ def _ignore_claims() -> None:
     def claim_anything(self: Sending, ids: Any, **options: Any) -> list[Notice]:  # noqa: ANN401 -- passed on
         claimed = claim(self, ids, **options)
         # The table's constraints know that nothing is claimed from a claim, and would stop us here.
-        from_plan = update(notices).where(notices.c.claimed_from.in_(taken)).values(claimed_from=State.PLANNED)
-        self._execute(from_plan)
+        self._execute(update(notices).where(notices.c.claimed_from.in_(taken)).values(claimed_from=State.PLANNED))
         return claimed
 
+    careful = claiming._MAY_BE_CLAIMED  # noqa: SLF001 -- it is sabotage
+    # The parameters stay, or psycopg would miss them.
+    careless = f"(state IN ({listed}) OR (%(resend)s AND attempts < %(max_attempts)s AND false))"
+    _put(claiming, "_CLAIM", _replaced(claiming._CLAIM, careful, careless))  # noqa: SLF001 -- as above
+    _put(settlement, "_SETTLE", _replaced(settlement._SETTLE, _HELD_BY_US, ""))  # noqa: SLF001 -- as above
     _put(Sending, "_claimable", claimable)
     _put(Sending, "claim", claim_anything)
-    for name in ("_MARK_ONLY", "_RECORD_AND_MARK"):
-        statement = getattr(sending, name)
-        # The parameter stays, or the database could not tell its type.
-        careless = _HELD_BY_US.sub(rb"AND CAST(\1 AS text) <> ''", statement.text)
-        _put(sending, name, replace(statement, text=careless))
+
+
+def _replaced(statement: str, careful: str, careless: str) -> str:
+    if careful not in statement:
+        msg = f"{careful} is no longer in the statement: this sabotage breaks nothing"
+        raise AssertionError(msg)
+    return statement.replace(careful, careless)
 
 
 def _new_message_id() -> None:
     """Every try has a Message-ID of its own, so that no mail program can tell the copies."""
-    write = delivery._Sender._write  # noqa: SLF001 -- it is sabotage
+    write = Channel.write
 
-    def rewritten(self: Any, letter: Any, *rest: Any) -> Any:  # noqa: ANN401 -- passed on
-        fresh = replace(letter.notice, message_id=f"<{uuid.uuid4()}@example.org>")
-        return write(self, replace(letter, notice=fresh), *rest)
+    def rewritten(self: Channel, *content: Any, message_id: str, at: datetime) -> Envelope:  # noqa: ANN401 -- passed on
+        del message_id
+        return write(self, *content, message_id=f"<{uuid.uuid4()}@example.org>", at=at)
 
-    _put(delivery._Sender, "_write", rewritten)  # noqa: SLF001 -- it is sabotage
+    _put(Channel, "write", rewritten)
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {

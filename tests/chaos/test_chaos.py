@@ -76,21 +76,6 @@ def test_verdict_holds_for_a_copy_after_a_doubt() -> None:
     assert (verdict.failures, duplicates(verdict)) == ([], (1, {"unknown": 1}))
 
 
-def test_verdict_holds_for_a_mark_that_postgres_lost() -> None:
-    crash = Crash(at=NOON + seconds(0.5), senders=1)
-    verdict = judge(evidence(arrivals=TWICE, attempts=FORGOTTEN, crashes=[crash]))
-    assert (verdict.failures, duplicates(verdict)) == ([], (1, {"mark lost by Postgres": 1}))
-    assert verdict.oldest_mark_lost == 0.5
-
-
-def test_verdict_holds_for_a_doubt_after_a_mark_that_postgres_lost() -> None:
-    """The first try was forgotten with its instant, so the next is written anew; then that one is in doubt."""
-    crash = Crash(at=NOON + seconds(0.5), senders=1)
-    arrivals = [arrival("1"), arrival("1", 5, digest="other"), arrival("2")]
-    verdict = judge(evidence(arrivals=arrivals, attempts=TRIED_TWICE, crashes=[crash]))
-    assert (verdict.failures, duplicates(verdict)) == ([], (1, {"mark lost by Postgres, then unknown": 1}))
-
-
 @pytest.mark.parametrize("thawed", [-0.5, 4])
 def test_verdict_holds_for_a_copy_from_a_run_that_was_held_for_dead(thawed: float) -> None:
     """It had marked the notice and then slept: the doubt is older than both copies, of which one is its own."""
@@ -119,16 +104,8 @@ def test_verdict_holds_for_a_refusal_for_good() -> None:
         (evidence(arrivals=[arrival("1")]), "marked sent and never accepted"),
         (evidence(arrivals=TWICE, attempts=FORGOTTEN), "sent again, and the ledger has no doubt"),
         (
-            evidence(arrivals=TWICE, attempts=FORGOTTEN, crashes=[Crash(at=NOON + seconds(1.1), senders=1)]),
-            "sent again, and the ledger has no doubt",  # the mark was too old to be lost
-        ),
-        (
-            evidence(
-                arrivals=TWICE,
-                attempts=[*FORGOTTEN, attempt("1", "sent", queued=0)],
-                crashes=[Crash(at=NOON + seconds(0.5), senders=1)],
-            ),
-            "sent again, and the ledger has no doubt",  # the mark was not lost
+            evidence(arrivals=TWICE, attempts=FORGOTTEN, crashes=[Crash(at=NOON + seconds(0.5), senders=1)]),
+            "sent again, and the ledger has no doubt",  # not even a crash of Postgres may lose a mark
         ),
         (
             evidence(arrivals=TWICE, attempts=[attempt("1", "unknown", -1), *FORGOTTEN]),

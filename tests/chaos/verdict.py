@@ -8,16 +8,11 @@ from itertools import pairwise
 
 from chaos.registry import Population
 
-MARKS_LOST = timedelta(seconds=1)
-"""How far back a crash of Postgres may reach: three times wal_writer_delay is 0.6 s, and the walwriter may be late."""
-
 IN_FLIGHT = timedelta(seconds=8)
-"""How long after a crash, or a sleep, a message that was marked before it may be accepted: it may have to reconnect."""
+"""How long after a sleep a message that was marked before it may be accepted: it may have to reconnect."""
 
 
 UNKNOWN = "unknown"
-LOST = "mark lost by Postgres"
-LOST_THEN_UNKNOWN = "mark lost by Postgres, then unknown"
 CHANGED = "unknown, with other bytes"
 UNEXPLAINED = "unexplained"
 
@@ -103,7 +98,6 @@ class Verdict:
     by_cause: Counter[str] = field(default_factory=Counter)
     bound: int = 0
     bound_of: dict[str, int] = field(default_factory=dict)
-    oldest_mark_lost: float = 0.0  # seconds before the crash of Postgres
     left_in_doubt: int = 0
     states: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
@@ -162,7 +156,6 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     for attempt in evidence.attempts:
         if attempt.state == "unknown":
             doubts[attempt.notice_id].append(attempt)
-    recorded = {attempt.queue_id for attempt in evidence.attempts}
     copies: dict[str, list[Arrival]] = defaultdict(list)
     for arrival in sorted(evidence.arrivals, key=lambda arrival: arrival.at):
         copies[arrival.message_id].append(arrival)
@@ -170,14 +163,10 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
     for message_id, arrivals in copies.items():
         notice_id = notices.get(message_id, "")
         for first, second in pairwise(arrivals):
-            crash = None if first.queue_id in recorded else _crash_that_lost(first, evidence.crashes)
             doubted = any(_explains(doubt, first, second, evidence.freezes) for doubt in doubts[notice_id])
-            cause = _cause(doubted=doubted, same=first.digest == second.digest, lost=crash is not None)
+            cause = _cause(doubted=doubted, same=first.digest == second.digest)
             found[cause].append(message_id)
-            if crash is not None and cause != UNKNOWN:
-                age = (crash.at - first.at).total_seconds()
-                verdict.oldest_mark_lost = max(verdict.oldest_mark_lost, age)
-            if cause not in {UNKNOWN, LOST}:
+            if cause != UNKNOWN:
                 verdict.stories[message_id] = _story(notice_id, arrivals, evidence)
     verdict.by_cause = Counter({cause: len(ids) for cause, ids in found.items()})
     verdict.duplicates = verdict.by_cause.total()
@@ -187,10 +176,6 @@ def _judge_duplicates(evidence: Evidence, verdict: Verdict) -> None:
         "connections x kills": evidence.connections * (evidence.kills + len(evidence.freezes)),
         "no answer after the dot": sum(a.state == "unknown" and a.stage == "dot" for a in evidence.attempts),
         "connections x senders at a Postgres kill": sum(evidence.connections * c.senders for c in evidence.crashes),
-        "accepted in the second before a Postgres kill": sum(
-            any(crash.at - MARKS_LOST <= arrival.at <= crash.at for crash in evidence.crashes)
-            for arrival in evidence.arrivals
-        ),
     }
     verdict.bound = sum(verdict.bound_of.values())
     if verdict.duplicates > verdict.bound:
@@ -205,13 +190,11 @@ def _explains(doubt: AttemptRow, first: Arrival, second: Arrival, freezes: Itera
     return any(thawed <= copy.at <= thawed + IN_FLIGHT for thawed in awake for copy in (first, second))
 
 
-def _cause(*, doubted: bool, same: bool, lost: bool) -> str:
-    """Why there is a second copy. A doubt is resent with the same bytes, unless its first try was forgotten before."""
-    if doubted and same:
-        return UNKNOWN
-    if lost:
-        return LOST_THEN_UNKNOWN if doubted else LOST
-    return CHANGED if doubted else UNEXPLAINED
+def _cause(*, doubted: bool, same: bool) -> str:
+    """Why there is a second copy. A doubt is resent with the same bytes; a mark that Postgres lost explains nothing."""
+    if not doubted:
+        return UNEXPLAINED
+    return UNKNOWN if same else CHANGED
 
 
 def _story(notice_id: str, arrivals: list[Arrival], evidence: Evidence) -> list[str]:
@@ -223,11 +206,6 @@ def _story(notice_id: str, arrivals: list[Arrival], evidence: Evidence) -> list[
     ]
     events += [(crash.at, "Postgres killed") for crash in evidence.crashes]
     return [f"{at:%H:%M:%S.%f} {what}" for at, what in sorted(events)]
-
-
-def _crash_that_lost(arrival: Arrival, crashes: Iterable[Crash]) -> Crash | None:
-    """The crash which may have lost that this message was marked."""
-    return next((crash for crash in crashes if crash.at - MARKS_LOST <= arrival.at <= crash.at + IN_FLIGHT), None)
 
 
 def _judge_ledger(evidence: Evidence, verdict: Verdict) -> None:

@@ -16,8 +16,8 @@ from support.pipeline import DAY, NOW, MakePipeline, PipelineRunner, Registry
 from support.smtpd import Action, Smtpd
 
 from token_pipelines.day import collect, plan_notices, read_tokens
+from token_pipelines.delivery import batches
 from token_pipelines.delivery import tier as delivery
-from token_pipelines.delivery import workers as crew
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.planning import SnapshotCounts
 
@@ -157,7 +157,7 @@ def test_token_expired_long_ago_is_not_told(pipeline: PipelineRunner, registry: 
 def test_more_than_one_page_is_told_whole(
     pipeline: PipelineRunner, registry: Registry, relay: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "CLAIM_SIZE", 20)
+    monkeypatch.setattr(batches, "CLAIM_SIZE", 20)
     people = add_people(registry, 90, days(6))
 
     tiers = pipeline.run(NOW).tiers

@@ -138,6 +138,7 @@ def test_nothing_planted_is_left_behind(
     command: Command,
     planted: Registry,
     dagster_url: str,
+    closed_port: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -152,7 +153,7 @@ def test_nothing_planted_is_left_behind(
     with Smtpd(credentials={"mailer": "another password"}) as relay:
         write_config(tmp_path, harmless, relay.port, smtp={"username": "mailer"})
         said.append(command(*RUN))  # the login is refused
-    write_config(tmp_path, harmless, relay.port, smtp={"username": "mailer"})
+    write_config(tmp_path, harmless, closed_port, smtp={"username": "mailer"})
     said.append(command(*RUN))  # the relay is down
     with Smtpd(credentials={"mailer": SMTP_PASSWORD}, script=misbehave) as relay:
         write_config(tmp_path, harmless, relay.port, smtp={"username": "mailer"})

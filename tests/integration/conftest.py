@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import smtpd
 from support.commands import Command, Said
-from support.ledger import OpenSending
+from support.ledger import OpenSending, ledger_at
 from support.pipeline import write_config
 from support.source import OpenSource
 
@@ -58,7 +58,7 @@ def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[Ledger]:
     """An empty ledger, up to date."""
-    opened = Ledger(database_url)
+    opened = ledger_at(database_url)
     opened.migrate()
     yield opened
     opened.close()
@@ -69,9 +69,9 @@ def sending(ledger: Ledger) -> OpenSending:
     """Open the ledger as a sender."""
 
     def open_sending(
-        run_id: str = "run-1", *, mode: Mode = Mode.LIVE, durable: bool = False, ended: Collection[str] = ()
+        run_id: str = "run-1", *, mode: Mode = Mode.LIVE, ended: Collection[str] = ()
     ) -> AbstractContextManager[Sending]:
-        return ledger.sending(run_id=run_id, mode=mode, durable=durable, has_ended=lambda other: other in ended)
+        return ledger.sending(run_id=run_id, mode=mode, has_ended=lambda other: other in ended)
 
     return open_sending
 

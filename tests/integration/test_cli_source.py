@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from support.commands import Command
 from support.pipeline import DAY, YEAR, Registry
 
-from token_pipelines.operations.source_check import checking as source_check
+from token_pipelines.operations.source_check import findings
 from token_pipelines.operations.source_check.masks import mask_address, mask_name
 
 HOUR = timedelta(hours=1)
@@ -194,7 +194,7 @@ def test_check_says_when_reading_by_id_is_slow(
     configured: Configured, registry: Registry, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people(registry, now)
-    monkeypatch.setattr(source_check, "SLOW_S", 0)
+    monkeypatch.setattr(findings, "SLOW_S", 0)
     [sentence] = check(configured())["advice"]
     assert "tokens by id took" in sentence
     assert "index the column behind token_id, or mark its place in the query" in sentence
@@ -234,9 +234,9 @@ MARK = "UPDATE api_tokens SET expiry_notification_at = :sent_at WHERE id IN :tok
     [
         (
             MARK.replace("expiry_", "no_"),
-            'column "no_notification_at" of relation "api_tokens" does not exist; mend the',
+            'column "no_notification_at" of relation "api_tokens" does not exist; fix the',
         ),
-        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; mend"),
+        (MARK.replace(":sent_at", "1"), "is of type timestamp with time zone but expression is of type integer; fix"),
         ("DELETE FROM api_tokens WHERE id IN :token_ids", None),
         (MARK, None),
     ],
@@ -269,7 +269,7 @@ def test_check_says_that_the_account_may_not_write(configured: Configured, regis
     finally:
         registry.execute("DROP OWNED BY may_only_read")
         registry.execute("DROP ROLE may_only_read")
-    assert "permission denied for table api_tokens; mend the statement, or the rights of the account." in fault
+    assert "permission denied for table api_tokens; fix the statement, or the rights of the account." in fault
     assert unreachable.startswith("The database of source.on_sent_url (writer@127.0.0.1:1/registry) cannot be reached;")
 
 

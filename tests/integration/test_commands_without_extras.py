@@ -34,7 +34,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_command_reaches_its_database_without_the_extra(tmp_path: Path, closed_port: int) -> None:
-    """As far as a database that is not there."""
+    """Each gets as far as a database that cannot be reached."""
     path = write_config(tmp_path, f"postgresql://nobody@127.0.0.1:{closed_port}/nothing", 25)
     mail = tmp_path / "mail"
     mail.write_text("Subject: hello\n\nhello\n", encoding="utf-8")

@@ -13,7 +13,6 @@ def test_history_says_everything_of_a_notice(ledger: Ledger, sending: OpenSendin
         deliver(sender, notices["7"], SENT)
     (entry,) = ledger.history.entries()
     assert entry == {
-        "version": 1,
         "notice_id": notices["7"],
         "date": "2026-11-20",
         "mode": "live",

@@ -18,6 +18,7 @@ from support.ledger import (
     due,
     let_lapse,
     many,
+    mark,
     plan,
     query,
     record,
@@ -39,11 +40,11 @@ def test_mark_is_committed_before_the_socket(ledger: Ledger, sending: OpenSendin
     (notice,) = many(ledger, 1)
     with sending() as sender:
         claim(sender, [notice])
-        assert sender.record_and_mark(None, notice, NOW)
+        assert mark(sender, notice, NOW)
         assert states(ledger)[notice] == ("sending", None, "run-1", "planned")
         assert query(ledger, "SELECT attempts, first_tried_at FROM token_pipelines.notices") == [(1, NOW)]
         assert told(ledger) == [("0", "0", EXPIRY - DAY, None, False)]
-        sender.record(record(notice, SENT))
+        sender.settle([record(notice, SENT)], {})
 
 
 @pytest.mark.parametrize("outcome", [SENT, REFUSED, PUT_OFF, NO_ANSWER], ids=lambda outcome: str(outcome.state))
@@ -68,38 +69,15 @@ def test_record_keeps_an_outcome(ledger: Ledger, sending: OpenSending, outcome: 
     ]
 
 
-def test_record_and_mark_keeps_one_outcome_and_marks_the_next_in_one_commit(
-    ledger: Ledger, sending: OpenSending
-) -> None:
+def test_settle_records_one_outcome_and_marks_the_next_in_one_commit(ledger: Ledger, sending: OpenSending) -> None:
     first, second = many(ledger, 2)
     with sending() as sender:
         claim(sender, [first, second])
-        sender.record_and_mark(None, first, NOW)
-        assert sender.record_and_mark(record(first, SENT), second, NOW)
+        mark(sender, first, NOW)
+        assert mark(sender, second, NOW, after=record(first, SENT))
         assert (state(ledger, first), state(ledger, second)) == ("sent", "sending")
-        sender.record(record(second, REFUSED))
+        sender.settle([record(second, REFUSED)], {})
         assert (state(ledger, first), state(ledger, second)) == ("sent", "failed")
-
-
-@pytest.mark.parametrize(("durable", "setting"), [(True, "on"), (False, "off")])
-def test_marks_wait_for_the_disk_when_asked(
-    ledger: Ledger, sending: OpenSending, *, durable: bool, setting: str
-) -> None:
-    query(ledger, "CREATE TABLE noted (setting text)")
-    query(
-        ledger,
-        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$",
-    )
-    query(ledger, "CREATE TRIGGER note AFTER UPDATE ON token_pipelines.notices FOR EACH ROW EXECUTE FUNCTION note()")
-    first, second = many(ledger, 2)
-    with sending(durable=durable) as sender:
-        claim(sender, [first, second])
-        query(ledger, "TRUNCATE noted")
-        sender.record_and_mark(None, first, NOW)
-        sender.record_and_mark(record(first, SENT), second, NOW)
-        sender.record(record(second, SENT))
-        assert [row[0] for row in query(ledger, "SELECT setting FROM noted")] == [setting] * 4
 
 
 def test_mark_is_made_once(ledger: Ledger, sending: OpenSending) -> None:
@@ -107,22 +85,10 @@ def test_mark_is_made_once(ledger: Ledger, sending: OpenSending) -> None:
     (notice,) = many(ledger, 1)
     with sending() as sender:
         claim(sender, [notice])
-        assert [sender.record_and_mark(None, notice, NOW) for _ in range(2)] == [True, False]
-        sender.record(record(notice, SENT))
-        assert not sender.record_and_mark(None, notice, NOW)
+        assert [mark(sender, notice, NOW) for _ in range(2)] == [True, False]
+        sender.settle([record(notice, SENT)], {})
+        assert not mark(sender, notice, NOW)
     assert query(ledger, "SELECT state, attempts FROM token_pipelines.notices") == [("sent", 1)]
-
-
-def test_unmark_undoes_a_try_that_never_began(ledger: Ledger, sending: OpenSending) -> None:
-    (notice,) = many(ledger, 1)
-    with sending() as sender:
-        claim(sender, [notice])
-        sender.record_and_mark(None, notice, NOW)
-        sender.unmark(notice)
-        assert states(ledger)[notice] == ("claimed", None, "run-1", "planned")
-        assert query(ledger, "SELECT attempts FROM token_pipelines.notices") == [(0,)]
-        assert sender.record_and_mark(None, notice, NOW)
-        sender.record(record(notice, SENT))
 
 
 def test_skip_says_why_and_frees_the_tokens(ledger: Ledger, sending: OpenSending) -> None:
@@ -142,8 +108,8 @@ def test_drop_frees_one_token_and_keeps_the_other(ledger: Ledger, sending: OpenS
     with sending() as sender:
         (notice,) = claim(sender, notices.values()).values()
         sender.drop(notice, {"1": Reason.RENEWED})
-        sender.record_and_mark(None, notice.notice_id, NOW)
-        sender.record(record(notice.notice_id, SENT))
+        mark(sender, notice.notice_id, NOW)
+        sender.settle([record(notice.notice_id, SENT)], {})
     assert told(ledger) == [("2", "7", EXPIRY - DAY, None, True)]
     (entry,) = ledger.history.entries()
     assert [token.get("dropped") for token in entry["tokens"]] == ["renewed", None]  # type: ignore[attr-defined]
@@ -168,7 +134,7 @@ def test_end_of_a_run_gives_back_what_it_did_not_try(ledger: Ledger, sending: Op
     def interrupted() -> None:
         with sending() as sender:
             claim(sender, [planned, deferred, doubted, on_socket])
-            sender.record_and_mark(None, on_socket, NOW)
+            mark(sender, on_socket, NOW)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -193,8 +159,8 @@ def test_doubt_is_resent_at_most_max_attempts_times(ledger: Ledger, sending: Ope
         assert waiting(sender, "day", max_attempts=2) == [notice]
         claimed = claim(sender, [notice], max_attempts=2)[notice]
         assert (claimed.claimed_from, claimed.attempts, claimed.first_tried_at) == (State.UNKNOWN, 1, NOW)
-        sender.record_and_mark(None, notice, NOW + DAY)
-        sender.record(record(notice, NO_ANSWER))
+        mark(sender, notice, NOW + DAY)
+        sender.settle([record(notice, NO_ANSWER)], {})
         assert query(ledger, "SELECT attempts, first_tried_at FROM token_pipelines.notices") == [(2, NOW)]
         assert claim(sender, [notice], max_attempts=2) == {}
 
@@ -219,10 +185,10 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
     with sending() as sender:
         deliver(sender, deferred, PUT_OFF)
         deliver(sender, doubted, NO_ANSWER)
-    dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, durable=False, claim_lock=1)
+    dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, claim_lock=1)
     with ledger.heartbeat("dead"):
         claim(dead, [planned, deferred, doubted, on_socket])
-        dead.record_and_mark(None, on_socket, NOW)
+        mark(dead, on_socket, NOW)
         with sending("run-2"):
             assert {row[0] for row in states(ledger).values()} == {"claimed", "sending"}, "it lives"
         let_lapse(ledger, "dead")
@@ -240,29 +206,31 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
                 doubted,
                 on_socket,
             }
-            assert not dead.record_and_mark(None, planned, NOW), "its claim was taken over: it may not send"
-            assert not dead.record_and_mark(record(doubted, REFUSED), deferred, NOW)
+            assert not mark(dead, planned, NOW), "its claim was taken over: it may not send"
+            assert not mark(dead, deferred, NOW, after=record(doubted, REFUSED))
             assert states(ledger)[doubted] == ("claimed", None, "run-2", "unknown"), "nor write over the other's claim"
             assert states(ledger)[planned] == ("claimed", None, "run-2", "planned")
-            assert not dead.record_and_mark(record(on_socket, SENT), deferred, NOW)
+            assert not mark(dead, deferred, NOW, after=record(on_socket, SENT))
             assert states(ledger)[on_socket] == ("sent", None, None, None), "save for what it knows to have arrived"
-            assert not sender.record_and_mark(None, on_socket, NOW), "so that nobody sends it again"
+            assert not mark(sender, on_socket, NOW), "so that nobody sends it again"
+    dead.close()
 
 
 def test_answer_that_comes_after_a_run_was_held_for_dead_still_counts(ledger: Ledger, sending: OpenSending) -> None:
     (notice,) = many(ledger, 1)
-    late = Sending(ledger.engine, run_id="late", mode=Mode.LIVE, durable=False, claim_lock=1)
+    late = Sending(ledger.engine, run_id="late", mode=Mode.LIVE, claim_lock=1)
     claim(late, [notice])
-    late.record_and_mark(None, notice, NOW)
+    mark(late, notice, NOW)
     with sending("run-2"):
         assert state(ledger, notice) == "unknown", "never enlisted: dead"
-    late.record(record(notice, SENT))
+    late.settle([record(notice, SENT)], {})
     assert state(ledger, notice) == "sent"
+    late.close()
 
 
 def test_claims_of_a_run_that_ended_are_freed(ledger: Ledger, sending: OpenSending) -> None:
     ids = many(ledger, 2)
-    ended = Sending(ledger.engine, run_id="ended", mode=Mode.LIVE, durable=False, claim_lock=1)
+    ended = Sending(ledger.engine, run_id="ended", mode=Mode.LIVE, claim_lock=1)
     with ledger.heartbeat("ended"):
         claim(ended, ids)
         with sending("run-2", ended=["another"]) as sender:
@@ -273,9 +241,9 @@ def test_claims_of_a_run_that_ended_are_freed(ledger: Ledger, sending: OpenSendi
 
 def test_doubt_of_a_dead_run_is_on_record(ledger: Ledger, sending: OpenSending) -> None:
     (notice,) = many(ledger, 1)
-    dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, durable=False, claim_lock=1)
+    dead = Sending(ledger.engine, run_id="dead", mode=Mode.LIVE, claim_lock=1)
     claim(dead, [notice])
-    dead.record_and_mark(None, notice, NOW)
+    mark(dead, notice, NOW)
     with sending("run-2"):
         pass
     (entry,) = ledger.history.entries()
@@ -283,3 +251,4 @@ def test_doubt_of_a_dead_run_is_on_record(ledger: Ledger, sending: OpenSending) 
     assert [(attempt["run_id"], attempt["stage"], attempt["reply"]) for attempt in attempts] == [
         ("dead", None, "the sending process ended before an answer came")
     ]
+    dead.close()

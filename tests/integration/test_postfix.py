@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.pipeline import MakePipeline, Registry
+from support.ports import free_port
 from support.postfixd import Postfix, find_postfix
 from support.smtpd import Action, Smtpd
 
@@ -40,13 +39,10 @@ def postfix() -> Iterator[Postfix]:
     # Not pytest's own folder: Postfix's users walk through it, and to nobody else's.
     root = Path(tempfile.mkdtemp(prefix="postfix-"))
     root.chmod(0o711)
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     try:
         with (
             Smtpd(script=_refuse) as far,
-            Postfix(root, port, domain=DOMAIN, users=["ada", "bounces"], routes={FAR: far.port}) as server,
+            Postfix(root, free_port(), domain=DOMAIN, users=["ada", "bounces"], routes={FAR: far.port}) as server,
         ):
             yield server
     finally:

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError, RelayError
 from token_pipelines.model import State
 from token_pipelines.smtp import connecting as session
-from token_pipelines.smtp.transport import Connection, Relay
+from token_pipelines.smtp.relay import Relay
 
 ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=b"Subject: hello\r\n\r\nhello\r\n")
 LOGIN = {"username": "mailer-login", "password": "s3cret-word"}
@@ -43,8 +43,8 @@ def smtp(port: int, **changes: object) -> Smtp:
     return Smtp.model_validate({**ordinary, "timeout": "5s", "command_timeout": "5s", **changes})
 
 
-def connect(server: Smtpd, **changes: object) -> Connection:
-    return Relay(smtp(server.port, **changes)).connect()
+def connect(server: Smtpd, **changes: object) -> "closing[Relay]":
+    return closing(Relay(smtp(server.port, **changes)))
 
 
 def why_not(port: int, **changes: object) -> tuple[str, bool]:
@@ -110,10 +110,10 @@ def test_connect_tls_unverified(
         with pytest.raises(
             RelayError, match=r"shows a certificate that cannot be verified \(.+\); set smtp\.host"
         ) as caught:
-            connect(server, security=security, ca_file=ca_file)
+            Relay(smtp(server.port, security=security, ca_file=ca_file)).connect()
         assert not caught.value.may_pass
         with pytest.raises(RelayError, match=r"cannot be verified"):  # the system's authorities by default
-            connect(server, security=security)
+            Relay(smtp(server.port, security=security)).connect()
     assert not any(line.startswith(("MAIL", "AUTH")) for line in server.commands)
 
 
@@ -452,7 +452,7 @@ def test_connect_name_that_cannot_be_looked_up() -> None:
 def test_close_quit_never_answered(action: Action) -> None:
     """Two seconds are enough for a courtesy, whatever the other timeouts are."""
     with Smtpd(script=times(1, "quit", action)) as server:
-        connection = connect(server, command_timeout="1m", dot_timeout="1m")
+        connection = Relay(smtp(server.port, command_timeout="1m", dot_timeout="1m"))
         assert connection.send(ENVELOPE).state is State.SENT
         began = time.monotonic()
         connection.close()

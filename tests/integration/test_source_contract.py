@@ -144,7 +144,7 @@ def test_optional_columns_have_their_meaning_when_missing_and_when_null(registry
         *(
             (
                 f"{select()} {limit}",
-                "tokens.sql limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST.",
+                "tokens.sql limits its rows, so that tokens would be left out unnoticed; remove LIMIT or FETCH FIRST.",
             )
             for limit in ("LIMIT 10", "limit :expires_after", "FETCH FIRST 10 ROWS ONLY", "ORDER BY 1 LIMIT\n5")
         ),
@@ -190,13 +190,13 @@ def test_unknown_preset_and_missing_file_are_refused(source: OpenSource, tmp_pat
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        (select(token_name="nam"), 'column "nam" does not exist; mend source.query.'),
-        (select(tables="api_tokns"), 'relation "api_tokns" does not exist; mend source.query.'),
-        (f"{select()} AND", "syntax error at end of input; mend source.query."),
+        (select(token_name="nam"), 'column "nam" does not exist; fix source.query.'),
+        (select(tables="api_tokns"), 'relation "api_tokns" does not exist; fix source.query.'),
+        (f"{select()} AND", "syntax error at end of input; fix source.query."),
     ],
 )
 def test_query_that_the_database_refuses_is_blamed_in_its_words(source: OpenSource, query: str, said: str) -> None:
     found = refusal(source(query), SourceContractError)
     assert found.startswith("The source query is not accepted by the database: ")
-    assert said.removesuffix("; mend source.query.").split(" at ")[0] in found
-    assert found.endswith("; mend source.query.")
+    assert said.removesuffix("; fix source.query.").split(" at ")[0] in found
+    assert found.endswith("; fix source.query.")

@@ -1,9 +1,7 @@
 """A source's database in trouble: each trouble is one sentence, and no value is repeated."""
 
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -13,12 +11,6 @@ from support.pipeline import DAY, NOW, Registry
 from support.source import OpenSource, refusal, select
 
 from token_pipelines.errors import SourceError
-
-
-def loopback_with_nobody() -> Iterator[int]:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]
 
 
 def test_database_that_does_not_exist_is_one_sentence(registry_url: str, source: OpenSource) -> None:
@@ -38,13 +30,12 @@ def test_user_that_does_not_exist_is_one_sentence(registry_url: str, source: Ope
     assert "hush" not in said
 
 
-def test_database_that_nobody_serves_is_one_sentence(source: OpenSource) -> None:
-    for port in loopback_with_nobody():
-        said = refusal(source(url=f"postgresql://reader:hush-hush@127.0.0.1:{port}/registry"), SourceError)
-        assert said == (
-            f"The database of source.url (reader@127.0.0.1:{port}/registry) cannot be reached; check that it runs and"
-            " that this machine may connect."
-        )
+def test_database_that_nobody_serves_is_one_sentence(source: OpenSource, closed_port: int) -> None:
+    said = refusal(source(url=f"postgresql://reader:hush-hush@127.0.0.1:{closed_port}/registry"), SourceError)
+    assert said == (
+        f"The database of source.url (reader@127.0.0.1:{closed_port}/registry) cannot be reached; check that it runs"
+        " and that this machine may connect."
+    )
 
 
 def test_host_that_is_not_known_is_one_sentence(source: OpenSource) -> None:

@@ -83,8 +83,8 @@ def test_zero_date_is_refused(open_database: OpenDatabase, column: str) -> None:
         "The source query returns a zero date as last_used_at (token_id 2); write nullif(last_used_at, 0), or exclude"
         " such rows in SQL."
     )
-    mended = database.source(query("mariadb", last_used_at="nullif(x, 0)"), timezone="UTC")
-    assert [len(frame) for frame in mended.snapshot(WINDOW)] == [2]
+    repaired = database.source(query("mariadb", last_used_at="nullif(x, 0)"), timezone="UTC")
+    assert [len(frame) for frame in repaired.snapshot(WINDOW)] == [2]
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "sqlite"])
@@ -156,14 +156,14 @@ def test_datetime_without_a_zone_is_refused(open_database: OpenDatabase) -> None
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
 def test_expiry_outside_the_binds_is_refused(open_database: OpenDatabase, kind: str) -> None:
-    """The query ignores its binds: here an OR goes round them."""
+    """The query ignores its binds: here an OR bypasses them."""
     later = INSTANT[kind].replace("2026", "2031")
     database = make(open_database, kind)
     ignored = "({0} >= :expires_after AND {0} < :expires_before) OR id = 2"
     expires_at = f"CASE WHEN id = 2 THEN {later} ELSE {INSTANT[kind]} END"
     assert refusal(database.source(query(kind, where=ignored, expires_at=expires_at), timezone="UTC")) == (
         "The source query returns an expires_at outside :expires_after and :expires_before (token_id 2); compare the"
-        " very expires_at that it returns with both, in a WHERE that no OR goes round."
+        " very expires_at that it returns with both, in a condition that no OR bypasses."
     )
 
 
@@ -202,7 +202,7 @@ def test_column_that_comes_twice_is_refused(open_database: OpenDatabase, kind: s
     again = f", 'x' AS {name.upper() if kind == 'sqlite' else name} FROM tokens"
     source = make(open_database, kind).source(query(kind, **changes).replace(" FROM tokens", again), timezone="UTC")
     said = {
-        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; mend "
+        "mariadb": f"The source query is not accepted by the database: Duplicate column name '{name}'; fix "
         "source.query."
     }
     assert refusal(source, SourceContractError) == said.get(kind, f"The source query returns {name} twice; keep one.")

@@ -10,7 +10,7 @@ from support.databases import Database, OpenDatabase
 
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
-from token_pipelines.source import sessions
+from token_pipelines.source.databases import mysql
 from token_pipelines.source.source import Source
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -43,14 +43,14 @@ def test_replica_that_does_not_say_its_lag_is_refused(source: Source) -> None:
 @pytest.mark.parametrize("behind", [0, 60, 61])
 def test_replica_that_says_its_lag(source: Source, monkeypatch: pytest.MonkeyPatch, name: str, behind: int) -> None:
     """Its status with a number put in: for a true one there would have to be a second server, of MySQL's also."""
-    asked = sessions.replica_status
+    asked = mysql.replica_status
 
     def status(connection: Connection) -> dict[str, Any]:
         said = dict(asked(connection) or {})
         assert said.pop("Seconds_Behind_Master") is None
         return said | {name: behind}
 
-    monkeypatch.setattr(sessions, "replica_status", status)
+    monkeypatch.setattr(mysql, "replica_status", status)
     assert source.reader.lag() == timedelta(seconds=behind)
     if behind <= 60:
         assert [len(frame) for frame in source.snapshot(WINDOW)] == [1]

@@ -1,4 +1,4 @@
-"""Reading a few tokens by id must not carry out the whole query: is that seen, and does the marker mend it?"""
+"""Reading a few tokens by id must not carry out the whole query: is that seen, and does the marker fix it?"""
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text

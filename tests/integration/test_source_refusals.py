@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 from support.databases import Database, OpenDatabase
+from support.ledger import ledger_at
 
 from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
-from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.source.bounds import ANY_EXPIRY
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
@@ -67,40 +67,40 @@ NOT_ACCEPTED = "The source query is not accepted by the database: "
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
-        ("sqlite", {"where": "x <> 'n"}, "a quote is not closed; mend source.query."),
-        ("sqlite", {"where": "id = 1 AND max(id) > 1"}, "misuse of aggregate function max(); mend source.query."),
-        ("sqlite", {"where": "id = 1 AND"}, 'near ")": syntax error; mend source.query.'),
+        ("sqlite", {"where": "x <> 'n"}, "a quote is not closed; fix source.query."),
+        ("sqlite", {"where": "id = 1 AND max(id) > 1"}, "misuse of aggregate function max(); fix source.query."),
+        ("sqlite", {"where": "id = 1 AND"}, 'near ")": syntax error; fix source.query.'),
         (
             "sqlite",
             {"end": "UNION SELECT 1, 2"},
-            "SELECTs to the left and right of UNION do not have the same number of result columns; mend source.query.",
+            "SELECTs to the left and right of UNION do not have the same number of result columns; fix source.query.",
         ),
         (
             "sqlite",
             {"end": "ORDER BY 99"},
-            "1st ORDER BY term out of range - should be between 1 and 7; mend source.query.",
+            "1st ORDER BY term out of range - should be between 1 and 7; fix source.query.",
         ),
-        ("sqlite", {"name": "nowhere"}, "no such column: nowhere; mend source.query."),
-        ("sqlite", {"where": "abs(-9223372036854775807 - id) > 0"}, "integer overflow; mend source.query."),
-        ("mariadb", {"where": "id = 1 AND max(id) > 1"}, "Invalid use of group function; mend source.query."),
-        ("mariadb", {"where": "(SELECT id FROM tokens) > 0"}, "Subquery returns more than 1 row; mend source.query."),
-        ("mariadb", {"where": "id IN (SELECT 1, 2)"}, "Operand should contain 1 column(s); mend source.query."),
-        ("mariadb", {"end": "ORDER BY 99"}, "Unknown column '99' in 'ORDER BY'; mend source.query."),
+        ("sqlite", {"name": "nowhere"}, "no such column: nowhere; fix source.query."),
+        ("sqlite", {"where": "abs(-9223372036854775807 - id) > 0"}, "integer overflow; fix source.query."),
+        ("mariadb", {"where": "id = 1 AND max(id) > 1"}, "Invalid use of group function; fix source.query."),
+        ("mariadb", {"where": "(SELECT id FROM tokens) > 0"}, "Subquery returns more than 1 row; fix source.query."),
+        ("mariadb", {"where": "id IN (SELECT 1, 2)"}, "Operand should contain 1 column(s); fix source.query."),
+        ("mariadb", {"end": "ORDER BY 99"}, "Unknown column '99' in 'ORDER BY'; fix source.query."),
         (
             "postgres",
             {"where": "(SELECT x FROM tokens) <> ''"},
-            "more than one row returned by a subquery used as an expression; mend source.query.",
+            "more than one row returned by a subquery used as an expression; fix source.query.",
         ),
-        ("postgres", {"end": "ORDER BY 99"}, "ORDER BY position 99 is not in select list; mend source.query."),
+        ("postgres", {"end": "ORDER BY 99"}, "ORDER BY position 99 is not in select list; fix source.query."),
         (
             "postgres",
             {"end": "UNION SELECT 1, 2"},
-            "each UNION query must have the same number of columns; mend source.query.",
+            "each UNION query must have the same number of columns; fix source.query.",
         ),
         (
             "postgres",
             {"where": "nextval('numbers') > 0"},
-            "cannot execute nextval() in a read-only transaction; mend source.query.",
+            "cannot execute nextval() in a read-only transaction; fix source.query.",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_statement_that_changes_data_is_refused(open_database: OpenDatabase) -> 
     query = f"WITH gone AS (DELETE FROM tokens RETURNING id) {written('postgres')}"
     said = refusal(make(open_database, "postgres").source(query), SourceContractError)
     assert said == (
-        f"{NOT_ACCEPTED}WITH clause containing a data-modifying statement must be at the top level; mend source.query."
+        f"{NOT_ACCEPTED}WITH clause containing a data-modifying statement must be at the top level; fix source.query."
     )
 
 
@@ -149,7 +149,7 @@ def test_value_that_a_calculation_cannot_take_is_not_repeated(
     open_database: OpenDatabase, kind: str, where: str, code: str
 ) -> None:
     assert refusal(loud(open_database, kind).source(written(kind, where=where), timezone="UTC"), SourceError) == (
-        f"The source query failed on a row's value ({code}); leave such rows out in SQL, or mend the cast or the"
+        f"The source query failed on a row's value ({code}); leave such rows out in SQL, or fix the cast or the"
         " calculation in source.query."
     )
 
@@ -157,7 +157,7 @@ def test_value_that_a_calculation_cannot_take_is_not_repeated(
 @pytest.mark.parametrize(
     ("kind", "where", "code"),
     [
-        ("postgres", "loud(x) <> ''", "without an SQLSTATE"),
+        ("postgres", "loud(x) <> ''", "SQLSTATE P0001, RaiseException"),
         ("mariadb", "loud(x) <> ''", "error 1644"),
         ("sqlite", "json_extract('{}', x) <> ''", "SQLITE_ERROR"),
     ],
@@ -165,7 +165,7 @@ def test_value_that_a_calculation_cannot_take_is_not_repeated(
 def test_words_of_a_function_are_not_repeated(open_database: OpenDatabase, kind: str, where: str, code: str) -> None:
     assert refusal(loud(open_database, kind).source(written(kind, where=where), timezone="UTC"), SourceError) == (
         f"The source query failed in the database, whose words may hold a value ({code}); look into its log, or run the"
-        " query by hand, and mend it."
+        " query by hand, and fix it."
     )
 
 
@@ -264,5 +264,5 @@ def test_sqlite_file_that_is_none_is_a_sentence(tmp_path: Path, path: str) -> No
 def test_ledger_url_with_an_option_that_is_none_is_a_sentence(database_url: str) -> None:
     url = make_url(database_url).update_query_dict({"foo": "bar"}).render_as_string(hide_password=False)
     with pytest.raises(TokenPipelinesError) as caught:
-        Ledger(url).migrate()
+        ledger_at(url).migrate()
     assert sound(str(caught.value)).endswith(OPTION)

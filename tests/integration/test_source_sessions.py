@@ -93,7 +93,7 @@ def test_sqlite_file_is_opened_read_only(open_database: OpenDatabase, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*before, "tokens.sql"})
     missing = lite.source(query("sqlite"), url="sqlite:///missing.db", timezone="UTC")
     assert refusal(snapshot(missing)).endswith(
-        "(missing.db) cannot be opened; check the path in the URL and the file's permissions."
+        "/missing.db) cannot be opened; check the path in the URL and the file's permissions."
     )
     assert not (tmp_path / "missing.db").exists()
 
@@ -158,7 +158,7 @@ def test_lock_of_another_writer_is_one_sentence(open_database: OpenDatabase, tmp
             {"condition": "'hush' hush"},
             {
                 "mariadb": "You have an error in your SQL syntax; check the manual that corresponds to your MariaDB"
-                " server version for the right syntax to use at line 2",
+                " server version for the right syntax to use near … at line 2",
                 "sqlite": 'near "hush": syntax error',
             },
         ),
@@ -172,7 +172,7 @@ def test_query_that_the_database_refuses_is_blamed_in_its_words(
     found = refusal(snapshot(source), SourceContractError)
     assert (
         found.lower()
-        == f"The source query is not accepted by the database: {words}; mend source.query.".lower().replace(
+        == f"The source query is not accepted by the database: {words}; fix source.query.".lower().replace(
             "in 'select'", "in 'field list'" if "field list" in found else "in 'select'"
         )
     )

@@ -165,5 +165,5 @@ def test_number_of_mariadb_that_only_the_select_converts_is_found_on_request(ope
     with pytest.raises(
         SourceError, match=r"does not find a token by the expires_at that it returns for it \(token_id 1"
     ):
-        loose.refuse_unseen()
-    source(database, "mariadb", expires_at="from_unixtime(x)", where=BARE.format("from_unixtime(x)")).refuse_unseen()
+        loose.probe_expiries()
+    source(database, "mariadb", expires_at="from_unixtime(x)", where=BARE.format("from_unixtime(x)")).probe_expiries()

@@ -96,7 +96,7 @@ def test_send_answer_that_does_not_end(stage: str, action: Action, said: str) ->
     with (
         Smtpd(script=times(2, stage, action)) as server,
         connect(server, command_timeout=0.3) as connection,
-        pytest.raises(RelayError, match=rf"{said}.* at {stage.upper()}.*, twice") as caught,
+        pytest.raises(RelayError, match=rf"{said}.* at {stage.upper()}") as caught,
     ):
         connection.send(ENVELOPE)
     assert caught.value.may_pass

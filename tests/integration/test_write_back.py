@@ -68,7 +68,7 @@ def test_source_is_told_of_live_notices_only(
 def test_failure_loses_nothing_and_a_later_run_does_it(
     registry: Registry, pipeline: MakePipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The tiers stay delivered; what was missed is counted, said once, and done when the cause is mended."""
+    """The tiers stay delivered; what was missed is counted, said once, and done when the cause is fixed."""
     tokens = two_people(registry)
     registry.execute("ALTER TABLE api_tokens RENAME COLUMN expiry_notification_at TO elsewhere")
     with Smtpd() as relay, caplog.at_level(logging.ERROR):
@@ -77,15 +77,15 @@ def test_failure_loses_nothing_and_a_later_run_does_it(
         broken = house.run(NOW)
         still = house.run(NOW + HOUR)
         registry.execute("ALTER TABLE api_tokens RENAME COLUMN elsewhere TO expiry_notification_at")
-        mended = house.run(NOW + 2 * HOUR, tiers=["month"])
-    assert ([day.numbers for day in (broken, still, mended)], broken.troubles) == ([{"sent": 2}, {}, {}], [])
+        repaired = house.run(NOW + 2 * HOUR, tiers=["month"])
+    assert ([day.numbers for day in (broken, still, repaired)], broken.troubles) == ([{"sent": 2}, {}, {}], [])
     assert {entry["state"] for entry in house.history()} == {"sent"}
     assert not_written_back(broken) == {"expired": 0, "day": 1, "week": 2, "month": 2}
     assert set(not_written_back(still).values()) == {2}
-    assert not_written_back(mended) == {"month": 0}
+    assert not_written_back(repaired) == {"month": 0}
     assert marks(registry) == dict.fromkeys(tokens, NOW)
     fault = broken.tiers["day"].write_back_fault
-    assert 'column "expiry_notification_at" of relation "api_tokens" does not exist; mend the statement' in fault
+    assert 'column "expiry_notification_at" of relation "api_tokens" does not exist; fix the statement' in fault
     said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.delivery.on_sent"]
     assert said == [f"The source was not told of what was sent; later runs try again. {fault}"]
 
@@ -160,7 +160,7 @@ def test_refusal_names_a_token_and_is_said_once(
     faults = {report.write_back_fault for day in days for report in day.tiers.values()} - {""}
     [fault] = faults
     assert fault.endswith(
-        ": SQLSTATE 23514, CheckViolation; mend the statement, or the rights of the account. "
+        ": SQLSTATE 23514, CheckViolation; fix the statement, or the rights of the account. "
         f"Refused by itself: token_id {tokens[1]}, for one."
     )
     said = [record.getMessage() for record in caplog.records if record.name == "token_pipelines.delivery.on_sent"]
@@ -223,7 +223,7 @@ def test_statement_that_is_refused_always_is_not_tried_for_ever(
         day = pipeline(relay).run(NOW + HOUR, tiers=["month"])
     assert registry.execute("SELECT last_value FROM tries") == [(tries,)]
     assert not_written_back(day) == {"month": 20}
-    assert ": SQLSTATE P0001, RaiseException; mend the statement, or the rights of the account." in (
+    assert ": SQLSTATE P0001, RaiseException; fix the statement, or the rights of the account." in (
         day.tiers["month"].write_back_fault
     )
 

@@ -18,8 +18,8 @@ from support.write_back import MARK, SECOND, marks, not_written_back, two_people
 
 from token_pipelines.config import Origin, Source
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
+from token_pipelines.source.databases.postgres import KEEPALIVES
 from token_pipelines.source.on_sent import OnSentStatement
-from token_pipelines.source.postgres import KEEPALIVES
 
 
 def write_back(url: str, folder: Path, on_sent: str = MARK, **more: Any) -> OnSentStatement:  # noqa: ANN401 -- keys of the config
@@ -92,7 +92,7 @@ def test_statement_for_mariadb(mariadb_database: URL, tmp_path: Path) -> None:
         rows = connection.execute(text("SELECT * FROM tokens")).all()
     there = NOW.replace(tzinfo=None)
     assert [tuple(row) for row in rows] == [(1, there, there), (2, None, None), (3, there, there)]
-    with pytest.raises(SourceError, match=r"Unknown column 'nowhere' in .*; mend the statement"):
+    with pytest.raises(SourceError, match=r"Unknown column 'nowhere' in .*; fix the statement"):
         write_back(url, tmp_path, on_sent.replace("stamp =", "nowhere =")).run([1], NOW)
 
 
@@ -102,7 +102,7 @@ def test_trying_it_fits_ids_of_every_type(registry: Registry, registry_url: str,
     write_back(
         registry_url, tmp_path, "INSERT INTO marks SELECT id, :sent_at FROM marks WHERE id IN :token_ids"
     ).try_out(NOW)
-    with pytest.raises(SourceError, match='column "ad" does not exist; mend the statement'):
+    with pytest.raises(SourceError, match='column "ad" does not exist; fix the statement'):
         write_back(registry_url, tmp_path, "UPDATE marks SET at = now() WHERE ad IN :token_ids").try_out(NOW)
 
 
@@ -116,7 +116,7 @@ def test_trying_it_changes_nothing_in_mariadb(mariadb_database: URL, tmp_path: P
     write_back(url, tmp_path, "INSERT INTO tokens SELECT 9, max(id IN :token_ids) FROM tokens").try_out(NOW)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*), count(at) FROM tokens")).one() == (3, 0)
-    with pytest.raises(SourceError, match=r"Unknown column 'ad' in .*; mend the statement"):
+    with pytest.raises(SourceError, match=r"Unknown column 'ad' in .*; fix the statement"):
         write_back(url, tmp_path, "UPDATE tokens SET ad = 1 WHERE id IN :token_ids").try_out(NOW)
 
 
@@ -131,7 +131,7 @@ def test_trying_it_changes_nothing_in_sqlite(tmp_path: Path) -> None:
     )
     with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
         assert connection.execute("SELECT count(*), count(warned_at) FROM tokens").fetchall() == [(3, 0)]
-    with pytest.raises(SourceError, match="no such column: ad; mend the statement"):
+    with pytest.raises(SourceError, match="no such column: ad; fix the statement"):
         write_back("sqlite:///app.db", tmp_path, on_sent.replace("id IN", "ad IN")).try_out(NOW)
 
 
@@ -177,7 +177,7 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
     token, *_ = two_people(registry)
     registry.execute("ALTER TABLE api_tokens ADD CHECK (expiry_notification_at < '2000-01-01')")
     with pytest.raises(
-        SourceError, match=r"source.on_sent failed in .*: SQLSTATE 23514, CheckViolation; mend the statement"
+        SourceError, match=r"source.on_sent failed in .*: SQLSTATE 23514, CheckViolation; fix the statement"
     ):
         write_back(registry_url, tmp_path).run([token], NOW)
     registry.execute(
@@ -186,7 +186,7 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
         + " SET default_transaction_read_only = on"
     )
     with pytest.raises(
-        SourceError, match="cannot execute UPDATE in a read-only transaction; mend the statement, or the"
+        SourceError, match="cannot execute UPDATE in a read-only transaction; fix the statement, or the"
     ):
         write_back(registry_url, tmp_path).run([token], NOW)
 
@@ -209,11 +209,11 @@ def test_server_that_hangs_is_left_when_its_own_timeout_is_over(
             os.kill(backend, signal.SIGCONT)
     assert isinstance(error, SourceError)
     assert error.unreachable
-    assert str(error).endswith(") did not answer in time; look whether it is well.")
+    assert str(error).endswith(") did not answer in time; check that it runs and that it is not overloaded.")
 
 
 def backends(registry: Registry) -> list[int]:
-    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines write-back' AND query ~ 'sleep'"
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'token-pipelines on_sent' AND query ~ 'sleep'"
     return [pid for (pid,) in registry.execute(query)]
 
 

@@ -73,6 +73,9 @@ class Checks(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- what a worker sees of the story
 
+    def coming_answer(self) -> Answer:
+        return self.script[0] if self.script else Answer.SENT
+
     def next_answer(self) -> Answer:
         return self.script.pop(0) if self.script else Answer.SENT
 
@@ -109,8 +112,11 @@ class Checks(RuleBasedStateMachine):
         self._expect(not worker.job.approve, f"{worker.run_id}: the fuse has tripped, though it was approved")
         self.tripped[mode] = new
 
-    def handed_over(self, worker: Worker, letter: ResolvedNotice, envelope: Envelope) -> Attempt:
-        """What is on the socket is true, urgent as the present, and goes where it should."""
+    def handed_over(self, worker: Worker, letter: ResolvedNotice, envelope: Envelope, *, marked: bool) -> Attempt:
+        """What is on the socket is true, urgent as the present, and goes where it should.
+
+        Before its text is, the notice is marked; what the relay refuses before that never was.
+        """
         row = next(row for row in self.house.rows() if row.message_id == letter.message_id)
         earlier = [attempt for attempt in self.truth.attempts if attempt.message_id == letter.message_id]
         thresholds = {(token_id, expires): threshold for token_id, expires, threshold, _ in row.lines}
@@ -118,7 +124,8 @@ class Checks(RuleBasedStateMachine):
         said = {token.token_id for token in letter.tokens}
         about = f"{worker.run_id}, notice {row.notice_id}"
         self._expect(said == promised if not earlier else said <= promised, f"{about}: says {said}, not {promised}")
-        self._expect(row.state == "sending" and row.claimed_by == worker.run_id, f"{about}: sent while {row.state}")
+        state = "sending" if marked else "claimed"
+        self._expect(row.state == state and row.claimed_by == worker.run_id, f"{about}: sent while {row.state}")
         self._expect(row.mode is worker.setting.mode, f"{about}: sent as {worker.setting.mode}")
         lines = []
         for facts in letter.tokens:

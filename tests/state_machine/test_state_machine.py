@@ -24,8 +24,11 @@ from state_machine.house import House
 from state_machine.story import Story
 from state_machine.strategies import DAY, LADDERS
 from state_machine.truth import Answer
+from state_machine.worker import Inline, watched_resolve
 
+from token_pipelines.delivery import batches
 from token_pipelines.delivery import counts as tally
+from token_pipelines.delivery import tier as delivery
 from token_pipelines.ledger import heartbeat
 
 EXAMPLES: Final = int(os.environ.get("TOKEN_PIPELINES_STATE_MACHINE_EXAMPLES", "25"))
@@ -39,6 +42,8 @@ def house(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Give the databases and the parts; heartbeats stand still, as the stories' clock does."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", NEVER_S)
     monkeypatch.setattr(tally, "REFUSALS_ALLOWED", REFUSALS_ALLOWED)
+    monkeypatch.setattr(delivery, "Helpers", Inline)
+    monkeypatch.setattr(batches, "resolve", watched_resolve)
     with psycopg.connect(registry_url, autocommit=True) as connection:
         # The server does not crash here, and a story commits a thousand times.
         name = sql.Identifier(connection.info.dbname)

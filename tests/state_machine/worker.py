@@ -5,32 +5,37 @@ and after the relay has answered. While it stands, anything may happen: another 
 be killed. What it runs are the three steps of `day`, in the order of `run_day`.
 """
 
+import socket
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 from weakref import WeakKeyDictionary
 
 import pandas as pd
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from state_machine.house import House
 from state_machine.truth import Answer, Attempt, Seen, Setting, Truth
 
 from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.delivery.counts import TierReport
+from token_pipelines.delivery.resolving import ResolvedNotice as Resolved
+from token_pipelines.delivery.resolving import resolve
 from token_pipelines.envelope import Envelope
-from token_pipelines.errors import FuseTripped, LedgerError, RelayError, TokenPipelinesError
+from token_pipelines.errors import FuseTripped, LedgerError, TokenPipelinesError
 from token_pipelines.ledger.planning import Plan, Planning
-from token_pipelines.ledger.statements import Marks, Statement, Value
+from token_pipelines.ledger.settlement import Record, Settlement
 from token_pipelines.mail.rendering import Content
-from token_pipelines.model import Outcome, Recipient, Stage, State, TokenFacts
+from token_pipelines.model import Notice, Outcome, Recipient, Stage, State, TokenFacts
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts
+from token_pipelines.smtp.answers import Lost, RelayTroubleError
+from token_pipelines.smtp.conversation import Conversation, Step, Wants
 from token_pipelines.smtp.rate import RateLimit
-from token_pipelines.smtp.transport import RecipientInTroubleError
 
 OUTCOMES: Final = {
     Answer.SENT: Outcome(state=State.SENT, stage=Stage.DOT, code=250, queue_id="q"),
@@ -42,6 +47,11 @@ OUTCOMES: Final = {
     Answer.LOST_AFTER_ARRIVAL: Outcome(state=State.UNKNOWN, stage=Stage.DOT),
     Answer.LOST_BEFORE_ARRIVAL: Outcome(state=State.UNKNOWN, stage=Stage.DOT),
 }
+
+BEFORE_THE_TEXT: Final = frozenset(
+    {Answer.DEFERRED, Answer.DEAD_ADDRESS, Answer.TROUBLE, Answer.TROUBLE_AT_RECIPIENT, Answer.TROUBLE_THAT_PASSES}
+)
+"""What a relay may say to the commands before a message. What it has not said by then, it says to the message."""
 
 PATIENCE_S: Final = 60.0
 """Longer than any step takes; a worker that blocks is a deadlock."""
@@ -77,9 +87,11 @@ class Wire(Protocol):
 
     truth: Truth
 
+    def coming_answer(self) -> Answer: ...
+
     def next_answer(self) -> Answer: ...
 
-    def handed_over(self, worker: "Worker", letter: ResolvedNotice, envelope: Envelope) -> Attempt: ...
+    def handed_over(self, worker: "Worker", letter: ResolvedNotice, envelope: Envelope, *, marked: bool) -> Attempt: ...
 
     def planned(self, worker: "Worker", shares: dict[str, Share], snapshot: pd.DataFrame) -> None: ...
 
@@ -113,11 +125,11 @@ class Worker:
     _clock_read: datetime | None = None
     _seen: Seen | None = None
     _letter: ResolvedNotice | None = None
-    _last: Attempt | None = None
+    _unrecorded: list[Attempt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._written: dict[Envelope, ResolvedNotice] = {}  # several are written before the first of them is sent
-        self._marks: list[Marks] = []
+        self._seen_of: dict[str, Seen] = {}  # by Message-ID: a batch is read before the one before it is sent
         self._until: Callable[[str], bool] = lambda _: False
         self._go, self._stood = threading.Semaphore(0), threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -158,9 +170,13 @@ class Worker:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """The last message may never be recorded as it was answered."""
-        if self._last is not None:
-            self._last.interrupted = True
+        """What is on the socket, or was answered since the last commit, may never be recorded as it was answered."""
+        for attempt in self._unrecorded:
+            attempt.interrupted = True
+
+    def has_recorded(self) -> None:
+        """A group commit went well: whatever was answered before is on record."""
+        self._unrecorded = [attempt for attempt in self._unrecorded if attempt.answer is None]
 
     def _wait_until_it_stands(self) -> None:
         if not self._stood.acquire(timeout=PATIENCE_S):
@@ -245,33 +261,31 @@ class Worker:
     @contextmanager
     def _watching(self, engine: Engine) -> Iterator[None]:
         """Stand before each transaction. Not an event of SQLAlchemy's: raising in one keeps the connection taken."""
-        connect = engine.connect
+        connect, raw_connection = engine.connect, engine.raw_connection
 
         def watched() -> Connection:
-            self._before_transaction()
+            self.before_transaction()
             return connect()
+
+        def raw_and_watched() -> PoolProxiedConnection:
+            self.before_transaction()
+            return raw_connection()
 
         self._pool = engine.pool
         engine.connect = watched  # type: ignore[method-assign]
+        engine.raw_connection = raw_and_watched  # type: ignore[method-assign]
         _WATCHED[engine] = self
         try:
             yield
         finally:
-            del engine.connect, _WATCHED[engine]
-
-    def marks(self, marks: Marks) -> None:
-        """What is sent is marked on connections of its own, a transaction each time."""
-        if marks not in self._marks:
-            self._marks.append(marks)
-        self._before_transaction()
+            del engine.connect, engine.raw_connection, _WATCHED[engine]
 
     @property
     def _in_transaction(self) -> bool:
-        """Then it must not stand: others would wait for it. A connection that is kept for marks is in none."""
-        kept = sum(len(marks._free) for marks in self._marks)  # noqa: SLF001 -- one thread sends, so all are free now
-        return bool(self._pool.checkedout() > kept)  # type: ignore[attr-defined]
+        """Then it must not stand: others would wait for it."""
+        return bool(self._pool.checkedout())  # type: ignore[attr-defined]
 
-    def _before_transaction(self) -> None:
+    def before_transaction(self) -> None:
         if not self._in_transaction:
             self.stand("transaction")
         if self.killed:
@@ -291,6 +305,11 @@ class Worker:
         self._seen = self.wire.truth.seen(decided_at=self._clock_read or self._clock())
         return read(token_ids)
 
+    def has_read(self, notices: Collection[Notice]) -> None:
+        """The tokens of these have been read again just now."""
+        if self._seen is not None:
+            self._seen_of |= dict.fromkeys((notice.message_id for notice in notices), self._seen)
+
     def writes(self, recipient: Recipient, tokens: tuple[TokenFacts, ...], said_at: datetime) -> None:
         """A letter has been rendered."""
         assert self._seen is not None
@@ -300,37 +319,88 @@ class Worker:
         """The letter has got its envelope."""
         assert self._letter is not None
         self._letter.message_id = message_id
+        self._letter.seen = self._seen_of[message_id]
         self._written[envelope] = self._letter
+
+    def offers(self, envelope: Envelope) -> Outcome | None:
+        """The relay hears whom the message is for; what it says if it wants none of it, as the story wants."""
+        if self.wire.coming_answer() not in BEFORE_THE_TEXT:
+            return None
+        return self._answered(self._handed_over(envelope, marked=False), marked=False)
 
     def sends(self, envelope: Envelope) -> Outcome:
         """The message goes to the socket; the relay answers as the story wants."""
-        attempt = self.wire.handed_over(self, self._written[envelope], envelope)
-        attempt.interrupted = self.given_up
-        self._last = attempt
+        attempt = self._handed_over(envelope, marked=True)
         self.stand("socket")
+        return self._answered(attempt, marked=True)
+
+    def _handed_over(self, envelope: Envelope, *, marked: bool) -> Attempt:
+        attempt = self.wire.handed_over(self, self._written[envelope], envelope, marked=marked)
+        attempt.interrupted = self.given_up
+        self._unrecorded.append(attempt)
+        return attempt
+
+    def _answered(self, attempt: Attempt, *, marked: bool) -> Outcome:
         answer = self.wire.next_answer()
         attempt.answer, attempt.arrived = answer, answer.arrives
         self.stand("answered")
         if answer in OUTCOMES:
-            return OUTCOMES[answer]
-        msg = f"The relay says {answer.value}."
-        if answer is Answer.TROUBLE_AT_RECIPIENT:
-            raise RecipientInTroubleError(msg, OUTCOMES[Answer.DEFERRED], may_pass=False)
-        raise RelayError(msg, may_pass=answer is Answer.TROUBLE_THAT_PASSES)
+            return replace(OUTCOMES[answer], stage=Stage.DOT) if marked else OUTCOMES[answer]
+        # Said of the message, it is recorded in any case; said of the sender, it names no recipient.
+        names_one = marked or answer is Answer.TROUBLE_AT_RECIPIENT
+        msg, passes = f"The relay says {answer.value}.", answer is Answer.TROUBLE_THAT_PASSES
+        outcome = OUTCOMES[Answer.DEFERRED] if names_one else None
+        raise RelayTroubleError(msg, outcome=outcome, may_pass=passes, try_again=passes and not marked)
 
 
 _WATCHED: Final[WeakKeyDictionary[Engine, Worker]] = WeakKeyDictionary()
-_count = Marks.count
+_settle = Settlement.settle
 
 
-def _watched_count(marks: Marks, statement: Statement, values: Mapping[str, Value]) -> int:
-    worker = _WATCHED.get(marks._engine)  # noqa: SLF001 -- which process this is
+def _watched_settle(settlement: Settlement, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
+    """A group commit is made on a connection of its own: a transaction each time."""
+    worker = _WATCHED.get(settlement._engine)  # noqa: SLF001 -- which process this is
     if worker is not None:
-        worker.marks(marks)
-    return _count(marks, statement, values)
+        worker.before_transaction()
+    mine = _settle(settlement, records, marks)
+    if worker is not None:
+        worker.has_recorded()
+    return mine
 
 
-Marks.count = _watched_count  # type: ignore[assignment, method-assign]
+Settlement.settle = _watched_settle  # type: ignore[assignment, method-assign]
+
+
+def watched_resolve(parts: Pipeline, notices: Sequence[Notice], now: datetime) -> list[Resolved]:
+    """As `resolving.resolve`; the worker learns of which notices."""
+    resolved = resolve(parts, notices, now)
+    if isinstance(parts.source, _Watched):
+        parts.source.worker.has_read(notices)
+    return resolved
+
+
+class Inline:
+    """In the place of helper threads: everything is done at once, so that what one process does is one sequence."""
+
+    def __init__(self, _connections: int) -> None:
+        """As the helpers'."""
+
+    def run(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":  # noqa: ANN401 -- passed on
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args))
+        except Exception as error:  # noqa: BLE001 -- as a pool keeps it
+            future.set_exception(error)
+        return future
+
+    read = run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to be waited for."""
+
 
 _carry_out = Planning.carry_out
 
@@ -350,13 +420,13 @@ class _Watched:
     """The real source; a second read is seen by its worker."""
 
     def __init__(self, worker: Worker, parts: Pipeline) -> None:
-        self._worker, self._source = worker, parts.source
+        self.worker, self._source = worker, parts.source
 
     def snapshot(self, window: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401 -- passed on
         return self._source.snapshot(window)
 
     def resolve(self, token_ids: Collection[str]) -> pd.DataFrame:
-        return self._worker.reads_again(token_ids, self._source.resolve)
+        return self.worker.reads_again(token_ids, self._source.resolve)
 
 
 class _Press:
@@ -384,11 +454,44 @@ class _Relay:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
-    def connect(self) -> "_Relay":
-        return self
+    def connect(self) -> "_Lane":
+        return _Lane(self._worker)
 
-    def send(self, envelope: Envelope, *, following: Envelope | None = None) -> Outcome:  # noqa: ARG002 -- a relay without PIPELINING
-        return self._worker.sends(envelope)
+
+class _Lane:
+    """A connection whose relay answers at once."""
+
+    has_unsaid = waits = False
+    due = 0.0
+
+    def __init__(self, worker: Worker) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._conversation = self._converse(worker)
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def resume(self, value: object = None) -> Step | None:
+        try:
+            return self._conversation.send(value)
+        except StopIteration:
+            return Wants.END
 
     def close(self) -> None:
-        pass
+        self._conversation.close()
+        self._ours.close()
+        self._theirs.close()
+
+    quit = close
+
+    @staticmethod
+    def _converse(worker: Worker) -> Conversation:
+        while (envelope := (yield Wants.MESSAGE)) is not None:
+            refusal = worker.offers(envelope)
+            if refusal is not None:
+                yield refusal
+                continue
+            outcome = worker.sends((yield Wants.MARK))
+            yield outcome
+            if outcome.state is State.UNKNOWN:
+                raise Lost

@@ -8,8 +8,11 @@ from typing import Any, LiteralString
 import pandas as pd
 from sqlalchemy import text
 
+from token_pipelines.config import LEDGER_URL
+from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.ledger.sending import Record, Sending
+from token_pipelines.ledger.sending import Sending
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.model import Mode, Notice, Outcome, Stage, State
 from token_pipelines.policy import HISTORY_COLUMNS, Window
 from token_pipelines.token_facts import INSTANT
@@ -30,6 +33,11 @@ PUT_OFF = Outcome(state=State.DEFERRED, stage=Stage.RCPT, code=450, enhanced="4.
 NO_ANSWER = Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply="connection lost after the final dot")
 
 OpenSending = Callable[..., AbstractContextManager[Sending]]
+
+
+def ledger_at(url: str, **options: Any) -> Ledger:  # noqa: ANN401 -- what Ledger takes
+    """The ledger in the database at this URL."""
+    return Ledger(DatabaseUrl.read_postgres(url, LEDGER_URL, PSYCOPG), **options)
 
 
 def due(*lines: tuple[str, str, str], expires_at: datetime = EXPIRY) -> pd.DataFrame:
@@ -105,11 +113,16 @@ def record(notice_id: str, outcome: Outcome) -> Record:
     return Record(notice_id=notice_id, outcome=outcome, at=NOW, address_hash=HASH)
 
 
+def mark(sender: Sending, notice_id: str, at: datetime, *, after: Record | None = None) -> bool:
+    """Mark one notice, in one commit with an outcome; whether it was still this run's."""
+    return sender.settle([] if after is None else [after], {notice_id: at}) == {notice_id}
+
+
 def deliver(sender: Sending, notice_id: str, outcome: Outcome) -> None:
     """Claim, mark and record."""
     assert list(claim(sender, [notice_id])) == [notice_id]
-    assert sender.record_and_mark(None, notice_id, NOW)
-    sender.record(record(notice_id, outcome))
+    assert mark(sender, notice_id, NOW)
+    sender.settle([record(notice_id, outcome)], {})
 
 
 def waiting(sender: Sending, tier: str, *, resend: bool = True, max_attempts: int = 3) -> list[str]:

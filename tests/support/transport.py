@@ -1,10 +1,12 @@
 """One message to a relay on loopback, and what became of it."""
 
+from contextlib import closing
+
 from support.smtpd import Action, Script, Smtpd, times
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope
 from token_pipelines.model import Outcome, State
-from token_pipelines.smtp.transport import Connection, Relay
+from token_pipelines.smtp.relay import Relay
 
 DATA = b"Subject: hello\r\n\r\n.dot\r\n..two\r\nnothing\r\n.\r\nafter a lone dot\r\n"
 ENVELOPE = Envelope(sender="noreply@example.org", recipient="ada@example.org", data=DATA)
@@ -16,8 +18,9 @@ def smtp(port: int, **changes: object) -> Smtp:
     return Smtp.model_validate({**ordinary, "timeout": "5s", "command_timeout": "5s", **changes})
 
 
-def connect(server: Smtpd, **changes: object) -> Connection:
-    return Relay(smtp(server.port, **changes)).connect()
+def connect(server: Smtpd, **changes: object) -> "closing[Relay]":
+    """A relay whose connection is ended with the block."""
+    return closing(Relay(smtp(server.port, **changes)))
 
 
 def send(script: Script | None = None, envelope: Envelope = ENVELOPE, **changes: object) -> tuple[Outcome, Smtpd]:

@@ -5,7 +5,7 @@ import pytest
 
 from token_pipelines.errors import SourceContractError
 from token_pipelines.source.contract import REQUIRED, Contract
-from token_pipelines.source.dialects import POSTGRES
+from token_pipelines.source.databases.postgres import POSTGRES
 
 KINDS = {"created_at": pa.timestamp("us", "UTC"), "expires_at": pa.timestamp("us", "UTC")}
 
@@ -32,7 +32,7 @@ value validity shape
 
 def check(*names: str) -> None:
     fields = [pa.field(name, KINDS.get(name, pa.string())) for name in (*REQUIRED, *names)]
-    Contract.check(pa.schema(fields), None, POSTGRES)
+    Contract.check(pa.schema(fields), None, POSTGRES.dialect)
 
 
 @pytest.mark.parametrize("name", SECRETS.split())

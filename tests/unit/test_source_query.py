@@ -10,7 +10,10 @@ from sqlalchemy import text
 
 from token_pipelines.errors import SourceContractError
 from token_pipelines.source import query
-from token_pipelines.source.dialects import MYSQL, POSTGRES, SQLITE, Dialect
+from token_pipelines.source.databases import mysql, postgres, sqlite
+from token_pipelines.source.dialect import Dialect
+
+MYSQL, POSTGRES, SQLITE = mysql.MYSQL.dialect, postgres.POSTGRES.dialect, sqlite.SQLITE.dialect
 
 BETWEEN = "WHERE ends >= :expires_after AND ends < :expires_before"
 

@@ -10,8 +10,6 @@ from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
 from token_pipelines.clock import system_clock
-from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir, printable
-from token_pipelines.feedback.bounces.reading import read_bounces
 
 
 class _Mail(click.ParamType[Path]):
@@ -20,6 +18,8 @@ class _Mail(click.ParamType[Path]):
     name = "file|maildir"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401 -- click's hook
+        from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir, printable
+
         path = Path(value)
         if path == STANDARD_INPUT:
             return path
@@ -39,6 +39,8 @@ def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
 
     Reads files, mboxes and maildirs, and changes none of them. Reading a report twice counts it once.
     """
+    from token_pipelines.feedback.bounces.reading import read_bounces
+
     with opened_ledger(path) as ledger:
         counts = read_bounces(ledger, mail, clock=system_clock, on_warning=lambda text: click.echo(text, err=True))
     if as_json:

@@ -1,28 +1,13 @@
 """The command ``demo``: a sample registry, the runs of three past days and today, the inbox, the Dagster UI."""
 
-import signal
-import threading
-from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
 
-from token_pipelines.cli import terminal
 from token_pipelines.cli.options import FILE_OPTION
-from token_pipelines.clock import clock_starting_at, system_clock
-from token_pipelines.definitions import CONFIG_VARIABLE
-from token_pipelines.defs.day_report import DayReport
-from token_pipelines.defs.launch import launch_day, set_environment
-from token_pipelines.demo import environment, registry, serving
-from token_pipelines.demo.inbox_pages import write_index
 
-PAST_DAYS: Final = 3
 UI_PORT: Final = 3000
-
-console = Console()
 
 
 @click.command()
@@ -31,57 +16,6 @@ console = Console()
 @click.option("--port", default=UI_PORT, show_default=True, help="Where to serve the Dagster UI, on loopback.")
 def demo(path: Path, *, once: bool, port: int) -> int:
     """Try it: a sample registry, an inbox, four days, the Dagster UI."""
+    from token_pipelines.cli.demo_steps import show
+
     return show(path, once=once, port=port)
-
-
-def show(path: Path, *, once: bool, port: int) -> int:
-    """Run the demo on the config at ``path``; returns the exit status of today's run.
-
-    Past days run with a clock set to their own morning, and only in the first demo: a second one sends nothing twice.
-    """
-    environment.ensure_config(path)
-    with ExitStack() as stack:
-        console.print("Starting the embedded Postgres and the inbox ...")
-        servers = stack.enter_context(environment.serving(path))
-        now = system_clock()
-        is_new = registry.seed(servers.registry_url, now=now)
-        for back in range(PAST_DAYS if is_new else 0, -1, -1):
-            report = _run(servers, back)
-            for failure in report.failures:
-                console.print(failure)
-            terminal.show_report(report)
-            if report.interrupted:
-                return report.exit_status
-        received = len(list(servers.inbox.glob("*.eml")))
-        index = write_index(servers.inbox)
-        console.print(f"\n{received:,} emails lie in {servers.inbox}; look at them at {index.as_uri()}", soft_wrap=True)
-        if once:
-            console.print(f"Ask the ledger: token-pipelines history --config {path}", soft_wrap=True)
-        else:
-            _serve(stack, servers, path, port)
-    return report.exit_status
-
-
-def _run(servers: environment.Servers, days_back: int) -> DayReport:
-    config = servers.config
-    now = system_clock()
-    day = config.schedule.today(now) - timedelta(days=days_back)
-    clock = clock_starting_at(config.schedule.run_at(day)) if days_back else system_clock
-    with terminal.progress() as on_progress:
-        return launch_day(config, day=day, tiers=(), clock=clock, approve=False, on_progress=on_progress)
-
-
-def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int) -> None:
-    """Show the UI and the inbox until Ctrl-C or a SIGTERM."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):  # before the children start: they inherit a signal that is ignored
-        signal.signal(number, lambda *_: ended.set())
-    set_environment(servers.config)
-    stack.enter_context(environment.overridden({CONFIG_VARIABLE: str(path.absolute())}))
-    pages = stack.enter_context(serving.inbox_pages(servers.inbox))
-    console.print("Starting the Dagster UI ...")
-    log = servers.config.state_folder / environment.FOLDER / "dagster.log"
-    address = stack.enter_context(serving.dagster_ui(log, port))
-    console.print(f"\nDagster UI: {address}\nInbox:      {pages}\nCtrl-C ends both.", soft_wrap=True)
-    ended.wait()
-    console.print("Ending the servers ...")

@@ -1,21 +1,18 @@
 """The command ``forecast``: how many notices are coming, as a table with a plot in it, or as JSON."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from itertools import cycle
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
-from token_pipelines.operations import forecasting
-from token_pipelines.operations.forecasting import ForecastDay
-from token_pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from token_pipelines.operations.forecasting import ForecastDay
 
 LONGEST: Final = 366
 BLOCKS: Final = "█▓▒░"
@@ -40,8 +37,11 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     Supposes that every run is on time, and that no token is issued, renewed or revoked meanwhile. Sends nothing and
     writes nothing.
     """
-    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+    from token_pipelines.operations import forecasting
+
+    with opened_pipeline(path) as pipeline:
         coming = forecasting.forecast(pipeline, days=days, on_warning=lambda sentence: click.echo(sentence, err=True))
+        config = pipeline.config
     limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
         print_json({**named, "days": [_as_object(day) for day in coming]})
@@ -50,12 +50,15 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     return 0
 
 
-def _as_object(day: ForecastDay) -> dict[str, object]:
+def _as_object(day: "ForecastDay") -> dict[str, object]:
     return {"date": day.day.isoformat(), "tiers": day.tiers, "notices": day.notices}
 
 
-def _show(coming: Sequence[ForecastDay], limit: int) -> None:
+def _show(coming: "Sequence[ForecastDay]", limit: int) -> None:
     """A row with a bar for each day, and a line for each day that the fuse would hold."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     blocks = BLOCKS if console.encoding.lower().startswith("utf") else ASCII_BLOCKS
     marks = dict(zip(coming[0].tiers, cycle(blocks), strict=False))
@@ -90,7 +93,7 @@ def _show(coming: Sequence[ForecastDay], limit: int) -> None:
             )
 
 
-def _bar(day: ForecastDay, marks: dict[str, str], scale: float) -> str:
+def _bar(day: "ForecastDay", marks: dict[str, str], scale: float) -> str:
     """The day's tiers side by side, ``scale`` characters for each notice. Sums are rounded, so parts add up."""
     bar = ""
     so_far = 0

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION, Day
@@ -34,6 +32,9 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
 
 def _show(entries: Iterable[dict[str, Any]]) -> None:
     """A line per notice."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table()
     for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
         table.add_column(column)

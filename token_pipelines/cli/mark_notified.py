@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.opening import migrated_ledger, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION, Instant
 from token_pipelines.clock import system_clock
-from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import rfc3339
 
 
@@ -20,10 +19,7 @@ def mark_notified(path: Path, before: datetime) -> int:
 
     For what an older job has sent, and for a ledger restored from an old backup.
     """
-    with opened_config(path) as config:
-        ledger = Ledger.of(config)
-        ledger.migrate()
+    with opened_config(path) as config, migrated_ledger(config) as ledger:
         ledger.told.mark_before(before, mode=config.delivery.mode, at=system_clock())
-        ledger.close()
     click.echo(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {config.delivery.mode}.")
     return 0

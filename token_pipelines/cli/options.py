@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from token_pipelines.config import DEFAULT_PATH
+from token_pipelines import shipped
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CHOSEN: Final = "token_pipelines.pipeline"
@@ -17,7 +17,7 @@ FILE_OPTION = click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    default=DEFAULT_PATH,
+    default=shipped.CONFIG,
     show_default=True,
     help="The configuration file.",
 )

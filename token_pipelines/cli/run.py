@@ -5,12 +5,10 @@ from pathlib import Path
 
 import click
 
-from token_pipelines.cli import terminal
 from token_pipelines.cli.opening import opened_config
 from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant
 from token_pipelines.cli.output import print_json
 from token_pipelines.clock import clock_starting_at, system_clock
-from token_pipelines.defs.launch import launch_day
 
 
 @click.command()
@@ -24,6 +22,9 @@ def run(
     path: Path, day: date | None, tiers: tuple[str, ...], now: datetime | None, *, approve_volume: bool, as_json: bool
 ) -> int:
     """Run one day's job in this process: read, decide, plan, send."""
+    from token_pipelines.cli import terminal
+    from token_pipelines.defs.launch import launch_day
+
     clock = clock_starting_at(now) if now else system_clock
     with opened_config(path) as config, terminal.progress() as on_progress:
         report = launch_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)

@@ -1,18 +1,18 @@
 """The commands about the operator's own database: ``source check``. They never print an address."""
 
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from token_pipelines.cli.opening import opened_config
+from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
 from token_pipelines.cli.output import print_json
-from token_pipelines.mail.remaining import in_words
 from token_pipelines.model import rfc3339
-from token_pipelines.operations.source_check.checking import Sample, SourceCheck, check_source
-from token_pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from token_pipelines.operations.source_check.findings import CheckedToken, SourceCheck
 
 
 @click.group()
@@ -29,9 +29,12 @@ def check(path: Path, *, as_json: bool) -> int:
     Reads the tokens that expire about now, and a few of them again by id, as is done just before sending. Addresses
     are masked. Writes nothing.
     """
-    with opened_config(path) as config, closing(Pipeline(config)) as pipeline:
+    from token_pipelines.operations.source_check.checking import check_source
+
+    with opened_pipeline(path) as pipeline:
         checked = check_source(pipeline)
-    named = {"pipeline": config.name} if config.name else {}
+        name = pipeline.config.name
+    named = {"pipeline": name} if name else {}
     if as_json:
         print_json({**named, **_as_object(checked)})
     else:
@@ -39,7 +42,7 @@ def check(path: Path, *, as_json: bool) -> int:
     return 1 if checked.faults else 0
 
 
-def _as_object(checked: SourceCheck) -> dict[str, object]:
+def _as_object(checked: "SourceCheck") -> dict[str, object]:
     return {
         "now": rfc3339(checked.now),
         "expires_after": rfc3339(checked.window.expires_after),
@@ -47,30 +50,30 @@ def _as_object(checked: SourceCheck) -> dict[str, object]:
         "rows": checked.rows,
         "outcomes": dict(checked.outcomes),
         "columns": {"present": checked.present, "missing": checked.missing, "unused": checked.unused},
-        "samples": [_sample_as_object(sample) for sample in checked.samples],
+        "samples": [_token_as_object(token) for token in checked.tokens],
         "faults": checked.faults,
         "advice": checked.advice,
     }
 
 
-def _sample_as_object(sample: Sample) -> dict[str, object]:
+def _token_as_object(token: "CheckedToken") -> dict[str, object]:
     return {
-        "token_id": sample.token_id,
-        "recipient_id": sample.recipient_id,
-        "token_name": sample.token_name,
-        "recipient_name": sample.recipient_name,
-        "address": sample.address,
-        "created_at": rfc3339(sample.created_at),
-        "expires_at": rfc3339(sample.expires_at),
-        "lifetime_seconds": (sample.expires_at - sample.created_at).total_seconds(),
-        "tier": sample.tier,
-        "threshold": rfc3339(sample.threshold) if sample.threshold else None,
-        "reason": sample.reason,
-        "why": sample.why,
+        "token_id": token.token_id,
+        "recipient_id": token.recipient_id,
+        "token_name": token.token_name,
+        "recipient_name": token.recipient_name,
+        "address": token.address,
+        "created_at": rfc3339(token.created_at),
+        "expires_at": rfc3339(token.expires_at),
+        "lifetime_seconds": (token.expires_at - token.created_at).total_seconds(),
+        "tier": token.tier,
+        "threshold": rfc3339(token.threshold) if token.threshold else None,
+        "reason": token.reason,
+        "why": token.why,
     }
 
 
-def _show(checked: SourceCheck) -> None:
+def _show(checked: "SourceCheck") -> None:
     window = f"expire from {_second(checked.window.expires_after)} to {_second(checked.window.expires_before)}"
     click.echo(f"Columns: {', '.join(checked.present)}")
     for name, meaning in checked.missing.items():
@@ -78,31 +81,33 @@ def _show(checked: SourceCheck) -> None:
     if checked.unused:
         click.echo(f"Not used: {', '.join(checked.unused)}")
     click.echo()
-    if checked.samples:
+    if checked.tokens:
         counts = ", ".join(f"{outcome} {count:,}" for outcome, count in checked.outcomes.most_common())
         click.echo(f"{checked.rows:,} tokens that {window}, as of {_second(checked.now)}: {counts}")
     else:
         click.echo(f"No tokens that {window}: only the columns were checked.")
-    for sample in checked.samples:
+    for token in checked.tokens:
         click.echo()
-        _show_sample(sample, checked)
+        _show_token(token, checked)
     for sentence in (*checked.faults, *checked.advice):
         click.echo(f"\n{sentence}")
 
 
-def _show_sample(sample: Sample, checked: SourceCheck) -> None:
-    left = in_words(sample.expires_at, checked.now)
-    expires = left if sample.expires_at <= checked.now else f"in {left}"
-    lives = in_words(sample.expires_at, sample.created_at)
-    click.echo(f"token {sample.token_id}, recipient {sample.recipient_id}")
-    click.echo(f"  name       {sample.token_name}")
-    click.echo(f"  recipient  {sample.recipient_name or '(no name)'}, {sample.address or '(no address)'}")
-    click.echo(f"  created    {_second(sample.created_at)}")
-    click.echo(f"  expires    {_second(sample.expires_at)}, {expires}; it lives {lives}")
-    if sample.tier is not None and sample.threshold is not None:
-        begins = "began" if sample.threshold <= checked.now else "begins"
-        click.echo(f"  tier       {sample.tier}, which {begins} at {_second(sample.threshold)}")
-    click.echo(f"  result     {sample.reason or 'due'}: {sample.why}")
+def _show_token(token: "CheckedToken", checked: "SourceCheck") -> None:
+    from token_pipelines.mail.remaining import in_words
+
+    left = in_words(token.expires_at, checked.now)
+    expires = left if token.expires_at <= checked.now else f"in {left}"
+    lives = in_words(token.expires_at, token.created_at)
+    click.echo(f"token {token.token_id}, recipient {token.recipient_id}")
+    click.echo(f"  name       {token.token_name}")
+    click.echo(f"  recipient  {token.recipient_name or '(no name)'}, {token.address or '(no address)'}")
+    click.echo(f"  created    {_second(token.created_at)}")
+    click.echo(f"  expires    {_second(token.expires_at)}, {expires}; it lives {lives}")
+    if token.tier is not None and token.threshold is not None:
+        begins = "began" if token.threshold <= checked.now else "begins"
+        click.echo(f"  tier       {token.tier}, which {begins} at {_second(token.threshold)}")
+    click.echo(f"  result     {token.reason or 'due'}: {token.why}")
 
 
 def _second(instant: datetime) -> str:

@@ -1,22 +1,23 @@
-"""One pipeline's whole configuration, put together from its sections and checked as a whole."""
+"""One pipeline's whole configuration: its sections, and the rules that concern more than one of them."""
 
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from token_pipelines import shipped
 from token_pipelines.config.origin import Origin
 from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Schedule, Section, Smtp, Source
 from token_pipelines.config.tier_config import TierConfig
 from token_pipelines.tiers import Tier
 
-DEFAULT_PATH = Path("token_pipelines.yaml")
+DEFAULT_PATH = Path(shipped.CONFIG)
 LEVELS = "__"
 ENV_PREFIX = f"TOKEN_PIPELINES{LEVELS}"
 DEMO_SCHEME: Final = "demo://"
 STATE_FOLDER: Final = ".token_pipelines"
 PIPELINES = "pipelines"
-"""The key below which a file holds several pipelines by name."""
+"""The key below which a file holds several pipelines, by name."""
 
 
 class Config(Section):
@@ -47,7 +48,7 @@ class Config(Section):
 
     @property
     def option(self) -> str:
-        """What a command needs besides --config to work on this pipeline, to be told in a cure."""
+        """What a command needs besides --config to work on this pipeline, for messages that say what to run."""
         return f" --pipeline {self.name}" if self.name else ""
 
     @property

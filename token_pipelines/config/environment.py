@@ -1,4 +1,4 @@
-"""What the environment overrides: every key of the file, at its place, levels joined by two underscores."""
+"""Reads what the environment overrides: any key of the file, its levels joined by two underscores."""
 
 import difflib
 import os
@@ -11,7 +11,7 @@ from token_pipelines.config.config import ENV_PREFIX, LEVELS, PIPELINES, Config
 from token_pipelines.errors import ConfigError
 
 _BELOW_A_NAME = 3
-"""``pipelines``, a name and a key: a variable that overrides something of one pipeline has at least these levels."""
+"""How many levels a variable has at least that overrides a key of one pipeline: ``pipelines``, a name, a key."""
 
 
 class _Keys(BaseSettings, Config):  # type: ignore[misc]  # two kinds of model_config
@@ -23,21 +23,21 @@ def variable(*key: str) -> str:
     return ENV_PREFIX + LEVELS.join(key).upper()
 
 
-def overrides(place: tuple[str, ...]) -> dict[str, Any]:
-    """The keys that the environment sets at a place, as tables in tables.
+def overrides(key_path: tuple[str, ...]) -> dict[str, Any]:
+    """The keys that the environment sets below ``key_path``, as nested tables.
 
     Raises:
         SettingsError: if a list or a table is not written as JSON.
     """
-    prefix = variable(*place, "") if place else ENV_PREFIX
+    prefix = variable(*key_path, "") if key_path else ENV_PREFIX
     return EnvSettingsSource(_Keys, env_prefix=prefix, env_nested_delimiter=LEVELS)()
 
 
 def refuse_unknown_variables(names: Collection[str]) -> None:
-    """Settings' own reader passes over a variable whose first level it does not know.
+    """Refuse variables with our prefix that override no key. Pydantic's reader would ignore them.
 
     Raises:
-        ConfigError: if one overrides no section, or a section of no pipeline among ``names``.
+        ConfigError: if a variable names no section, or no pipeline among ``names``.
     """
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX):
@@ -45,15 +45,15 @@ def refuse_unknown_variables(names: Collection[str]) -> None:
 
 
 def _refuse_unknown(name: str, levels: list[str], names: Collection[str]) -> None:
-    place: tuple[str, ...] = ()
+    key_path: tuple[str, ...] = ()
     known: Collection[str] = Config.model_fields
     if levels[0] == PIPELINES:
         if len(levels) >= _BELOW_A_NAME and levels[1] in names:
-            place, levels = (PIPELINES, levels[1]), levels[2:]
+            key_path, levels = (PIPELINES, levels[1]), levels[2:]
         else:
-            place, known, levels = (PIPELINES,), names, levels[1:] or [""]
-    if place == (PIPELINES,) or levels[0] not in known:
+            key_path, known, levels = (PIPELINES,), names, levels[1:] or [""]
+    if key_path == (PIPELINES,) or levels[0] not in known:
         near = difflib.get_close_matches(levels[0], known, n=1)
-        hint = f"did you mean {variable(*place, near[0])}?" if near else "unset it, or check its spelling."
+        hint = f"did you mean {variable(*key_path, near[0])}?" if near else "unset it, or check its spelling."
         msg = f"The environment variable {name} overrides no key we know; {hint}"
         raise ConfigError(msg)

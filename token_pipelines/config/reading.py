@@ -1,8 +1,8 @@
-"""Reads `token_pipelines.yaml` and the environment over it; a fault is one sentence that names the key.
+"""Reads `token_pipelines.yaml`, with the environment over it. An error is one sentence that names the key.
 
-The file holds one pipeline, or ``pipelines:`` by name, each laid key by key over the sections that they share. Every
-key can be overridden by the environment, levels joined by two underscores: ``TOKEN_PIPELINES__SMTP__PASSWORD``.
-Secrets come from there only. Whether a database or a relay answers is not known here.
+The file holds one pipeline; or several by name below ``pipelines``, and beside it the keys that they share. The keys of
+a name override the shared ones. The environment overrides any key: ``TOKEN_PIPELINES__SMTP__PASSWORD``. Secrets come
+from the environment only. Nothing here connects to a database or a relay.
 """
 
 import re
@@ -15,12 +15,13 @@ from pydantic_settings import SettingsError
 
 from token_pipelines.config.config import DEFAULT_PATH, PIPELINES, Config
 from token_pipelines.config.environment import overrides, refuse_unknown_variables, variable
-from token_pipelines.config.faults import Layer, sentence
+from token_pipelines.config.messages import Layer, describe_error
 from token_pipelines.config.origin import Origin
+from token_pipelines.config.sections import LEDGER_URL, ON_SENT_URL, SOURCE_URL
 from token_pipelines.errors import ConfigError
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
-_URL_KEYS = (("source", "url"), ("source", "on_sent_url"), ("ledger", "url"))
+_URL_KEYS = tuple(key.split(".") for key in (SOURCE_URL, ON_SENT_URL, LEDGER_URL))
 _PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST_NAME = 31
@@ -69,11 +70,11 @@ def _checked(path: Path, name: str | None, *layers: Layer) -> Config:
         # The path stays true when the process changes its folder.
         return Config.model_validate(keys, context=Origin(path.absolute(), name))
     except ValidationError as error:
-        raise ConfigError(sentence(path, error, layers)) from None
+        raise ConfigError(describe_error(path, error, layers)) from None
 
 
 def _layers(path: Path) -> tuple[Layer, dict[str, Layer] | None]:
-    """What the file and the environment say for all pipelines, and what of each by name: None of a single one."""
+    """The keys for all pipelines, and those of each pipeline by name; None if the file holds a single one."""
     data = _read(path)
     named = _named(path, data)
     refuse_unknown_variables(named or ())
@@ -83,17 +84,17 @@ def _layers(path: Path) -> tuple[Layer, dict[str, Layer] | None]:
     return shared, {name: _layer(path, (PIPELINES, name), keys) for name, keys in named.items()}
 
 
-def _layer(path: Path, place: tuple[str, ...], data: dict[str, Any]) -> Layer:
-    _refuse_secrets(path, place, data)
+def _layer(path: Path, key_path: tuple[str, ...], data: dict[str, Any]) -> Layer:
+    _refuse_secrets(path, key_path, data)
     try:
-        return Layer(place, _laid_over(data, overrides(place)))
+        return Layer(key_path, _laid_over(data, overrides(key_path)))
     except SettingsError as error:
         msg = f"{path}: an environment override is not valid: {error}; lists and tables are written as JSON."
         raise ConfigError(msg) from None
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; everything else, lists too, is replaced whole."""
+    """The keys of ``above`` over those of ``below``. Tables are merged; everything else, lists too, is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -145,14 +146,14 @@ def _with_text_keys(data: dict[Any, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in data.items()}
 
 
-def _refuse_secrets(path: Path, place: tuple[str, ...], data: dict[str, Any]) -> None:
-    prefix = "".join(f"{part}." for part in place)
+def _refuse_secrets(path: Path, key_path: tuple[str, ...], data: dict[str, Any]) -> None:
+    prefix = "".join(f"{part}." for part in key_path)
     for section, key in _SECRET_KEYS:
         table = data.get(section)
         if isinstance(table, dict) and table.get(key) is not None:
             msg = (
                 f"{path}: {prefix}{section}.{key} does not belong in the file; "
-                f"set {variable(*place, section, key)} in the environment."
+                f"set {variable(*key_path, section, key)} in the environment."
             )
             raise ConfigError(msg)
     for section, key in _URL_KEYS:
@@ -161,6 +162,6 @@ def _refuse_secrets(path: Path, place: tuple[str, ...], data: dict[str, Any]) ->
         if isinstance(url, str) and _PASSWORD_IN_URL.search(url) is not None:
             msg = (
                 f"{path}: {prefix}{section}.{key} holds a password, which does not belong in the file; "
-                f"set {variable(*place, section, key)} in the environment."
+                f"set {variable(*key_path, section, key)} in the environment."
             )
             raise ConfigError(msg)

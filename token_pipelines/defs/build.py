@@ -1,5 +1,6 @@
 """Puts the Dagster definitions of a pipeline together from its configuration, and those of several side by side."""
 
+import warnings
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -58,16 +59,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             assets.build_expiring_tokens(names, partitions, freshness),
             assets.build_notices(names, partitions, tiers, swapped.pool),
         ],
-        asset_checks=[
-            volume.build_volume_check(names, partitions),
-            checks.build_bounces_check(names, partitions),
-            *(checks.build_delivery_check(names, tier, partitions) for tier in tiers),
-            *(
-                checks.build_on_sent_check(names, tier, partitions)
-                for tier in tiers
-                if config.source.on_sent is not None
-            ),
-        ],
+        asset_checks=_build_checks(names, partitions, config),
         jobs=[job],
         schedules=[schedule],
         sensors=[missed_days.build_sensor(job.name, keys, partitions, pipeline)],
@@ -81,6 +73,20 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
     )
+
+
+def _build_checks(
+    names: Names, partitions: dg.PartitionsDefinition[str], config: Config
+) -> list[dg.AssetChecksDefinition]:
+    """Every check, of the same days as its asset: without partitions of its own it would not show on the day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # said of every partitioned check, also to the command line
+        built = [volume.build_volume_check(names, partitions), checks.build_bounces_check(names, partitions)]
+        for tier in config.tier_ladder:
+            built.append(checks.build_delivery_check(names, tier, partitions))
+            if config.source.on_sent is not None:
+                built.append(checks.build_on_sent_check(names, tier, partitions))
+    return built
 
 
 def build_all_defs(configs: Collection[Config], **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- as above

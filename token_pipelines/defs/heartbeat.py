@@ -1,7 +1,7 @@
-"""A run's heartbeat: begun by its first step, ended with the run, so it goes on while a step waits for its slot.
+"""A run's heartbeat: begun by its first step and ended with the run.
 
-A step that waits for the pool runs nothing of ours. Without this, a run that waited behind a long one fell silent, and
-the sensor took it for killed.
+A step that waits for a slot of the pool executes none of our code. Without this heartbeat, the sensor would presume a
+run dead that waits behind a long one.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ class RunHeartbeat:
     """One run's heartbeat, for as long as its process works on it."""
 
     def __init__(self, until_the_end: ExitStack) -> None:
-        """Nothing is said before `begin`: an error of the ledger's belongs to a step, which can tell it."""
+        """Send nothing before `begin`: a ledger that cannot be reached must fail a step, which can show the error."""
         self._until_the_end = until_the_end
         self._begun = False
 
     def begin(self, pipeline: Pipeline, run_id: str) -> None:
-        """Say from now on that the run lives.
+        """Send heartbeats from now on.
 
         Raises:
             LedgerError: if the ledger cannot be reached.

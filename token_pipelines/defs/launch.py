@@ -18,8 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
 from token_pipelines.clock import Clock, system_clock
-from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG2, explain, parse_postgres
+from token_pipelines.config import LEDGER_URL, Config
+from token_pipelines.database import PSYCOPG2, DatabaseUrl, explain
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
 from token_pipelines.defs.names import Names
@@ -40,24 +40,24 @@ def set_environment(config: Config) -> None:
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(shipped.path("dagster.yaml"), home / "dagster.yaml")
-    ledger = parse_postgres(config.ledger.url.get_secret_value(), "ledger.url", PSYCOPG2)
-    os.environ.setdefault(STORAGE_VARIABLE, ledger.render_as_string(hide_password=False))
+    ledger = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG2)
+    os.environ.setdefault(STORAGE_VARIABLE, ledger.parsed.render_as_string(hide_password=False))
 
 
 @contextmanager
 def _instance(config: Config) -> Iterator[DagsterInstance]:
-    key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else "ledger.url"
+    key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else LEDGER_URL
     set_environment(config)
-    storage = parse_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
+    storage = DatabaseUrl.read_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
     try:
         # Dagster itself would try for seconds, say so on stderr each time, and raise an error of its own.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
-        sqlalchemy.create_engine(storage, poolclass=NullPool, connect_args=connect_args).connect().close()
+        sqlalchemy.create_engine(storage.parsed, poolclass=NullPool, connect_args=connect_args).connect().close()
         with DagsterInstance.get() as instance, _without_retries_said():
             yield instance
     except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
         cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error
-        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage, key)) from None
+        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage)) from None
 
 
 @contextmanager

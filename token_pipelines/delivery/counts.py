@@ -1,13 +1,12 @@
-"""The numbers of one tier's run, shared by its threads, and the line between a person's trouble and the relay's."""
+"""The numbers of one tier's run, and the line between a person's trouble and the relay's."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from token_pipelines.errors import RelayError
-from token_pipelines.ledger.sending import Record
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.model import State
 
 REFUSALS_ALLOWED: Final = 10
@@ -36,14 +35,13 @@ class TierReport:
 
 
 class TierCounts:
-    """Counts what the threads are done with, into a report. Safe to share."""
+    """Counts into a report what became of each notice. Another thread may call `skip`."""
 
     def __init__(self, report: TierReport, *, size: int, on_progress: Callable[[int], None]) -> None:
         """Count a run of ``size`` notices; ``on_progress`` is told how many are done."""
         self._report = report
         self._refusals_allowed = max(REFUSALS_ALLOWED, size * REFUSALS_ALLOWED_PERCENT // 100)
         self._on_progress = on_progress
-        self._lock = threading.Lock()
         self._put_off: set[str] = set()
         self._in_doubt: set[str] = set()
         self._done: set[str] = set()
@@ -51,9 +49,8 @@ class TierCounts:
 
     def skip(self, notice_id: str, reason: str) -> None:
         """Count a notice in which nothing was left to say."""
-        with self._lock:
-            self._report.skipped[reason] += 1
-            self._finish(notice_id)
+        self._report.skipped[reason] += 1
+        self._finish(notice_id)
 
     def keep(self, record: Record) -> None:
         """Count an outcome.
@@ -61,26 +58,24 @@ class TierCounts:
         Raises:
             RelayError: if so many were refused for good that the fault must be the relay's, or ours.
         """
-        with self._lock:
-            match record.outcome.state:
-                case State.SENT:
-                    self._report.sent += 1
-                case State.FAILED:
-                    self._report.failed += 1
-                    if record.outcome.code is not None:  # None: we saw for ourselves that this relay cannot take it
-                        self._refused.append(record)
-                case State.UNKNOWN:
-                    self._report.unknown += 1
-                    self._in_doubt.add(record.notice_id)
-                case _:
-                    self._put_off.add(record.notice_id)
-            self._finish(record.notice_id)
-            refusals = len(self._refused)
-        if record.outcome.state is State.FAILED and refusals > self._refusals_allowed:
+        match record.outcome.state:
+            case State.SENT:
+                self._report.sent += 1
+            case State.FAILED:
+                self._report.failed += 1
+                if record.outcome.code is not None:  # None: we saw for ourselves that this relay cannot take it
+                    self._refused.append(record)
+            case State.UNKNOWN:
+                self._report.unknown += 1
+                self._in_doubt.add(record.notice_id)
+            case _:
+                self._put_off.add(record.notice_id)
+        self._finish(record.notice_id)
+        if record.outcome.state is State.FAILED and len(self._refused) > self._refusals_allowed:
+            last = f"{record.outcome.code} {record.outcome.reply}"
             msg = (
-                f"The relay refused {refusals} recipients of this tier for good, which is too many to believe (the "
-                f"last with {record.outcome.code} {record.outcome.reply}); nobody is suppressed: look at the relay's "
-                "log, then run again."
+                f"The relay refused {len(self._refused)} recipients of this tier for good, which is too many to "
+                f"believe (the last with {last}); nobody is suppressed: look at the relay's log, then run again."
             )
             raise RelayError(msg)
 
@@ -90,8 +85,7 @@ class TierCounts:
 
     def take_put_off(self) -> list[str]:
         """The notices that the relay put off since the last call."""
-        with self._lock:
-            again, self._put_off = list(self._put_off), set()
+        again, self._put_off = list(self._put_off), set()
         return again
 
     @property

@@ -1,4 +1,4 @@
-"""Says that a run lives, for as long as it does, so that what it claimed is free soon after it was killed."""
+"""Heartbeats of the runs: what a killed run had claimed is free again soon after its last one."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 20
 
 LEASE: Final = "2 minutes"
-"""A run that has not been heard of for this long is dead: six heartbeats, so that a slow database kills nobody."""
+"""A run without a heartbeat for this long is presumed dead: six heartbeats, so that a slow database does no harm."""
 
 _ENLIST: Final = text("""
 INSERT INTO runs (run_id, started_at, heartbeat_at)
@@ -32,7 +32,7 @@ WHERE run_id = ANY(:run_ids) AND greatest(heartbeat_at, ended_at) < clock_timest
 
 @contextmanager
 def heartbeat(engine: Engine, run_id: str) -> Iterator[None]:
-    """Enlist the run while the block lasts."""
+    """Register the run, and send its heartbeats while the block lasts."""
     _execute(engine, _ENLIST, run_id)
     left = threading.Event()
 
@@ -41,7 +41,7 @@ def heartbeat(engine: Engine, run_id: str) -> Iterator[None]:
             try:
                 _execute(engine, _BEAT, run_id)
             except LedgerError as error:
-                log.warning("The run could not say that it lives; it tries again in %s s. %s", HEARTBEAT_S, error)
+                log.warning("The run could not send its heartbeat; it tries again in %s s. %s", HEARTBEAT_S, error)
 
     thread = threading.Thread(target=beat, name="ledger-heartbeat", daemon=True)
     thread.start()
@@ -53,11 +53,11 @@ def heartbeat(engine: Engine, run_id: str) -> Iterator[None]:
         try:
             _execute(engine, _LEAVE, run_id)
         except LedgerError as error:
-            log.warning("The run could not sign off in the ledger; it counts as dead in %s. %s", LEASE, error)
+            log.warning("The run could not record its end in the ledger; it is presumed dead in %s. %s", LEASE, error)
 
 
 def expired_leases(engine: Engine, run_ids: Collection[str]) -> set[str]:
-    """Which of these runs have not been heard of for longer than the lease. Runs never enlisted are not among them."""
+    """Which of these runs sent no heartbeat for longer than the lease. Runs that never sent one are not among them."""
     with engine.connect() as connection:
         return set(connection.scalars(_LAPSED, {"run_ids": list(run_ids)}))
 

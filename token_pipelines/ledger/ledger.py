@@ -4,15 +4,15 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Final, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
-from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
 
-from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
+from token_pipelines.config import LEDGER_URL, Config
+from token_pipelines.database import PSYCOPG, DatabaseUrl, explain
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
@@ -22,13 +22,14 @@ from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
-from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
-from token_pipelines.ledger.statements import KEY
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
-from token_pipelines.ledger.told import Told
 from token_pipelines.model import Mode
+
+if TYPE_CHECKING:
+    from token_pipelines.ledger.planning import Planning
+    from token_pipelines.ledger.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,18 @@ class Ledger:
     transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
-    def __init__(self, url: str, *, pipeline: str | None = None, connections: int = 4) -> None:
+    def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
         """Take a pipeline's schema in the database at ``url``.
 
         Args:
-            url: the database, which the ledgers of several pipelines may share.
+            url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
             pipeline: whose ledger it is; None for a single one, which has no name.
             connections: how many senders will work at a time.
         """
-        self.url = parse_postgres(url, KEY, PSYCOPG)
+        self.url = url
         self.schema = schema_of(pipeline)
         self._engine = create_engine(
-            self.url,
+            url.parsed,
             hide_parameters=True,
             pool_size=connections + 2,
             connect_args={
@@ -64,10 +65,9 @@ class Ledger:
                 "application_name": APPLICATION_NAME,
             },
         )
-        event.listen(self._engine, "handle_error", partial(_translate, self.url))
+        event.listen(self._engine, "handle_error", partial(_translate, url))
         # A ledger that nobody closes leaves no connection open. The engine must hold no reference to it.
         weakref.finalize(self, self._engine.dispose)
-        self.told = Told(self._engine.begin)
         self.fuse = Fuse(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
@@ -77,14 +77,25 @@ class Ledger:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """The ledger of the pipeline that ``config`` describes."""
-        url = config.ledger.url.get_secret_value()
+        """The ledger of the pipeline that ``config`` describes.
+
+        Raises:
+            ConfigError: if the URL is none, or not that of a Postgres database.
+        """
+        url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
         return cls(url, pipeline=config.name, connections=config.smtp.connections)
 
     @property
     def engine(self) -> Engine:
         """The engine, for tests and for what reads beside us."""
         return self._engine
+
+    @cached_property
+    def told(self) -> "Told":
+        """What was told and refused."""
+        from token_pipelines.ledger.told import Told  # noqa: PLC0415 -- pandas takes time, and most commands need none
+
+        return Told(self._engine.begin)
 
     def migrate(self) -> None:
         """Bring the schema up to date."""
@@ -95,14 +106,14 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def planning(self, *, run_id: str, mode: Mode) -> Iterator[Planning]:
+    def planning(self, *, run_id: str, mode: Mode) -> "Iterator[Planning]":
         """One planning transaction: nobody else plans or claims while it lasts. It commits when the block ends well.
 
         Touch nothing but the ledger inside the block: every sender waits for its end.
         """
+        from token_pipelines.ledger.planning import Planning  # noqa: PLC0415 -- as above
+
         with self._engine.begin() as connection:
-            # This connection may have been used to send, without waiting for the disk; a plan must survive a crash.
-            connection.execute(text("SET LOCAL synchronous_commit = on"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._planning_lock})
             yield Planning(connection, run_id=run_id, mode=mode)
 
@@ -117,17 +128,16 @@ class Ledger:
         return expired_leases(self._engine, run_ids)
 
     @contextmanager
-    def sending(self, *, run_id: str, mode: Mode, durable: bool, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
+    def sending(self, *, run_id: str, mode: Mode, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
         """Let a run send; give back what it has claimed and not sent when the block ends.
 
         Args:
             run_id: who claims.
             mode: whose notices.
-            durable: whether every mark waits for the disk, as ``on_unknown: hold`` asks.
             has_ended: whether the orchestrator knows that another run has ended.
         """
         with self.heartbeat(run_id):
-            sending = Sending(self._engine, run_id=run_id, mode=mode, durable=durable, claim_lock=self._planning_lock)
+            sending = Sending(self._engine, run_id=run_id, mode=mode, claim_lock=self._planning_lock)
             sending.reclaim_from_the_dead(has_ended)
             try:
                 yield sending
@@ -143,13 +153,10 @@ class Ledger:
         return lock_key(PLANNING_LOCK, self.schema)
 
 
-def _translate(url: URL, context: ExceptionContext) -> None:
+def _translate(url: DatabaseUrl, context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, psycopg.errors.UndefinedTable):
-        msg = (
-            f"The database of {KEY} ({place(url)}) lacks the ledger's tables; run `token-pipelines run` once: it makes "
-            "them."
-        )
+        msg = f"The {url.described} lacks the ledger's tables; run `token-pipelines run` once: it makes them."
         raise LedgerError(msg) from None
     if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-        raise LedgerError(explain(error, url, KEY)) from None
+        raise LedgerError(explain(error, url)) from None

@@ -85,9 +85,10 @@ class Serialiser:
         if self._signer is not None:
             headers = self._signer.sign(headers, body, at=at) + headers
         sender, envid = self._return_path(message_id)
-        # ASCII, unless the recipient's address needs SMTPUTF8.
-        data = CRLF.join([*headers, "", ""]).encode() + body
-        return Envelope(sender=sender, recipient=address, data=data, envid=envid)
+        # The head is ASCII, unless the recipient's address needs SMTPUTF8.
+        head = CRLF.join([*headers, "", ""]).encode()
+        # Both parts of the body get their line ends from `mime.transfer_encoded`.
+        return Envelope(sender=sender, recipient=address, data=head + body, envid=envid, body_from=len(head))
 
     def _one_click(self, recipient: Recipient) -> list[str]:
         """The headers of RFC 8058: unfolded and unencoded; one-click for https only."""

@@ -189,10 +189,10 @@ class Connector:
 
 def part(dialogue: SmtpSession) -> None:
     """Say goodbye and close."""
-    with contextlib.suppress(ConnectionLost, OSError):
+    with contextlib.suppress(smtplib.SMTPException, OSError):
         if dialogue.sock is not None:
             dialogue.wait_at_most(_GOODBYE_SECONDS)
-            dialogue.command(Stage.CONNECT, "QUIT")
+            dialogue.docmd("QUIT")
     dialogue.close()
 
 

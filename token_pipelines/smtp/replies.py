@@ -1,8 +1,4 @@
-"""Replies as a relay's socket brings them: each one whole within its time, and none without end.
-
-smtplib counts the timeout anew at every read, and reads continuation lines for as long as they come: a relay that
-drips, or never ends, would hold a thread for ever.
-"""
+"""Replies out of the octets that a relay sends: whole ones, and none without end."""
 
 import socket
 from time import monotonic
@@ -11,59 +7,85 @@ from typing import Final
 _AT_ONCE: Final = 4096  # octets; the replies to a whole pipelined transaction fit many times over
 _REPLY_AT_MOST: Final = 1 << 14  # octets; the longest that relays give, to EHLO, are about a thousand
 
+RawReply = tuple[int, bytes]
+"""A reply's code, -1 where there is none, and the texts of its lines, joined by LF."""
+
 
 class EndlessReplyError(OSError):
     """A reply went on beyond any sense."""
 
 
+class ReplyParser:
+    """Takes octets as they come, gives replies as soon as they are whole."""
+
+    def __init__(self, unread: bytes = b"") -> None:
+        """``unread`` are octets that came already."""
+        self.unread = unread
+
+    def feed(self, octets: bytes) -> list[RawReply]:
+        """The replies that are whole now.
+
+        Raises:
+            EndlessReplyError: the one that is not whole is too long.
+        """
+        data = self.unread + octets
+        found: list[RawReply] = []
+        texts: list[bytes] = []
+        done = start = 0
+        while end := data.find(b"\n", start) + 1:
+            code, text, is_last = _line(data[start:end])
+            texts.append(text)
+            start = end
+            if is_last:
+                found.append((code, b"\n".join(texts)))
+                texts, done = [], end
+        self.unread = data[done:]
+        if len(self.unread) >= _REPLY_AT_MOST:
+            raise EndlessReplyError
+        return found
+
+    def end(self) -> list[RawReply]:
+        """The reply that the connection's end makes whole, if there is one: the end also ends a line."""
+        return self.feed(b"\n") if self.unread.rpartition(b"\n")[2] else []
+
+
 class Replies:
-    """What has arrived and was not yet asked for stays here, until the socket changes."""
+    """The replies on a blocking socket. Each one must be whole within its time.
+
+    smtplib counts the timeout anew at every read, and reads continuation lines for as long as they come: a relay that
+    sends octet after octet, or never ends, would hold a thread for ever.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         """``sock`` gets the timeouts that ``next`` is told."""
         self._sock = sock
-        self._unread = b""
+        self._parser = ReplyParser()
+        self._waiting: list[RawReply] = []
 
-    def next(self, seconds: float) -> tuple[int, bytes]:
-        """The next reply's code, -1 where there is none, and the texts of its lines, joined by LF.
-
-        On the ordinary path this is one read. ``seconds`` are counted over the whole reply.
+    def next(self, seconds: float) -> RawReply:
+        """The next reply. ``seconds`` are counted over the whole of it.
 
         Raises:
             OSError: the connection ended (a ConnectionError), the time was up (a TimeoutError), or it had no end.
         """
-        data, start, texts, deadline = self._unread, 0, [], 0.0
-        while True:
-            end = data.find(b"\n", start) + 1
-            if end == 0:
-                if len(data) >= _REPLY_AT_MOST:
-                    raise EndlessReplyError
-                left = deadline - monotonic() if deadline else seconds
-                deadline = deadline or monotonic() + seconds
-                set_timeout(self._sock, left)
-                more = self._sock.recv(_AT_ONCE)
-                if more:
-                    data += more
-                    continue
-                end = len(data)  # the connection's end also ends a line
-                if end == start:
-                    raise ConnectionError
-            line = data[start:end]
-            start = end
-            texts.append(line[4:].strip())
-            try:
-                code = int(line[:3])
-            except ValueError:
-                code = -1
-                break
-            if line[3:4] != b"-":
-                break
-        self._unread = data[start:]
-        return code, b"\n".join(texts)
+        deadline = 0.0
+        while not self._waiting:
+            left = deadline - monotonic() if deadline else seconds
+            deadline = deadline or monotonic() + seconds
+            set_timeout(self._sock, left)
+            octets = self._sock.recv(_AT_ONCE)
+            self._waiting = self._parser.feed(octets) if octets else self._parser.end()
+            if not octets and not self._waiting:
+                raise ConnectionError
+        return self._waiting.pop(0)
+
+    def left(self) -> tuple[list[RawReply], bytes]:
+        """What has come and was not asked for: whole replies, and the octets behind them."""
+        return self._waiting, self._parser.unread
 
     def close(self) -> None:
-        """Forget what is unread; the socket is the owner's."""
-        self._unread = b""
+        """Forget what has come; the socket is the owner's."""
+        self._waiting, self._parser = [], ReplyParser()
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
@@ -76,3 +98,12 @@ def set_timeout(sock: socket.socket, seconds: float) -> None:
         raise TimeoutError
     if sock.gettimeout() != seconds:
         sock.settimeout(seconds)
+
+
+def _line(line: bytes) -> tuple[int, bytes, bool]:
+    """A line's code, its text, and whether it is the last of its reply. A line without a code is."""
+    try:
+        code = int(line[:3])
+    except ValueError:
+        return -1, line[4:].strip(), True
+    return code, line[4:].strip(), line[3:4] != b"-"

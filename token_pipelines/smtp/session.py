@@ -1,7 +1,8 @@
-"""One SMTP session, step by step. Says what was answered and where; what that means is ``transport``'s business.
+"""An SMTP session as smtplib opens it, and what its replies say. What they mean for a message is in ``answers``.
 
-A subclass of ``smtplib.SMTP`` that never calls ``sendmail``: that one throws the reply to the final dot away and
-raises the same error for "lost before the message" as for "lost after it was accepted".
+smtplib opens a session (TLS, EHLO, the login) and says QUIT. Messages are the business of `conversation`: ``sendmail``
+throws the reply to the final dot away, and raises the same error for "lost before the message" as for "lost after it
+was accepted".
 """
 
 import re
@@ -16,7 +17,7 @@ from typing import Final
 from token_pipelines.model import Stage
 from token_pipelines.smtp.queue_ids import queue_id_in
 from token_pipelines.smtp.redaction import redacted
-from token_pipelines.smtp.replies import EndlessReplyError, Replies, set_timeout
+from token_pipelines.smtp.replies import EndlessReplyError, RawReply, Replies, set_timeout
 
 CLOSING: Final = 421
 """The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
@@ -24,8 +25,6 @@ CLOSING: Final = 421
 _REPLY_LIMIT: Final = 500  # characters kept of a reply
 _READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
-_EXPECTED: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: 354}
-"""The ordinary answers before the message: nothing in their text is worth reading."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +60,7 @@ class Reply:
         return 500 <= self.code < 600  # noqa: PLR2004 5yz is permanent negative completion
 
 
-class ConnectionLost(Exception):  # noqa: N818 -- an event that the transport handles, never an operator's error
+class ConnectionLost(Exception):  # noqa: N818 -- an event that `connecting` handles, never an operator's error
     """No answer: the connection ended, or the time was up. ``stage`` is where."""
 
     def __init__(self, stage: Stage, cause: BaseException | None) -> None:
@@ -90,7 +89,6 @@ class SmtpSession(smtplib.SMTP):
         super().__init__(local_hostname=own_name, timeout=timeout)
         self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
         self._refusal: smtplib.SMTPAuthenticationError | None = None
-        self._unsaid = 0  # octets of the last write that did not go out
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
@@ -98,57 +96,17 @@ class SmtpSession(smtplib.SMTP):
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return found
 
-    def say(self, stage: Stage, *lines: str) -> None:
-        """Say these lines in one write. UTF-8 is the caller's decision: an address may need it.
-
-        Raises:
-            ConnectionLost: they cannot have gone out whole.
-            ValueError: a line holds a line break.
-        """
-        try:
-            self.send(_octets(lines))
-        except smtplib.SMTPException as error:
-            raise ConnectionLost(stage, error) from None
-
-    def command(self, stage: Stage, line: str) -> Reply:
-        """Say one line and hear the answer.
-
-        Raises:
-            ConnectionLost: there was no answer.
-            ValueError: the line holds a line break.
-        """
-        self.say(stage, line)
-        return self.hear(stage)
-
-    def message(self, data: bytes, *following: str, timeout: float, hide: Iterable[str] = ()) -> Reply:
-        """Say the whole message, its final dot and the ``following`` lines in one write, after a 354; hear its reply.
-
-        Writing and hearing may take ``timeout`` seconds each. The replies to the lines come behind it.
-
-        Raises:
-            ConnectionLost: at ``DATA`` when the dot cannot have gone out, at ``DOT`` when it may have.
-            ValueError: a line holds a line break.
-        """
-        stuffed = data.replace(b"\r\n.", b"\r\n..")  # RFC 5321, 4.5.2; the lines of an envelope end in CRLF
-        first = b"." if data.startswith(b".") else b""
-        end = b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"
-        behind = _octets(following)
-        usual = self.timeout
-        self.wait_at_most(timeout)
-        try:
-            self.send(first + stuffed + end + behind)
-            return self.hear(Stage.DOT, hide=hide)
-        except smtplib.SMTPException as error:
-            raise ConnectionLost(Stage.DATA if self._unsaid > len(behind) else Stage.DOT, error) from None
-        finally:
-            self.wait_at_most(usual)
+    @property
+    def unread(self) -> tuple[list[RawReply], bytes]:
+        """What has come and was not asked for: whole replies, and the octets behind them."""
+        return ([], b"") if self.file is None else self.file.left()
 
     def wait_at_most(self, seconds: float) -> None:
         """From now on each write and each reply may take so long."""
         self.timeout = seconds
 
     def send(self, s: bytes | str) -> None:  # type: ignore[override]
-        """As smtplib's, which all its steps use, but it knows how much was not written when it failed.
+        """As smtplib's, which all its steps use, but in time as a whole.
 
         Raises:
             SMTPServerDisconnected: with what happened as its context.
@@ -164,34 +122,6 @@ class SmtpSession(smtplib.SMTP):
         except OSError as error:
             self.close()
             raise smtplib.SMTPServerDisconnected from error
-        finally:
-            self._unsaid = len(unsaid)
-
-    def abandon(self) -> Reply:
-        """Say a lone dot: a relay that waits for a message although it refused the recipient gets none (RFC 2920, 3.1).
-
-        Raises:
-            ConnectionLost: there was no answer.
-        """
-        return self.command(Stage.DATA, ".")
-
-    def hear(self, stage: Stage, *, hide: Iterable[str] = ()) -> Reply:
-        """Wait for one reply.
-
-        Raises:
-            ConnectionLost: none came, or it made no sense.
-        """
-        try:
-            code, text = self.getreply()
-        except (smtplib.SMTPException, OSError) as error:
-            self.close()
-            raise ConnectionLost(stage, error) from None
-        if not 200 <= code < 600:  # noqa: PLR2004 not SMTP, or a reply cut off by the end of the connection
-            self.close()
-            raise ConnectionLost(stage, None)
-        if code == _EXPECTED.get(stage):
-            return Reply(stage=stage, code=code, text="", enhanced=None)
-        return reply(stage, code, text, hide=hide)
 
     def getreply(self) -> tuple[int, bytes]:
         """As smtplib's, which all its steps use, but in time as a whole and not without end.
@@ -246,14 +176,6 @@ class TlsSmtpSession(SmtpSession):
         except BaseException:
             plain.close()
             raise
-
-
-def _octets(lines: Iterable[str]) -> bytes:
-    """Commands as they are said."""
-    if any("\r" in line or "\n" in line for line in lines):
-        msg = "an SMTP command is one line"
-        raise ValueError(msg)
-    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:

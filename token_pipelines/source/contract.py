@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from token_pipelines.errors import SourceContractError
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.token_facts import FACTS, Kind, Presence
 
 _RETURNED: Final = [fact for fact in FACTS if fact.presence is not Presence.DERIVED]

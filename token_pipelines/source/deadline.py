@@ -1,4 +1,4 @@
-"""How long reading may take, seen from our side: the statement that runs is interrupted when the time is over."""
+"""Limits the time of a read from our side: interrupts the running statement when the time is over."""
 
 import threading
 import time
@@ -10,20 +10,19 @@ from typing import Final
 from token_pipelines.errors import SourceError
 
 AGAIN_S: Final = 1.0
-"""A statement is interrupted again until it has ended: an interruption can fall between two statements."""
-
+"""Pause between interruptions. One may fall between two statements, so they repeat until the read has ended."""
 
 JOIN_S: Final = 10.0
-"""How long the end of a read waits for an interruption under way."""
+"""How long the end of a read waits for an interruption that has begun."""
 
 TOO_LONG: Final = "Reading the source took longer than source.deadline; raise it, or narrow the query."
 
 
 class Deadline:
-    """The end of a read, its retries included; ``says`` is the error's sentence."""
+    """The instant by which a read, with its retries, must be over. ``says`` is the error's sentence."""
 
     def __init__(self, after: timedelta, says: str = TOO_LONG) -> None:
-        """Starts to count now."""
+        """Start the clock now."""
         self._end = time.monotonic() + after.total_seconds()
         self._says = says
 
@@ -34,10 +33,10 @@ class Deadline:
 
     @contextmanager
     def watch(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Call ``interrupt``, from another thread, when the time is over before the block is; its errors are dropped.
+        """Call ``interrupt`` from another thread if the time is over before the block ends; its errors are ignored.
 
         Raises:
-            SourceError: in place of the block's own error, when the time is over.
+            SourceError: instead of the block's own error, when the time is over.
         """
         done = threading.Event()
         watcher = threading.Thread(target=self._wait, args=(done, interrupt), daemon=True)

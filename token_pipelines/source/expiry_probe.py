@@ -1,8 +1,10 @@
-"""Tokens that no window would ever hold: the query compares their expiry with instants as something else.
+"""Finds rows that the query can never return, because the database compares their expires_at as another type.
 
 Postgres refuses to compare a number with an instant. SQLite does not: any number is below any text, 22.11.2026 is above
-2026-11-22, and no error tells of the rows that never come. So a row of that kind is looked for, with binds that let
-everything through; and one that looks right is looked for in the window of its own expiry.
+2026-11-22, and no error names the rows that never come. So the probe reads a row of that kind with binds that let every
+row through. It also reads a row that looks right, and asks for it again in the window of its own expiry.
+
+`source check` runs it when it has seen no row. A snapshot runs it first where `Dialect.probe_each_run` says so.
 """
 
 from collections.abc import Mapping
@@ -25,23 +27,24 @@ _TRIES: Final = 2
 """The row may be changed between two statements."""
 
 
-class Unseen:
-    """Looks for such rows through a reader, one row at a time."""
+def probe_expiries(reader: Reader, written: str, contract: Contract, deadline: Deadline) -> None:
+    """Look through ``reader`` for a row that the query, as it was ``written``, can never return.
 
+    Raises:
+        SourceContractError: if its expires_at is of the wrong type.
+        SourceError: if its expires_at is no instant, or the query does not find the row by it.
+    """
+    _Probe(reader, written, contract, deadline).run()
+
+
+class _Probe:
     def __init__(self, reader: Reader, written: str, contract: Contract, deadline: Deadline) -> None:
-        """Take the query as it was ``written``."""
         self._reader = reader
         self._written = written
         self._contract = contract
         self._deadline = deadline
 
-    def refuse(self) -> None:
-        """Look for a row whose expiry is compared in vain.
-
-        Raises:
-            SourceContractError: if it is of the wrong type.
-            SourceError: if it is no instant, or is not found by what it is.
-        """
+    def run(self) -> None:
         for lowest, highest in self._reader.dialect.widest:
             binds = {query.AFTER: lowest, query.BEFORE: highest}
             self._refuse_misread(binds)
@@ -55,7 +58,7 @@ class Unseen:
             instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)
 
     def _refuse_unfound(self, binds: Mapping[str, Any]) -> bool:
-        """Whether there was a row to be found."""
+        """Whether there was a row to look for."""
         for left in reversed(range(_TRIES)):
             row = self._first(binds, self._reader.dialect.readable)
             window = None if row is None else self._window(row)
@@ -73,7 +76,7 @@ class Unseen:
         return True
 
     def _window(self, row: pa.Table) -> Window | None:
-        """The shortest that holds the row; a value that is no instant is refused when it comes in a window."""
+        """The shortest window that holds the row; None for a value that is no instant, which the snapshot refuses."""
         try:
             expiry = instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)[0].as_py()
         except SourceError:
@@ -85,7 +88,7 @@ class Unseen:
         return Bounds.of(window, self._reader.dialect, kind, self._contract.zone)
 
     def _first(self, binds: Mapping[str, Any], where: str | None) -> pa.Table | None:
-        """A row; None where there is none, or where the query cannot do with such binds: that is no fault of its."""
+        """A row; None where there is none, or where the query cannot take such binds, which is no fault."""
         if where is None:
             return None
         statement = query.first(self._written, _COLUMNS, binds, where)

@@ -1,7 +1,7 @@
-"""Instants as databases give them, made UTC: with a zone, without one, as text; and those that are none at all.
+"""Converts a column of instants to UTC: with a zone, without one, or text. Refuses values that are no instants.
 
-Knows Arrow, not databases. A naive value is taken in the source's zone: the earlier of a folded hour's two, and the
-first after a skipped one.
+Knows Arrow, not databases. A value without a zone is read in the source's zone: as the earlier instant where the clock
+is put back, as the first instant after the gap where it is put forward.
 """
 
 from typing import Final
@@ -11,26 +11,17 @@ import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
 from token_pipelines.source import row_errors
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 
 UTC: Final = pa.timestamp("us", tz="UTC")
 
-POSTGRES_EPOCH: Final = 946_684_800_000_000
-"""Postgres counts from 2000; ADBC adds this many µs, and infinity wraps round to the past."""
-
-INFINITIES: Final = (2**63 - 1 + POSTGRES_EPOCH - 2**64, -(2**63) + POSTGRES_EPOCH)
-"""What infinity and -infinity of Postgres have become, in µs since 1970."""
-
-ZERO_DATE: Final = -(2**60)
-"""What 0000-00-00 of MySQL is made, in µs since 1970: long before every date."""
-
 FIRST: Final = -62_135_596_800_000_000  # 0001-01-01
 LAST: Final = 253_402_300_799_999_999  # the last of 9999
-"""Dates that Python knows, in µs since 1970."""
+"""The range of Python's datetime, in µs since 1970."""
 
 FORM: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 ZONE: Final = r"(Z|[+-]\d\d(:?\d\d)?)$"
-"""An instant as text, and the end of one that carries its zone. A date alone ends in digits too: FORM goes first."""
+"""An instant as text, and the end of one with a zone. Check FORM first: a plain date ends like an offset."""
 
 CURE_OF_TEXT: Final = "write instants like 2026-01-31 09:00:00 or 2026-01-31T09:00:00Z"
 
@@ -60,12 +51,9 @@ def _refuse_extremes(rows: pa.Table, name: str, column: pa.ChunkedArray, dialect
         return
     micros = column.cast(pa.int64())
     cure = f"write {dialect.without_extremes.format(name=name)}, or exclude such rows in SQL"
-    what = {
-        "an infinite": pc.is_in(micros, pa.array(INFINITIES)),
-        "a zero date as": pc.equal(micros, ZERO_DATE),
-        "an instant before the year 1 or after 9999 as": pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST)),
-    }
-    for words, where in what.items():
+    outside = pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST))
+    faults = {name: pc.is_in(micros, pa.array(values)) for name, values in dialect.extremes.items()}
+    for words, where in (faults | {"an instant before the year 1 or after 9999 as": outside}).items():
         row_errors.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with
 
 
@@ -81,7 +69,7 @@ def _from_text(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) ->
         cure = "end it in Z where it is UTC, or set source.timezone to the zone it is kept in"
         without = pc.and_(pc.invert(zoned), pc.is_valid(text))
         row_errors.refuse(rows, without, f"The source query's {name} has no time zone {{row}}", cure)
-    # More digits than microseconds have are cut: Arrow would refuse them.
+    # Digits beyond microseconds are cut: Arrow would refuse them.
     text = pc.replace_substring_regex(text, r"(\.\d{6})\d+", r"\1")
     null = pa.scalar(None, pa.string())
     aware = _parsed(rows, name, pc.if_else(zoned, text, null), UTC)

@@ -1,4 +1,4 @@
-"""The operator's SELECT: found, checked for what cannot be wrapped, and wrapped for reading all or a few tokens."""
+"""Loads the operator's SELECT, refuses what cannot be wrapped, and wraps it to read a window or a few tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,21 @@ from typing import Any, Final
 from token_pipelines.config import SQL_FILE
 from token_pipelines.errors import ConfigError, SourceContractError
 from token_pipelines.source import sql_text
-from token_pipelines.source.dialects import POSTGRES, Dialect
+from token_pipelines.source.dialect import Dialect
 
 PRESETS: Final = Path(__file__).parent / "presets"
 
 AFTER: Final = "expires_after"
 BEFORE: Final = "expires_before"
 TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- no password
-"""The names of the values in a statement; the last one is ours, and only where a few tokens are read."""
+"""The binds of a statement. The operator writes the first two; the last is added where a few tokens are read."""
 
 _LIMIT: Final = re.compile(r"\b(limit\s+[\w:(]|fetch\s+(first|next)\b|select\s+top\s*[\d(])", re.IGNORECASE)
 _MARKER: Final = re.compile(r"/\*\s*token_ids\s*:\s*(.+?)\s*\*/", re.DOTALL)
 
 
 def has_marker(query: str) -> bool:
-    """Whether the query says itself where the ids belong."""
+    """Whether the query marks where the condition on ids belongs."""
     return _MARKER.search(query) is not None
 
 
@@ -35,7 +35,7 @@ class Statement:
     values: Mapping[str, Any]
 
 
-def load(name: str, dialect: Dialect = POSTGRES) -> str:
+def load(name: str, dialect: Dialect) -> str:
     """The text of a preset, or of the .sql file at a path, ready to be wrapped.
 
     Raises:
@@ -70,7 +70,7 @@ def _check(query: str, path: Path, dialect: Dialect) -> None:
         msg = f"{path} does not use :{min(missing)}; {cure}."
         raise SourceContractError(msg)
     if _LIMIT.search(sql_text.outermost(sql_text.code(query, dialect))):
-        msg = f"{path} limits its rows, so that tokens would be left out in silence; remove LIMIT or FETCH FIRST."
+        msg = f"{path} limits its rows, so that tokens would be left out unnoticed; remove LIMIT or FETCH FIRST."
         raise SourceContractError(msg)
 
 
@@ -79,7 +79,7 @@ def wrap(
 ) -> Statement:
     """A SELECT of ``columns`` (SQL expressions) from the query; of these tokens only, where ids are given.
 
-    Where the query holds a comment ``/* token_ids: expression */``, the ids are also asked for there.
+    Where the query holds a comment ``/* token_ids: expression */``, the condition on ids is put there too.
     """
     values = dict(bounds)
     if token_ids is not None:
@@ -90,12 +90,12 @@ def wrap(
 
 
 def wrap_nothing(query: str, columns: Sequence[str], bounds: Mapping[str, Any]) -> Statement:
-    """The same SELECT without any row: for what its columns are."""
+    """The same SELECT without any row, to learn its columns."""
     return Statement(f"{_select(query, columns)} WHERE 1 = 0", bounds)
 
 
 def first(query: str, columns: Sequence[str], bounds: Mapping[str, Any], where: str) -> Statement:
-    """One row of the same SELECT of which ``where`` is true. For databases that know LIMIT."""
+    """One row of the same SELECT for which ``where`` is true. For databases that know LIMIT."""
     return Statement(f"{_select(query, columns)} WHERE {where} LIMIT 1", bounds)
 
 

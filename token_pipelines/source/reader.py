@@ -1,4 +1,4 @@
-"""What a reader of the operator's database does, whatever the database. Implemented in postgres.py and rows.py."""
+"""What a reader of the operator's database does, whatever the database."""
 
 from collections.abc import Collection, Generator
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.query import Statement
 
 
@@ -15,8 +15,8 @@ class Reader(Protocol):
     """Reads statements, each on a connection of its own: read-only, in UTC, with the timeouts of the config.
 
     Instants come as Arrow timestamps: with a zone where the database knows it, else without one.
-    Every method raises SourceContractError where the database refuses the query, else SourceError; ``may_pass`` is
-    true of what a new connection may end: a replica's conflict, a lost connection.
+    Every method raises SourceContractError where the database refuses the query, else SourceError. Its ``may_pass`` is
+    true where a new connection may help: after a replica's conflict, or a lost connection.
     """
 
     @property
@@ -24,13 +24,13 @@ class Reader(Protocol):
         """How this database writes what we ask."""
 
     def schema(self, statement: Statement) -> pa.Schema:
-        """The columns of a statement that returns no rows; null for a type that only rows can show."""
+        """The columns of a statement that returns no rows; type null where only rows can tell."""
 
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
-        """The rows, in small tables; to be closed. The statement is interrupted when the time is over."""
+        """The rows, in small tables. Close it. The statement is interrupted at the deadline."""
 
     def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:
-        """Whether a read of these tokens begins at the tables, by the database's plan; None where it tells nothing."""
+        """Whether, by the database's plan, a read of these tokens searches the tables for them; None if unknown."""
 
     def lag(self) -> timedelta | None:
-        """How far a replica is behind its primary; None for a database that is no replica."""
+        """How far a replica is behind its primary, ``timedelta.max`` if it cannot say; None for no replica."""

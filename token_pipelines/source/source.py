@@ -1,6 +1,17 @@
-"""The operator's token database: a snapshot of what expires, and a few tokens read again by id.
+"""Reads the operator's tokens: a snapshot of those that expire soon, and later a few of them again by id.
 
-One statement a read. A read that a replica's conflict or a lost connection breaks is begun again from its start.
+Start here. A snapshot goes through these steps, one module each:
+
+1. `query` loads the operator's SELECT and checks it; `sql_text` tells its code from its comments and strings.
+2. `databases` knows the kind of database, and opens its `reader`.
+3. `contract` checks the query's columns and their types, before any row is read.
+4. `bounds` turns the window of expiries into the query's two binds.
+5. The reader runs one statement and gives its rows as Arrow tables. `deadline` interrupts it when the time is over.
+6. `tokens` checks each batch and makes tokens of it: ids, flags, `instants` in UTC. `row_errors` names a bad row.
+7. `spool` keeps the tokens in a temporary file until the read is over, and refuses duplicates.
+
+A read that breaks on a replica's conflict or a lost connection begins again on a new connection. Nothing is
+handed on before a read is complete. `on_sent` is the way back: it records in that database what was sent.
 """
 
 import time
@@ -13,28 +24,26 @@ from typing import Final, TypeVar
 import pandas as pd
 import pyarrow as pa
 
+from token_pipelines.config import SOURCE_URL
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import POSTGRES, parse
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.errors import SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
+from token_pipelines.source.databases.known import database_of
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import Dialect
-from token_pipelines.source.expiry_probe import Unseen
-from token_pipelines.source.postgres import PostgresReader
+from token_pipelines.source.dialect import Dialect
+from token_pipelines.source.expiry_probe import probe_expiries
 from token_pipelines.source.reader import Reader
-from token_pipelines.source.rows import RowsReader
 from token_pipelines.source.spool import Spool
 
-KEY: Final = "source.url"
-
 PAUSES_S: Final = (1.0, 5.0, 20.0)
-"""Before a broken read is begun again; then it is given up. A replica that catches up needs some seconds."""
+"""Pauses before a broken read begins again; after the last one it is given up. A replica needs seconds to catch up."""
 
 LONGEST_LAG: Final = timedelta(days=36_525)
-"""A lag beyond it means that the replica cannot say."""
+"""A longer lag means that the replica cannot say how far it is behind."""
 
 Read = TypeVar("Read")
 
@@ -64,7 +73,7 @@ class Source:
     def snapshot(self, window: Window) -> Iterator[pd.DataFrame]:
         """Every token whose expiry lies in the window, in frames of TOKEN_COLUMNS, no address among them.
 
-        The first frame comes when the whole read is over and found to be in order.
+        The first frame comes when the whole read is over and every row is in order.
 
         Raises:
             SourceContractError: if the query's columns are not what the contract asks for.
@@ -72,7 +81,7 @@ class Source:
         """
         deadline = Deadline(self._config.deadline)
         with Spool() as spool:
-            self._patiently(lambda: self._fill(spool, window, deadline), deadline)
+            self._with_retries(lambda: self._read_window(spool, window, deadline), deadline)
             for table in spool.tables():
                 yield tokens.to_frame(table)
 
@@ -81,8 +90,8 @@ class Source:
         if not token_ids:
             return tokens.no_facts()
         deadline = Deadline(self._config.deadline)
-        facts = self._patiently(lambda: self._facts(token_ids, deadline), deadline)
-        # Read again as text: MariaDB also gives ABC where abc is asked for.
+        facts = self._with_retries(lambda: self._read_by_id(token_ids, deadline), deadline)
+        # Compared once more as text: MariaDB also returns ABC for abc.
         return facts[facts["token_id"].isin(list(token_ids))]
 
     @cached_property
@@ -101,45 +110,42 @@ class Source:
         """Canonical ids as the database compares them with its own, in their type."""
         return self.dialect.literals(token_ids, self.contract.schema.field("token_id").type)
 
-    def refuse_unseen(self) -> None:
-        """Look, where a database's comparison is loose, for a token whose expiry the query compares in vain.
-
-        Raises:
-            SourceContractError: if that is of the wrong type.
-            SourceError: if it is no instant, or the query does not find the token by it.
-        """
-        self._unseen(Deadline(self._config.deadline)).refuse()
-
-    def _unseen(self, deadline: Deadline) -> Unseen:
-        return Unseen(self.reader, self._query, self.contract, deadline)
-
-    def _bounds(self, window: Window) -> Bounds:
-        kind = self.contract.schema.field("expires_at").type
-        return Bounds.of(window, self.dialect, kind, self._config.timezone)
-
-    def _fill(self, spool: Spool, window: Window, deadline: Deadline) -> None:
-        spool.clear()
-        self._refuse_lag()
-        if self.dialect.text_instants:
-            self._unseen(deadline).refuse()
-        bounds = self._bounds(window)
-        statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
-        # Closed at once when a row is at fault: else the error's traceback would keep the connection open.
-        with closing(self.reader.read(statement, deadline)) as batches:
-            for rows in batches:
-                spool.add(tokens.check(rows, self.contract, bounds))
-        spool.finish()
-
     def filter_reaches_tables(self, token_ids: Collection[str]) -> bool | None:
         """Whether reading a few tokens by id reads only these, or first everything; None where it cannot be known."""
         reached = self.reader.reaches_tables(self._by_id(token_ids), token_ids)
         return True if query.has_marker(self._query) else reached
 
+    def probe_expiries(self) -> None:
+        """Look for a row that the query can never return, because its expires_at is compared as another type.
+
+        Raises:
+            SourceContractError: if its expires_at is of the wrong type.
+            SourceError: if its expires_at is no instant, or the query does not find the row by it.
+        """
+        probe_expiries(self.reader, self._query, self.contract, Deadline(self._config.deadline))
+
+    def _bounds(self, window: Window) -> Bounds:
+        kind = self.contract.schema.field("expires_at").type
+        return Bounds.of(window, self.dialect, kind, self._config.timezone)
+
+    def _read_window(self, spool: Spool, window: Window, deadline: Deadline) -> None:
+        spool.clear()
+        self._refuse_lag()
+        if self.dialect.probe_each_run:
+            probe_expiries(self.reader, self._query, self.contract, deadline)
+        bounds = self._bounds(window)
+        statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
+        # Closed at once when a row is bad: else the error's traceback would keep the connection open.
+        with closing(self.reader.read(statement, deadline)) as batches:
+            for rows in batches:
+                spool.add(tokens.check(rows, self.contract, bounds))
+        spool.finish()
+
     def _by_id(self, token_ids: Collection[str]) -> query.Statement:
         bounds = self._bounds(ANY_EXPIRY)
         return query.wrap(self._query, self.contract.resolve_columns, bounds.values, self.literals(token_ids))
 
-    def _facts(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
+    def _read_by_id(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
         self._refuse_lag()
         bounds = self._bounds(ANY_EXPIRY)
         with closing(self.reader.read(self._by_id(token_ids), deadline)) as batches:
@@ -154,13 +160,16 @@ class Source:
                 "does not say how far it is behind" if lag > LONGEST_LAG else f"is {lag.total_seconds():.0f}s behind"
             )
             msg = (
-                f"Replica lag over the limit: the database of {KEY} {behind}, and source.max_lag is "
+                f"Replica lag over the limit: the database of {SOURCE_URL} {behind}, and source.max_lag is "
                 f"{limit.total_seconds():.0f}s; wait until it has caught up, read the primary, or raise the limit."
             )
             raise SourceError(msg)
 
-    def _patiently(self, read: Callable[[], Read], deadline: Deadline) -> Read:
-        """Begin a read again, after a pause, when what broke it may pass."""
+    def _with_retries(self, read: Callable[[], Read], deadline: Deadline) -> Read:
+        """Read, and begin again after a pause where a new connection may end the trouble.
+
+        A database that is restarting breaks a read first, and is then unreachable for a while.
+        """
         broken = False
         for pause in self._pauses:
             try:
@@ -180,7 +189,5 @@ def open_reader(config: SourceConfig) -> Reader:
     Raises:
         ConfigError: if the URL is none, or its driver is not installed.
     """
-    url = parse(config.url.get_secret_value(), KEY)
-    if url.get_backend_name() == POSTGRES:
-        return PostgresReader(url.set(drivername=POSTGRES), KEY, config)
-    return RowsReader(url, KEY, config)
+    url = DatabaseUrl.read(config.url.get_secret_value(), SOURCE_URL)
+    return database_of(url.backend).open_reader(url, config)

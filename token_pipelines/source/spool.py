@@ -1,6 +1,7 @@
-"""A whole read, kept on disk until it is over: the connection is let go early, and a broken read leaves no trace.
+"""Keeps the tokens of a read in a temporary file until the read is over.
 
-An anonymous temporary file of tokens, in Arrow's format. It holds ids, times and flags; never an address.
+So the database's connection is closed early, and a broken read leaves nothing behind. The file has no name and holds
+Arrow's format: ids, times and flags, never an address.
 """
 
 import errno
@@ -22,17 +23,17 @@ from token_pipelines.source.tokens import TOKENS
 KEY: Final = ["token_id", "recipient_id"]
 
 GOLDEN: Final = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden ratio: spreads numbers in a row over all 64 bits."""
+"""2**64 divided by the golden ratio: spreads consecutive numbers over all 64 bits."""
 
 LONGEST_NUMBER: Final = 18
-"""Digits that always fit into 64 bits."""
+"""A decimal number of at most this many digits fits into 64 bits."""
 
 FRAME_ROWS: Final = 100_000
-"""Rows of a frame that is handed on: some 20 MB with what the policy adds."""
+"""Rows of a frame: some 20 MB with what the policy adds."""
 
 
 def open_file() -> IO[bytes]:
-    """A file without a name, gone with the process."""
+    """A file without a name, which ends with the process."""
     return tempfile.TemporaryFile()
 
 
@@ -45,24 +46,24 @@ class Spool:
         self.clear()
 
     def __enter__(self) -> Self:
-        """Nothing more."""
+        """Return self."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Forget everything."""
+        """Delete the file."""
         self._file.close()
 
     def clear(self) -> None:
-        """Forget what a broken read has left."""
+        """Drop what a broken read has left."""
         self._file.seek(0)
         self._file.truncate()
         self._hashes: list[np.ndarray] = []
         self._writer: Any = None
 
     def add(self, tokens: pa.Table) -> None:
-        """Keep a batch of columns TOKENS."""
+        """Add a batch of columns TOKENS."""
         self._hashes.append(_hashes(tokens))
         with _room():
             if self._writer is None:
@@ -70,7 +71,7 @@ class Spool:
             self._writer.write_table(tokens, max_chunksize=FRAME_ROWS)
 
     def finish(self) -> None:
-        """Check the whole read.
+        """End the writing, and check the whole read.
 
         Raises:
             SourceError: if a token and recipient came more than once.
@@ -82,7 +83,7 @@ class Spool:
         self._refuse_duplicates()
 
     def tables(self) -> Iterator[pa.Table]:
-        """What was kept, in tables of some FRAME_ROWS."""
+        """All tokens, in tables of some FRAME_ROWS."""
         if self._writer is None:
             return
         self._file.seek(0)
@@ -96,7 +97,7 @@ class Spool:
             yield pa.Table.from_batches(waiting)
 
     def _refuse_duplicates(self) -> None:
-        """By 64-bit hashes; where two are the same, by the ids themselves."""
+        """Compare 64-bit hashes; where two are equal, compare the ids themselves."""
         hashes = np.sort(np.concatenate(self._hashes)) if self._hashes else np.empty(0, np.uint64)
         twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if not len(twice):
@@ -112,13 +113,13 @@ class Spool:
 
 
 def _hashes(tokens: pa.Table) -> np.ndarray:
-    """A number for each row's token and recipient, the same for the same two."""
+    """A hash of each row's token and recipient."""
     token, recipient = (_numbers(tokens[name]) for name in KEY)
     return (token * np.uint64(GOLDEN)) ^ ((recipient << np.uint64(32)) | (recipient >> np.uint64(32)))
 
 
 def _numbers(ids: pa.ChunkedArray) -> np.ndarray:
-    """A number for each id. Most ids are numbers themselves, which saves hashing them: a fifth of a read."""
+    """A number for each id. Most ids are numbers: not hashing those saves a fifth of a read."""
     short = pc.and_(pc.ascii_is_decimal(ids), pc.less_equal(pc.binary_length(ids), LONGEST_NUMBER))
     numbers: np.ndarray = pc.if_else(short, ids, "0").cast(pa.int64()).to_numpy().astype(np.uint64)
     if not pc.all(short).as_py():

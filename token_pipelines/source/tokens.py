@@ -1,6 +1,6 @@
-"""Rows that a query returned, checked and made tokens: canonical ids, instants in UTC, flags.
+"""Checks the rows that a query returned and makes them tokens: canonical ids, instants in UTC, flags.
 
-Vectorised, a batch at a time. Each fault is said in one sentence with a sample row's id, and nothing is sent.
+Vectorised, a batch at a time. A bad row is reported in one sentence with its id, and nothing is sent.
 """
 
 import json

@@ -1,24 +1,26 @@
-"""What the pipeline understands of the operator's query: its columns, and a few tokens with their tier and why.
+"""Tries the operator's query: its columns, and a few tokens with their tier and why. `findings` says what was found.
 
 Reads a small window of expiries, and a few of its tokens again by id; tries the statement that is run after sending.
-Changes nothing. Of an address it shows the first letter and the top-level domain at most.
+Changes nothing.
 """
 
-import difflib
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import pandas as pd
 
-from token_pipelines.addresses import valid_address
 from token_pipelines.errors import ConfigError, LedgerError, SourceError
-from token_pipelines.mail.names import clean
-from token_pipelines.model import Reason
-from token_pipelines.operations.source_check.masks import SHOWN_LIMIT, mask_address, mask_name, without_address
+from token_pipelines.operations.source_check.findings import (
+    NOBODY,
+    SourceCheck,
+    checked_token,
+    lost_by_id,
+    misspelt_columns,
+    slow_by_id,
+)
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import Window, no_history
 from token_pipelines.source.contract import OPTIONAL, REQUIRED
@@ -29,59 +31,6 @@ SHOWN: Final = 5
 
 SPANS: Final = (timedelta(days=1), timedelta(days=8), timedelta(days=32))
 """How far around now to look for expiries, until there are enough; after these, the whole window of a run."""
-
-SLOW_S: Final = 2.0
-"""Seconds. Where an index is used, reading a few tokens by id takes milliseconds."""
-
-UNREACHED: Final = (
-    "The database would read everything to find a few tokens by id, as is done for each batch of notices: grouping, "
-    "DISTINCT, window functions and UNION may keep the filter on token_id from the tables."
-)
-MARKER: Final = (
-    "Mark its place in the query, after a condition of the WHERE, with a comment like /* token_ids: tokens.id */"
-)
-
-NOBODY: Final = (
-    "The source query returned no row at all in the widest window of a run, so that nobody would be told; if tokens "
-    "expire in it, look at what the query's WHERE and its joins leave out."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One row as the pipeline understands it. Instants in UTC; no address, and nobody's whole name."""
-
-    token_id: str
-    recipient_id: str
-    token_name: str
-    recipient_name: str
-    address: str
-    created_at: datetime
-    expires_at: datetime
-    tier: str | None
-    threshold: datetime | None
-    reason: str | None
-
-    @property
-    def why(self) -> str:
-        """Why it leads to an email now, or why not, in words."""
-        return "it is due" if self.reason is None else Reason(self.reason).meaning
-
-
-@dataclass(kw_only=True)
-class SourceCheck:
-    """What was found. Nothing can be sent before ``faults`` are fixed; ``advice`` is optional."""
-
-    now: datetime
-    window: Window
-    present: list[str]
-    missing: dict[str, str]
-    unused: list[str]
-    rows: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    samples: list[Sample] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
 
 
 def check_source(pipeline: Pipeline) -> SourceCheck:
@@ -100,13 +49,13 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
         missing={fact.column: fact.without for fact in FACTS if fact.column in OPTIONAL and fact.column not in columns},
         unused=sorted(columns - {*REQUIRED, *OPTIONAL}),
     )
-    checked.advice += [_typing_mistake(name) for name in checked.unused if _near(name)]
+    checked.advice += misspelt_columns(checked.unused)
     kinds = _read(pipeline, checked)
     chosen = _choose(kinds)
     if len(chosen):
         _read_by_id(pipeline, chosen, checked)
     else:
-        pipeline.source.refuse_unseen()
+        pipeline.source.probe_expiries()
         checked.advice.append(NOBODY)
     _try_on_sent(pipeline, checked)
     return checked
@@ -128,13 +77,10 @@ def _read_by_id(pipeline: Pipeline, chosen: pd.DataFrame, checked: SourceCheck) 
     started = time.monotonic()
     facts = pipeline.source.resolve(token_ids)
     took = time.monotonic() - started
-    checked.samples = [_sample(row, facts) for _, row in chosen.iterrows()]
-    checked.faults += _lost_by_id(chosen, facts)
-    if pipeline.source.filter_reaches_tables(token_ids) is False:
-        checked.advice.append(f"{UNREACHED} {MARKER}.")
-    elif took > SLOW_S:
-        msg = f"Reading {len(token_ids)} tokens by id took {took:.1f} s, and so does each batch of notices;"
-        checked.advice.append(f"{msg} index the column behind token_id, or {MARKER[0].lower()}{MARKER[1:]}.")
+    checked.tokens = [checked_token(row, facts) for _, row in chosen.iterrows()]
+    checked.faults += lost_by_id(chosen, facts)
+    reaches = pipeline.source.filter_reaches_tables(token_ids)
+    checked.advice += slow_by_id(len(token_ids), took, filter_reaches_tables=reaches)
 
 
 def _read(pipeline: Pipeline, checked: SourceCheck) -> pd.DataFrame:
@@ -186,53 +132,3 @@ def _choose(kinds: pd.DataFrame) -> pd.DataFrame:
     again = kinds.groupby(["tier", "reason"], dropna=False).cumcount()
     order = kinds.assign(again=again, due=kinds["reason"].notna()).sort_values(["again", "due"], kind="stable")
     return order.head(SHOWN).sort_values(["expires_at", "token_id"])
-
-
-def _sample(row: pd.Series, facts: pd.DataFrame) -> Sample:
-    same = (facts["token_id"] == row["token_id"]) & (facts["recipient_id"] == row["recipient_id"])
-    token_name, recipient_name, email = _names(facts[same])
-    reason = None if pd.isna(row["reason"]) else str(row["reason"])
-    if reason is None and same.any() and not valid_address(email):
-        reason = str(Reason.BAD_ADDRESS)
-    return Sample(
-        token_id=without_address(row["token_id"]),
-        recipient_id=without_address(row["recipient_id"]),
-        token_name=without_address(clean(token_name, SHOWN_LIMIT)),
-        recipient_name=mask_name(recipient_name),
-        address=mask_address(email),
-        created_at=row["created_at"].to_pydatetime(),
-        expires_at=row["expires_at"].to_pydatetime(),
-        tier=None if pd.isna(row["tier"]) else str(row["tier"]),
-        threshold=None if pd.isna(row["threshold"]) else row["threshold"].to_pydatetime(),
-        reason=reason,
-    )
-
-
-def _names(facts: pd.DataFrame) -> tuple[str, str, str]:
-    """The token's name, the recipient's and the address; empty where there is none."""
-    rows = facts[["token_name", "recipient_name", "email"]].itertuples(index=False)
-    token_name, recipient_name, email = (str(text or "") for text in next(rows, ("", "", "")))
-    return token_name, recipient_name, email.strip()
-
-
-def _lost_by_id(chosen: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
-    """Report a query that returns a token for a window but not by id: its notices would be dropped as gone."""
-    key = ["token_id", "recipient_id", "expires_at"]
-    both = chosen[key].merge(facts[key], on=key, how="left", indicator=True)
-    lost = both.loc[both["_merge"] == "left_only", "token_id"].tolist()
-    if not lost:
-        return []
-    msg = (
-        f"Asked again by id, as just before sending, the source query does not return the same for token_id "
-        f"{without_address(lost[0])}, so that its notice would be dropped; make each row independent of the others "
-        "(no row numbers, no grouping over tokens, no random choice)."
-    )
-    return [msg]
-
-
-def _near(name: str) -> list[str]:
-    return difflib.get_close_matches(name.lower(), OPTIONAL, n=1)
-
-
-def _typing_mistake(name: str) -> str:
-    return f"The column {name} is not used; did you mean {_near(name)[0]}?"

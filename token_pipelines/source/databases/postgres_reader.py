@@ -1,6 +1,7 @@
-"""Postgres, read through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
+"""Reads Postgres through ADBC: columns come as Arrow's own, at close to the speed of a bare COPY."""
 
 import json
+import re
 import threading
 import weakref
 from collections.abc import Collection, Generator, Iterator
@@ -13,20 +14,16 @@ import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 from psycopg import sql
-from sqlalchemy import URL, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
+from token_pipelines.database import DatabaseUrl
+from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import POSTGRES, Dialect
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.query import Statement
-from token_pipelines.source.query_plans import reaches_in_postgres
-from token_pipelines.source.refusals import explained
-
-APPLICATION_NAME: Final = "token-pipelines source"
-CONNECT_TIMEOUT_S: Final = 10
-KEEPALIVES: Final = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-"""A server that has vanished is noticed within a minute; the kernel's own default is two hours."""
+from token_pipelines.source.session import Session
 
 LAG: Final = """
 SELECT CASE
@@ -38,31 +35,44 @@ END AS lag
 """Seconds. While the primary is idle nothing is replayed, and the last transaction's age is no lag: a replica that
 receives and has replayed all that it received is up to date. One that receives nothing may be days behind."""
 
+EPOCH: Final = 946_684_800_000_000
+"""Postgres counts from 2000; ADBC adds this many µs, and infinity wraps round to the past."""
+
+INFINITIES: Final = (2**63 - 1 + EPOCH - 2**64, -(2**63) + EPOCH)
+"""What ADBC makes of infinity and -infinity, in µs since 1970."""
+
+_CONDITIONS: Final = ("Index Cond", "Recheck Cond", "Filter", "Hash Cond", "Merge Cond", "Join Filter")
+_ELSEWHERE: Final = "Foreign Scan"
+"""What this asks of the other server is not shown in the plan."""
+
 
 class PostgresReader:
     """Reads through ADBC. Values are written into the statement: binds of the driver's own run slower."""
 
-    dialect: Dialect = POSTGRES
-
-    def __init__(self, url: URL, key: str, config: SourceConfig) -> None:
-        """Opens nothing. ``key`` names the URL in messages."""
+    def __init__(self, database: Database, url: DatabaseUrl, config: SourceConfig) -> None:
+        """Opens nothing."""
+        self._database = database
         self._url = url
-        self._key = key
-        self._config = config
-        self._database: Any = None
+        self._session = Session.to_read(config)
+        self._opened_database: Any = None
         self._opening = threading.Lock()
+
+    @property
+    def dialect(self) -> Dialect:
+        """See Reader."""
+        return self._database.dialect
 
     def schema(self, statement: Statement) -> pa.Schema:
         """See Reader."""
         with self._cursor() as cursor:
             cursor.execute(_written(statement))
-            return cursor.fetch_record_batch().schema
+            return _batches(cursor).schema
 
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._cursor() as cursor, deadline.watch(cursor.adbc_cancel):
             cursor.execute(_written(statement))
-            for batch in cursor.fetch_record_batch():
+            for batch in _batches(cursor):
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch])
 
@@ -71,7 +81,8 @@ class PostgresReader:
         with self._cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})  # EXPLAIN cannot be copied out
             cursor.execute(f"EXPLAIN (FORMAT JSON) {_written(statement)}")
-            return reaches_in_postgres(json.loads(cursor.fetchone()[0])[0]["Plan"], token_ids)
+            plan = json.loads(cursor.fetchone()[0])[0]["Plan"]
+        return any(_is_searched(node, token_ids) for node in _nodes(plan))
 
     def lag(self) -> timedelta | None:
         """See Reader."""
@@ -82,55 +93,63 @@ class PostgresReader:
             return None
         return timedelta(seconds=min(seconds, timedelta.max.total_seconds() // 1))
 
+    def uri(self) -> str:
+        """The URL as libpq reads it, with the session's settings."""
+        parsed = self._url.parsed
+        url = parsed.update_query_dict(self._database.connect_arguments(parsed, self._session))
+        # libpq reads a + in a query string as a plus sign.
+        return url.render_as_string(hide_password=False).replace("+", "%20")
+
     @contextmanager
     def connection(self) -> Iterator[Any]:
         """A connection of ADBC's."""
         database = self._opened()
-        with closing(dbapi.Connection(_Lasting(), adbc_driver_manager.AdbcConnection(database))) as connection:
+        with closing(dbapi.Connection(_KeptOpen(), adbc_driver_manager.AdbcConnection(database))) as connection:
             yield connection
 
     def _opened(self) -> Any:  # noqa: ANN401 -- ADBC has no types
         """What ADBC knows of the database, read once: it asks for every type there is, 20 ms of processor time."""
         with self._opening:
-            if self._database is None:
-                self._database = adbc_driver_postgresql.connect(self.uri())
-                weakref.finalize(self, self._database.close)
-            return self._database
+            if self._opened_database is None:
+                self._opened_database = adbc_driver_postgresql.connect(self.uri())
+                weakref.finalize(self, self._opened_database.close)
+            return self._opened_database
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
         try:
             with self.connection() as connection, closing(connection.cursor()) as cursor:
                 yield cursor
-        except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:  # the last two while rows are fetched
-            raise explained(error, self._url, self._key) from None
-
-    def uri(self) -> str:
-        """The URL as libpq reads it, with the session's settings."""
-        limits = {
-            "TimeZone": "UTC",
-            "default_transaction_read_only": "on",
-            "statement_timeout": int(self._config.statement_timeout.total_seconds() * 1000),
-            "lock_timeout": int(self._config.lock_timeout.total_seconds() * 1000),
-        }
-        options = " ".join(f"-c {name}={value}" for name, value in limits.items())
-        url = self._url.update_query_dict(
-            {
-                "application_name": APPLICATION_NAME,
-                "connect_timeout": str(CONNECT_TIMEOUT_S),
-                "options": f"{self._url.query.get('options', '')} {options}".strip(),
-                **KEEPALIVES,
-            }
-        )
-        # libpq reads a + in a query string as a plus sign.
-        return url.render_as_string(hide_password=False).replace("+", "%20")
+        except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
+            raise self._database.explained(error, self._url) from None
 
 
-class _Lasting:
+class _KeptOpen:
     """Stands for the database where a connection of ADBC's would close it with itself: the reader keeps it."""
 
     def close(self) -> None:
         """Leave it open."""
+
+
+def _batches(cursor: Any) -> Any:  # noqa: ANN401 -- ADBC has no types
+    """The rows of the cursor. Not by fetch_record_batch(), whose errors are a bare OSError without an SQLSTATE."""
+    return cursor._results.reader  # noqa: SLF001 -- no public name gives these errors batch by batch
+
+
+def _is_searched(node: dict[str, Any], token_ids: Collection[str]) -> bool:
+    """Whether this node of a plan searches a table for these ids, not only a finished sub-select's rows."""
+    if node["Node Type"] == _ELSEWHERE:
+        return True
+    said = " ".join(str(node[name]) for name in _CONDITIONS if name in node)
+    return "Relation Name" in node and all(
+        re.search(rf"(?<!\w){re.escape(token_id)}(?!\w)", said) for token_id in token_ids
+    )
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
 
 
 def _written(statement: Statement) -> str:

@@ -1,4 +1,4 @@
-"""Every database but Postgres, read through SQLAlchemy Core: rows in partitions, streamed where the driver can."""
+"""Reads rows through SQLAlchemy Core, in partitions, streamed where the driver can. For every database but Postgres."""
 
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import URL, Connection, CursorResult, TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.source import sessions
-from token_pipelines.source.columns import to_table, types_of, types_without_rows
+from token_pipelines.database import DatabaseUrl
+from token_pipelines.source import columns
+from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
-from token_pipelines.source.dialects import MYSQL, Dialect, dialect_of
+from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.query import TOKEN_IDS, Statement
-from token_pipelines.source.query_plans import reaches_in_rows
-from token_pipelines.source.refusals import explained
+from token_pipelines.source.session import Session
 
 PARTITION: Final = 20_000
 """Rows; some 15 MB as Python's objects."""
@@ -25,73 +25,70 @@ PARTITION: Final = 20_000
 MARGIN: Final = timedelta(seconds=2)
 """How much longer than a database's own timeout we wait before we interrupt."""
 
-_BEHIND: Final = ("Seconds_Behind_Source", "Seconds_Behind_Master")
-
 
 class RowsReader:
-    """Reads through SQLAlchemy, without a pool: no session's setting leaks into another."""
+    """Reads without a pool: no session's setting leaks into another."""
 
-    def __init__(self, url: URL, key: str, config: SourceConfig) -> None:
-        """Opens nothing. ``key`` names the URL in messages.
+    def __init__(self, database: Database, url: DatabaseUrl, config: SourceConfig) -> None:
+        """Opens nothing.
 
         Raises:
             ConfigError: if the driver is not installed, or is an asynchronous one, or does not take an option.
         """
-        self.dialect: Dialect = dialect_of(url.get_backend_name())
+        self._database = database
         self._url = url
-        self._key = key
-        self._config = config
-        target = sessions.url_with_driver(url)
-        self._engine = make_engine(target, key, lambda: sessions.arguments(target, self.dialect, config))
+        self._statement_timeout = config.statement_timeout
+        self._session = Session.to_read(config)
+        self._engine = make_engine(
+            url.with_parsed(database.engine_url(url.parsed, read_only=True)), database, self._session
+        )
+
+    @property
+    def dialect(self) -> Dialect:
+        """See Reader."""
+        return self._database.dialect
 
     def schema(self, statement: Statement) -> pa.Schema:
         """See Reader."""
         with self._connection() as connection:
             result = connection.execute(*_bound(statement))
-            types = types_without_rows(result.cursor, self.dialect)
-            return to_table(list(result.keys()), types, []).schema
+            types = self._database.column_types(result.cursor, has_rows=False)
+            return columns.table(list(result.keys()), types, [], self._database.array).schema
 
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._connection() as connection:
-            interrupt = sessions.interrupter(connection, self._engine, self.dialect)
-            with deadline.watch(interrupt), self._statement_timeout().watch(interrupt):
+            interrupt = self._database.interrupter(connection, self._engine)
+            with deadline.watch(interrupt), self._timeout().watch(interrupt):
                 result = connection.execution_options(stream_results=True).execute(*_bound(statement))
-                names, types = self._columns(result)  # before the rows: at their end the cursor is gone
+                names = list(result.keys())
+                # Before the rows: at their end the cursor is gone.
+                types = self._database.column_types(result.cursor, has_rows=True)
                 for rows in result.partitions(PARTITION):
-                    yield to_table(names, types, rows)
+                    yield columns.table(names, types, rows, self._database.array)
 
-    def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:  # noqa: ARG002 -- as Reader says
+    def reaches_tables(self, statement: Statement, token_ids: Collection[str]) -> bool | None:
         """See Reader."""
         clause, values = _bound(Statement(f"{self.dialect.explain} {statement.text}", statement.values))
         with self._connection() as connection:
             plan = [" ".join(map(str, row)) for row in connection.execute(clause, values)]
-        return reaches_in_rows(plan, self.dialect)
+        return self._database.reaches_tables(plan, token_ids)
 
     def lag(self) -> timedelta | None:
         """See Reader."""
-        if self.dialect is not MYSQL:
-            return None
         with self._connection() as connection:
-            status = sessions.replica_status(connection)
-        if status is None:
-            return None
-        seconds = next((status[name] for name in _BEHIND if name in status), None)
-        return timedelta.max if seconds is None else timedelta(seconds=int(seconds))
+            return self._database.lag(connection)
 
-    def _columns(self, result: CursorResult[Any]) -> tuple[list[str], list[pa.DataType | None]]:
-        return list(result.keys()), types_of(result.cursor, self.dialect)
-
-    def _statement_timeout(self) -> Deadline:
-        """For databases that have none of their own; a little later than that of those that have."""
+    def _timeout(self) -> Deadline:
+        """For databases that have no statement timeout; a little later than that of those that have one."""
         cure = "raise source.statement_timeout, or add the index in docs/sources"
-        return Deadline(self._config.statement_timeout + MARGIN, f"The database of {self._key} took too long; {cure}.")
+        return Deadline(self._statement_timeout + MARGIN, f"The database of {self._url.key} took too long; {cure}.")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         try:
-            with connected(self._engine, self._url, self._key) as connection:
-                for setting in sessions.settings(connection, self.dialect, self._config):
+            with connected(self._engine, self._url) as connection:
+                for setting in self._database.settings(connection, self._session):
                     connection.exec_driver_sql(setting)
                 try:
                     yield connection
@@ -101,7 +98,7 @@ class RowsReader:
                     raise
         except SQLAlchemyError as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-            raise explained(cause, self._url, self._key) from None
+            raise self._database.explained(cause, self._url) from None
 
 
 def _bound(statement: Statement) -> tuple[TextClause, dict[str, Any]]:

@@ -1,0 +1,76 @@
+"""Describes what is wrong in the config: one sentence, which names the key where the operator wrote it."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from token_pipelines.config.config import PIPELINES, Config
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The keys that are written at one level: at the top of the file, or below a pipeline's name in it.
+
+    Keys that the environment overrides are included.
+    """
+
+    key_path: tuple[str, ...]
+    """The keys that lead to this level: none, or ``pipelines`` and a name."""
+
+    keys: dict[str, Any]
+
+    def holds(self, location: Sequence[int | str]) -> bool:
+        """Whether this layer has a key at this location."""
+        found: Any = self.keys
+        for part in location:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return bool(location)
+
+
+def describe_error(path: Path, error: ValidationError, layers: Sequence[Layer]) -> str:
+    """One sentence on the first error, without the value, which may be a secret.
+
+    Args:
+        path: the file.
+        error: what the validation of the merged layers raised.
+        layers: each over the one before it.
+    """
+    errors = error.errors(include_url=False, include_input=False)
+    # An unknown key comes before a missing one: often it is the missing one, misspelt.
+    first = min(errors, key=lambda found: found["type"] != "extra_forbidden")
+    location = first["loc"]
+    written = next((layer for layer in reversed(layers) if layer.holds(location)), layers[-1])
+    key = ".".join(str(part) for part in (*written.key_path, *location))
+    match first["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], written.key_path), n=1)
+            hint = f"did you mean {near[0]}?" if near else "remove it, or check its spelling in docs/configuration.md."
+            return f"{path}: {key} is not a key we know; {hint}"
+        case "missing":
+            return f"{path}: {key} is missing; add it (docs/configuration.md shows how)."
+        case "value_error":
+            prefix = f"{key}: " if key else ""
+            return f"{path}: {prefix}{first['msg'].removeprefix('Value error, ')}."
+        case _:
+            return f"{path}: {key} is not valid: {first['msg']}."
+
+
+def _known_keys(location: tuple[int | str, ...], key_path: tuple[str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        args = getattr(annotation, "__args__", (annotation,))
+        model = next((arg for arg in args if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+        if model is None:
+            return []
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    return [*known, PIPELINES] if not location and not key_path else known

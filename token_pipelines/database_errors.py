@@ -1,0 +1,200 @@
+"""What a database's error means for the operator: its code is looked up first, its English text last.
+
+A server may write its messages in any language (``lc_messages = de_DE``), but its SQLSTATEs and error numbers are the
+same everywhere. Text is read only where a driver gives no code: for a connection that was never made or has broken.
+
+The meanings are shared. Each kind of database has a table that leads to them: that of Postgres is here, since the
+ledger needs it too; those of the other sources are in source/databases/.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What has happened, said of "the database of …", and what to do.
+
+    ``may_pass``: the same statement may succeed on a new connection. ``unreachable``: no connection was made.
+    """
+
+    says: str
+    cure: str
+    may_pass: bool = False
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One meaning, and how it is recognised: by codes or their beginnings, else by a pattern of lower-case text."""
+
+    meaning: Meaning
+    codes: tuple[str, ...] = ()
+    text: str = ""
+
+    def fits(self, text: str) -> bool:
+        """Whether the text of an error is of this cause."""
+        return bool(self.text and re.search(self.text, text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorTable:
+    """The causes that one kind of database has.
+
+    ``code_of`` gives an error's SQLSTATE, number or name, and nothing where the driver gives none. ``show`` writes it
+    for people.
+    """
+
+    code_of: Callable[[BaseException], str]
+    show: Callable[[str], str]
+    causes: tuple[Cause, ...]
+
+    def meaning(self, error: BaseException) -> Meaning | None:
+        """What the error means; None where the table does not say.
+
+        Where several causes share a code, its text decides among them, and the first one is the default.
+        """
+        text = str(error).lower()
+        code = self.code_of(error)
+        candidates = self._by_code(code) if code else self.causes
+        fitting = (cause.meaning for cause in candidates if cause.fits(text))
+        return next(fitting, candidates[0].meaning if code and candidates else None)
+
+    def shown_code(self, error: BaseException) -> str:
+        """Which error it is, without its text: that may quote a value."""
+        code = self.code_of(error)
+        return self.show(code) if code else type(error).__name__
+
+    def _by_code(self, code: str) -> tuple[Cause, ...]:
+        """The causes with the longest beginning of this code."""
+        for end in range(len(code), 0, -1):
+            found = tuple(cause for cause in self.causes if code[:end] in cause.codes)
+            if found:
+                return found
+        return ()
+
+
+# The meanings
+
+
+_CHECK_NAME: Final = "check the name after the last / of the URL, or create the database"
+_CHECK_HOST: Final = "check that it runs and that this machine may connect"
+_SLOW: Final = "raise source.statement_timeout, or add the index in docs/sources"
+
+OPTION: Final = Meaning(
+    says="was given an option that the driver does not take", cure="check what follows the ? in the URL"
+)
+TLS_FILE: Final = Meaning(
+    says="was given a file for TLS that cannot be used", cure="check the file, and its permissions"
+)
+WRONG_PASSWORD: Final = Meaning(says="refused the login", cure="check the user and the password")
+NO_PASSWORD: Final = Meaning(says="asks for a password", cure="set the whole URL in the environment ({variable})")
+WRONG_LOGIN: Final = Meaning(
+    says="refused the login", cure="check the user, the password and the host from which it may connect"
+)
+NOT_IN_PG_HBA: Final = Meaning(says="refused the login", cure="add this host and user to pg_hba.conf")
+WRONG_IN_PG_HBA: Final = Meaning(says="refused the login", cure="check the user and its entry in pg_hba.conf")
+NO_ROLE: Final = Meaning(says="does not know the user", cure="check the user in the URL, or create the role")
+NO_DATABASE: Final = Meaning(says="has no such database", cure=_CHECK_NAME)
+CLOSED_DATABASE: Final = Meaning(
+    says="takes no connections", cure="allow them: ALTER DATABASE … ALLOW_CONNECTIONS true"
+)
+REFUSED_CONNECTION: Final = Meaning(
+    says="refused the connection",
+    cure="look into its log for the reason, and check the user, the password and the name of the database",
+    unreachable=True,
+)
+NO_HOST: Final = Meaning(says="has a host name that is not known", cure="check the host in the URL")
+UNREACHABLE: Final = Meaning(says="cannot be reached", cure=_CHECK_HOST, unreachable=True)
+SILENT: Final = Meaning(
+    says="did not answer in time", cure="check the host, the port and the firewall", unreachable=True
+)
+LOST: Final = Meaning(says="was lost while we spoke to it", cure="run again; nothing is sent twice", may_pass=True)
+NO_CONNECTION_LEFT: Final = Meaning(
+    says="has no connection left", cure="raise max_connections, or lower smtp.connections"
+)
+DENIED: Final = Meaning(says="refused the access", cure="grant it: docs/failures.md lists the rights that are needed")
+READ_ONLY: Final = Meaning(says="is a replica or read-only", cure="point the URL at the primary")
+REPLICA_CONFLICT: Final = Meaning(
+    says="is a replica that broke off the read",
+    cure="run again, or raise max_standby_streaming_delay there",
+    may_pass=True,
+)
+TOO_LONG: Final = Meaning(says="took too long", cure=_SLOW)
+CANCELLED: Final = Meaning(
+    says="cancelled the statement on request", cure="look into its log for who did it; run again"
+)
+LOCKED: Final = Meaning(says="waited too long for a lock", cure="run again when the migration on it has finished")
+DEADLOCK: Final = Meaning(says="broke off a deadlock", cure="run again; nothing is sent twice")
+FULL_DISK: Final = Meaning(says="has no room left on its disk", cure="free some, and run again")
+
+NO_HOST_TEXT: Final = "could not translate host name|name or service not known|failed to resolve host|name resolution"
+UNREACHABLE_TEXT: Final = "could not connect|connection refused|connection failed|no such file or directory"
+SILENT_TEXT: Final = "timeout expired|timed out"
+LOST_TEXT: Final = (
+    "terminating connection|server closed the connection|connection reset|broken pipe|could not receive data"
+    "|eof detected|unexpected eof|connection is (closed|lost)|connection (already|has been) closed"
+    "|connection not open|no connection to the server|consuming input failed|sending query failed"
+    "|could not send data|ssl syscall error"
+)
+"""What libpq and other drivers write themselves, and so in English, since Python sets no locale for messages."""
+
+
+# Postgres
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """The SQLSTATE that psycopg, psycopg2 or ADBC gives; empty where it gives none."""
+    return str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+
+
+def show_sqlstate(code: str) -> str:
+    """``SQLSTATE 42703, UndefinedColumn``; without the name where Postgres has none for it."""
+    try:
+        return f"SQLSTATE {code}, {psycopg.errors.lookup(code).__name__}"
+    except KeyError:
+        return f"SQLSTATE {code}"
+
+
+POSTGRES_ERRORS: Final = ErrorTable(
+    code_of=sqlstate_of,
+    show=show_sqlstate,
+    causes=(
+        Cause(
+            meaning=OPTION,
+            text=r"invalid (uri query parameter|connection option|\w+ value:)|for connection option",
+        ),
+        Cause(meaning=TLS_FILE, text="(certificate|private key) file"),
+        Cause(meaning=WRONG_PASSWORD, codes=("28P01",), text="password authentication failed"),
+        Cause(meaning=NO_PASSWORD, text="no password supplied"),
+        Cause(meaning=WRONG_IN_PG_HBA, codes=("28",), text="authentication failed"),
+        Cause(meaning=NOT_IN_PG_HBA, codes=("28",), text="no pg_hba.conf entry"),
+        Cause(meaning=DENIED, codes=("42501",), text="permission denied"),
+        Cause(meaning=NO_ROLE, codes=("28",), text='role "'),
+        Cause(meaning=CLOSED_DATABASE, text="not currently accepting connections"),
+        Cause(meaning=NO_DATABASE, codes=("3D000",), text='database "'),
+        Cause(meaning=NO_HOST, text=NO_HOST_TEXT),
+        Cause(meaning=NO_CONNECTION_LEFT, codes=("53300",), text="too many clients"),
+        Cause(meaning=READ_ONLY, codes=("25006",)),
+        Cause(meaning=FULL_DISK, codes=("53100",), text="no space left|disk is full|disk full"),
+        Cause(meaning=DEADLOCK, codes=("40P01",)),
+        Cause(meaning=TOO_LONG, codes=("57014",), text="statement timeout"),
+        Cause(meaning=CANCELLED, codes=("57014",), text="user request"),
+        Cause(meaning=LOCKED, codes=("55P03",)),
+        Cause(meaning=REPLICA_CONFLICT, codes=("40001",), text="conflict with recovery"),
+        Cause(meaning=LOST, codes=("40001",), text="could not serialize access"),
+        Cause(
+            meaning=LOST,
+            codes=("08", "57P"),
+            text=f"{LOST_TEXT}|the database system is (starting up|shutting down|in recovery)|not yet accepting conn",
+        ),
+        # A server that answers says its severity, in its language, and two blanks.
+        Cause(meaning=REFUSED_CONNECTION, text=r"connection to server .+ failed: [^\s:]+:  "),
+        Cause(meaning=SILENT, text=SILENT_TEXT),
+        Cause(meaning=UNREACHABLE, text=UNREACHABLE_TEXT),
+    ),
+)

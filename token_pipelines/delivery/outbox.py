@@ -1,0 +1,95 @@
+"""Emails that are written and wait for a connection. Several are written at a time; one that gets old, again."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from token_pipelines.delivery.batches import Batches
+from token_pipelines.delivery.emails import Email, write, write_again
+from token_pipelines.pipeline import Pipeline
+
+WRITTEN_AT_ONCE: Final = 64
+"""Emails written in a row when half of them are used up. One by one, between waits, each takes a third longer."""
+
+WRITTEN_SECONDS: Final = 5.0
+"""At a low rate: for how many seconds emails are written ahead, since they get old."""
+
+
+class Outbox:
+    """The emails of some batches, in order. ``on_fault`` gets each one that cannot be written."""
+
+    def __init__(self, pipeline: Pipeline, batches: Batches, *, on_fault: Callable[[Email], None]) -> None:
+        """Nothing is written yet."""
+        self._pipeline = pipeline
+        self._batches = batches
+        self._on_fault = on_fault
+        self._rate = pipeline.channel.rate
+        self._written: deque[Email] = deque()
+        per_second = self._rate.per_second
+        self._at_once = WRITTEN_AT_ONCE
+        if per_second is not None:
+            self._at_once = max(1, min(WRITTEN_AT_ONCE, int(per_second * WRITTEN_SECONDS)))
+
+    def __len__(self) -> int:
+        """How many are written."""
+        return len(self._written)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether none is left, and none will come."""
+        return not self._written and self._batches.is_exhausted
+
+    @property
+    def can_fill(self) -> bool:
+        """Whether `fill` would write some now."""
+        return len(self._written) <= self._at_once // 2 and self._batches.is_ready
+
+    @property
+    def seconds_left(self) -> float:
+        """How long until the rate lets the next one go."""
+        return self._rate.seconds_left()
+
+    def fill(self) -> None:
+        """Write emails, where few are left.
+
+        Raises:
+            TokenPipelinesError: the source or the ledger is in trouble.
+        """
+        if not self.can_fill:
+            return
+        for _ in range(self._at_once):
+            found = self._batches.next()
+            if found is None:
+                break
+            resolved, read_at = found
+            email = write(self._pipeline, resolved, read_at=read_at)
+            self._written.append(email) if email.envelope is not None else self._on_fault(email)
+
+    def take(self) -> Email | None:
+        """The next email, if the rate lets it go now."""
+        while self._written:
+            email = self.fresh(self._written[0])
+            if email is None:
+                self._written.popleft()
+                continue
+            self._written[0] = email
+            return self._written.popleft() if self._rate.take_at_once() else None
+        return None
+
+    def fresh(self, email: Email) -> Email | None:
+        """The email, written again if it is old. None where its tokens are read again, or it cannot be written."""
+        now = self._pipeline.clock()
+        if email.must_be_read_again(now):
+            self._batches.read_again([email.resolved])
+            return None
+        if not email.must_be_written_again(now):
+            return email
+        email = write_again(self._pipeline, email)
+        if email.envelope is None:
+            self._on_fault(email)
+            return None
+        return email
+
+    def put_back(self, email: Email) -> None:
+        """This one was not begun: it is the next."""
+        self._written.appendleft(email)

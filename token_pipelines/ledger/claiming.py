@@ -1,0 +1,76 @@
+"""Reserving a batch of notices for one run, and reading them with their tokens, in one statement."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from token_pipelines.ledger.driver import borrowed
+from token_pipelines.model import WAITING, DueToken, Notice, State
+
+# Taken in a statement before, so that the claim sees what a planning has done that it waited for.
+_LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+
+_MAY_BE_CLAIMED: Final = f"""
+(state IN ({", ".join(f"'{state}'" for state in WAITING)})
+    OR (%(resend)s AND state = 'unknown' AND attempts < %(max_attempts)s))
+"""
+
+_CLAIM: Final = f"""
+WITH free AS (
+    SELECT notice_id, state FROM notices
+    WHERE notice_id = ANY(%(ids)s::uuid[]) AND {_MAY_BE_CLAIMED}
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE notices AS n SET state = 'claimed', claimed_by = %(run)s, claimed_from = free.state
+    FROM free WHERE n.notice_id = free.notice_id
+    RETURNING n.notice_id, n.recipient_id, n.tier, n.message_id, n.claimed_from, n.attempts, n.first_tried_at
+)
+SELECT c.notice_id::text, c.recipient_id, c.tier, c.message_id, c.claimed_from, c.attempts, c.first_tried_at,
+    line.token_id, line.expires_at, line.threshold, line.tier
+FROM claimed AS c
+LEFT JOIN notice_tokens AS line ON line.notice_id = c.notice_id AND NOT line.released
+ORDER BY line.expires_at, line.token_id
+"""  # noqa: S608 -- constants only
+
+
+def claim(
+    engine: Engine, ids: Collection[str], *, run_id: str, lock: int, resend: bool, max_attempts: int
+) -> list[Notice]:
+    """Reserve those of these notices that wait and that no other run is claiming, in the order of ``ids``.
+
+    Args:
+        engine: the ledger's.
+        ids: which notices.
+        run_id: whose they become.
+        lock: the key of the advisory lock that planning takes alone and claims share.
+        resend: whether a notice in doubt may be claimed too,
+        max_attempts: if it was tried less often than this.
+    """
+    values = {"ids": list(ids), "run": run_id, "resend": resend, "max_attempts": max_attempts}
+    with borrowed(engine) as connection, connection.transaction():
+        connection.execute(_LOCK, [lock])
+        rows = connection.execute(_CLAIM.encode(), values, prepare=True).fetchall()
+    heads: dict[str, tuple[Any, ...]] = {}
+    tokens: dict[str, list[DueToken]] = {}
+    for row in rows:
+        heads[row[0]] = row
+        token_id, expires_at, threshold, tier = row[7:]
+        if token_id is not None:
+            due = DueToken(token_id=token_id, expires_at=expires_at, threshold=threshold, tier=tier)
+            tokens.setdefault(row[0], []).append(due)
+    return [_notice(heads[one], tokens.get(one, [])) for one in ids if one in heads]
+
+
+def _notice(head: tuple[Any, ...], tokens: list[DueToken]) -> Notice:
+    notice_id, recipient_id, tier, message_id, claimed_from, attempts, first_tried_at = head[:7]
+    return Notice(
+        notice_id=notice_id,
+        recipient_id=recipient_id,
+        tier=tier,
+        message_id=message_id,
+        claimed_from=State(claimed_from),
+        attempts=attempts,
+        first_tried_at=first_tried_at if claimed_from == State.UNKNOWN else None,
+        tokens=tuple(tokens),
+    )
