@@ -1,6 +1,6 @@
-"""psycopg's own connections to the ledger, for the two statements that run for every message.
+"""psycopg connections to the ledger, for the two statements that run for every message.
 
-SQLAlchemy's share of so small a statement is larger than all the rest of it.
+For such small statements, SQLAlchemy takes more time than everything else together.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from token_pipelines.errors import LedgerError
 
 @contextmanager
 def borrowed(engine: Engine) -> Iterator["psycopg.Connection[Any]"]:
-    """A connection of the engine's pool.
+    """Borrow a connection from the engine's pool.
 
     Raises:
-        LedgerError: the ledger cannot be reached, or refuses.
+        LedgerError: the ledger cannot be reached, or a statement fails.
     """
     with explained(engine):
         connection = engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
@@ -36,7 +36,7 @@ def borrowed(engine: Engine) -> Iterator["psycopg.Connection[Any]"]:
 
 
 def opened(engine: Engine) -> "psycopg.Connection[Any]":
-    """A connection that is the caller's, with autocommit; the caller closes it.
+    """Open a connection with autocommit, outside the pool; the caller closes it.
 
     Raises:
         LedgerError: the ledger cannot be reached.
@@ -52,7 +52,7 @@ def opened(engine: Engine) -> "psycopg.Connection[Any]":
 
 @contextmanager
 def explained(engine: Engine) -> Iterator[None]:
-    """Turn the driver's errors into sentences for an operator. A broken constraint is a fault of ours and stays."""
+    """Turn the driver's errors into messages for operators. A violated constraint is a bug of ours and passes."""
     try:
         yield
     except psycopg.IntegrityError:
