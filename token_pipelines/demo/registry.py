@@ -1,6 +1,6 @@
-"""A sample registry, shaped as crates.io's database is: users, their addresses, their API tokens.
+"""A sample registry with the tables of crates.io: users, their addresses, their API tokens.
 
-The rows are the same for the same ``now``. Addresses lie in the example domains, and nobody's secret is in here.
+The same ``now`` gives the same rows. Addresses are in the example domains, and no secret is real.
 """
 
 import random
@@ -49,15 +49,15 @@ CREATE TABLE IF NOT EXISTS api_tokens (
 CREATE INDEX IF NOT EXISTS api_tokens_expired_at ON api_tokens (expired_at);
 CREATE INDEX IF NOT EXISTS api_tokens_user_id ON api_tokens (user_id, created_at);
 """
-"""The tables of crates.io that matter here, with the indexes that docs/sources/crates_io.md speaks of. No foreign keys:
-tests delete a user from under a token."""
+"""The tables of crates.io that matter here, with the indexes of docs/sources/crates_io.md. No foreign keys: tests
+delete users who still have tokens."""
 
 RANDOM_SEED = 20_150_515  # the day of Rust 1.0
 LOCK_KEY = 7_261_901  # advisory; two demos that start at once must not both fill the tables
 OLDER_JOB_NOTICE = timedelta(days=3)  # how long before the expiry crates.io's own job writes
 ENDPOINTS = ("publish-new", "publish-update", "yank", "change-owners", "trusted-publishing")
 
-EXPIRIES = (  # share of the tokens, first and last day of their expiry as seen from now; None: never
+EXPIRIES = (  # share of the tokens, first and last day of their expiry from now; None: never
     (0.491, None),
     (0.066, (-6, 9)),  # over forty a day, so that each tier has new ones today and on the days before: expired, 1d, 7d
     (0.030, (26, 32)),  # the same for 30d
@@ -183,7 +183,7 @@ def _token_row(rng: random.Random, users: int, now: datetime) -> tuple[object, .
 
 
 def _life(rng: random.Random, now: datetime) -> tuple[datetime, datetime | None]:
-    """When a token began and when it ends; begun by ``now``, and dead after exactly one of the lifetimes."""
+    """When a token was created, before ``now``, and when it expires: after exactly one of LIFETIMES."""
     (days,) = rng.choices([days for _, days in EXPIRIES], [share for share, _ in EXPIRIES])
     if days is None:
         return now - timedelta(days=rng.uniform(0, 1500)), None
@@ -202,7 +202,7 @@ def _token_name(rng: random.Random) -> str:
 
 
 def _older_job(rng: random.Random, created_at: datetime, expires_at: datetime | None, now: datetime) -> datetime | None:
-    """When the registry's older job wrote about this token: it missed many, and none that it saw was too young."""
+    """When the registry's older job wrote about this token; None for many, and for those that lived too briefly."""
     if expires_at is None or rng.random() < 0.6:  # noqa: PLR2004 a share
         return None
     written_at = expires_at - OLDER_JOB_NOTICE

@@ -1,1 +1,1 @@
-"""Every email as it would be, on made-up tokens: to be looked at, and to be tried on a relay and on spam filters."""
+"""Every kind of email, about made-up tokens: to look at, and to try with a relay and with spam filters."""

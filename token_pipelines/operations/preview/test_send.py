@@ -1,4 +1,4 @@
-"""Samples through the configured relay to one address: whether they arrive, and how a real mail program shows them."""
+"""Sends samples through the configured relay to one address, to see whether they arrive and how mail programs show them."""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ from token_pipelines.pipeline import Pipeline
 
 
 def check(address: str) -> None:
-    """Refuse what is no address.
+    """Refuse text that is not one address.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: it is not an address.
     """
     if not valid_address(address):
         msg = "--send-to needs one address, like you@example.org."
@@ -26,7 +26,7 @@ def check(address: str) -> None:
 
 
 def send(config: Config, address: str, *, now: datetime) -> int:
-    """Send a choice of the samples to ``address``, whatever ``delivery.mode`` says; gives how many.
+    """Send some of the samples to ``address``, whatever ``delivery.mode`` says. Returns how many.
 
     Raises:
         ConfigError: the address, a template or the sender is wrong.
@@ -50,7 +50,7 @@ def send(config: Config, address: str, *, now: datetime) -> int:
 
 
 def _chosen(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Every kind once, in the most urgent tier; and of the other tiers and languages one plain email each."""
+    """Every kind in the most urgent tier and default language; one plain email for each other tier and language."""
     first_tier = None
     for sample in samples:
         first_tier = first_tier or sample.tier
