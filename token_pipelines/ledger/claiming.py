@@ -7,7 +7,7 @@ from sqlalchemy import Engine, Row
 
 from token_pipelines.model import WAITING, DueToken, Notice, State
 
-# Taken in a statement before, so that the claim sees what a planning has done that it waited for.
+# In a statement of its own, before the claim: if it waits for a planning, the claim then sees that planning's result.
 _LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%(lock)s)"
 
 _MAY_BE_CLAIMED: Final = f"""
