@@ -38,11 +38,15 @@ class SourceError(TokenPipelinesError):
 
     ``may_pass``: reading again on a new connection may succeed, as after a replica's conflict or a lost connection.
     ``unreachable``: no connection could be made. Reading again may then succeed if there was a connection before.
+    ``of_a_row``: the database may have failed on one row's value, so that the other rows can be read without it.
     """
 
-    def __init__(self, message: str, *, may_pass: bool = False, unreachable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, may_pass: bool = False, unreachable: bool = False, of_a_row: bool = False
+    ) -> None:
         """The sentence, and whether to read again before giving up."""
         super().__init__(message)
+        self.of_a_row = of_a_row
         self.may_pass = may_pass
         self.unreachable = unreachable
 
