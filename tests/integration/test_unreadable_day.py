@@ -10,6 +10,7 @@ import pytest
 from support.pipeline import DAY, NOW, MakePipeline, PipelineRunner, Registry
 from support.smtpd import Smtpd
 
+from token_pipelines.channel import Channel
 from token_pipelines.delivery import outbox
 from token_pipelines.model import UnreadableRow
 
@@ -119,7 +120,7 @@ def test_tier_delivers_of_every_batch_however_slowly_emails_are_written(
     for number in range(6):
         registry.token(registry.user(f"u{number}", email=f"u{number}@example.org"), expires_at=NOW + 3 * DAY)
     pipeline = make_pipeline(relay)
-    write = pipeline.parts(NOW).channel.write
+    write = Channel.write
     writings = []
 
     def slow(*args: object, **kwargs: object) -> object:
@@ -128,7 +129,7 @@ def test_tier_delivers_of_every_batch_however_slowly_emails_are_written(
         pipeline.pass_time(DAY / 1000)
         return write(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline.parts(NOW).channel, "write", slow)
+    monkeypatch.setattr(Channel, "write", slow)
     assert pipeline.run(NOW).numbers == {"sent": 6}
 
 

@@ -114,7 +114,7 @@ def test_address_in_an_id_that_cannot_be_read_is_not_shown(open_database: OpenDa
     database = open_database("sqlite")
     fill(database, "sqlite", {}, {"person": "'ada@example.org' || char(0)"}, {})
     [frame] = database.source(query(), timezone="UTC").snapshot(WINDOW)
-    assert frame["recipient_id"].tolist() == ["7", "…", "7"]
+    assert sorted(frame["recipient_id"]) == ["7", "7", "…"]
 
 
 @pytest.mark.parametrize("value", ["CAST(x'4afc' AS text)", "x'4afc'"])
@@ -160,12 +160,10 @@ def test_postgres_of_another_encoding_is_read(
 ) -> None:
     name = f"odd_{encoding}_{client}".lower()
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0".encode()
-        )
-    database = Database(
-        make_url(postgres_server.url(name)).set(drivername="postgresql+psycopg"), open_database("sqlite").folder
-    )
+        locale = "LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER libc"
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' {locale} TEMPLATE template0".encode())
+    url = make_url(postgres_server.url(name)).set(drivername="postgresql+psycopg")
+    database = Database(url.update_query_dict({"client_encoding": "utf8"}), open_database("sqlite").folder)
     raw = "chr(252)" if encoding == "LATIN1" else "E'\\xfc'"
     fill(database, "postgres", {}, {"name": raw}, {"id": f"'3' || {raw}"})
     if client is not None:

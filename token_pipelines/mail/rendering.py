@@ -14,7 +14,7 @@ from babel import Locale
 
 from token_pipelines import config
 from token_pipelines.mail import dates, links, locales, remaining
-from token_pipelines.mail.names import clean, unlinked
+from token_pipelines.mail.names import clean, shows, unlinked
 from token_pipelines.mail.templates import PARTS, Language, Templates
 from token_pipelines.model import Recipient, TokenFacts
 
@@ -214,12 +214,12 @@ def _unlinked(shown: _Shown) -> _Shown:
 def _scopes(scopes: tuple[str, ...]) -> tuple[str, int]:
     """Join the scopes up to the limit, and count the others. Those without a visible character are left out.
 
-    Only what is shown is cleaned: a token may have a thousand scopes.
+    Only what is listed is cleaned: a token may have a thousand scopes.
     """
     seen: list[str] = []
     for position, scope in enumerate(scopes):
         if len(seen) == SCOPES_AT_MOST:
-            return ", ".join(seen), len(scopes) - position
+            return ", ".join(seen), sum(map(shows, scopes[position:]))
         if shown := clean(scope, stand_in=""):
             seen.append(shown)
     return ", ".join(seen), 0

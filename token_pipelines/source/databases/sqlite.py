@@ -120,7 +120,7 @@ class Sqlite(Generic):
         kinds = {type(value) for value in values if value is not None}
         if KINDS.get(name) in (Kind.TEXT, Kind.SCOPES) or kinds == {str}:
             return _text_array([_octets(value) for value in values])
-        if KINDS.get(name) is Kind.ID and bytes in kinds and kinds > {bytes} and kinds <= {bytes, int, str}:
+        if KINDS.get(name) is Kind.ID and len(kinds) > 1 and kinds <= {bytes, int, str}:
             return _text_array([_NO_TEXT + each if isinstance(each, bytes) else _octets(each) for each in values])
         return super().array(name, kind, values)
 
