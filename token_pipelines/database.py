@@ -1,6 +1,6 @@
-"""Database URLs, and the sentence for what a database answers. Opens nothing itself.
+"""Database URLs, and the messages for databases' errors. Opens no connection.
 
-A driver's own message is never passed on: it may quote values, and it rarely says what to do.
+We never show a driver's own message: it may quote values, and it rarely says what to do.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from token_pipelines.errors import ConfigError
 
 POSTGRES: Final = "postgresql"
 HEROKUS: Final = "postgres"
-"""How Heroku and others write it. SQLAlchemy has dropped the name."""
+"""The name that Heroku and others use. SQLAlchemy no longer accepts it."""
 
 SQLITE: Final = "sqlite"
 
@@ -31,9 +31,9 @@ UNKNOWN: Final = "answered with an error that we do not know ({code}); look into
 
 @dataclass(frozen=True)
 class DatabaseUrl:
-    """A database's URL, parsed, and the key of the config that it was read from: ``source.url``.
+    """A database's URL, parsed, and the config key that it was read from: ``source.url``.
 
-    Messages name a database by both; `described` holds no password.
+    Messages name a database by both; `described` leaves out the password.
     """
 
     parsed: URL
@@ -44,7 +44,7 @@ class DatabaseUrl:
         """Parse the URL of this key.
 
         Raises:
-            ConfigError: if it is no URL, or one of the demo's while no demo runs.
+            ConfigError: if it is not a URL, or if it is the demo's URL and no demo runs.
         """
         try:
             parsed = make_url(url)
@@ -72,7 +72,7 @@ class DatabaseUrl:
         return found.with_parsed(found.parsed.set(drivername=driver))
 
     def with_parsed(self, parsed: URL) -> Self:
-        """Another form of the URL, of the same key: with a driver, with options."""
+        """The same key with another form of the URL: with a driver or with options, for example."""
         return replace(self, parsed=parsed)
 
     @property
@@ -87,7 +87,7 @@ class DatabaseUrl:
 
 
 def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:
-    """One sentence with the cure for what a database answered, without a value or a password in it."""
+    """One sentence with the cure for a database's error, without values or passwords."""
     meaning = errors.meaning(error)
     if meaning is None:
         said = UNKNOWN.format(code=errors.shown_code(error))
@@ -98,12 +98,12 @@ def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRE
 
 
 def odd_option(url: DatabaseUrl) -> str:
-    """The sentence for an option that the driver refuses before it asks the database."""
+    """The message for an option that the driver refuses before it connects."""
     return f"The {url.described} {OPTION.says}; {OPTION.cure}."
 
 
 def describe_url(url: URL) -> str:
-    """Where a database is, for people: user, host, port and name, never the password."""
+    """Where a database is, in readable form: user, host, port and name, never the password."""
     if url.get_backend_name() == SQLITE:
         return url.database or ""
     host = url.host or url.query.get("host") or "localhost"

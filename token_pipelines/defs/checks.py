@@ -26,17 +26,17 @@ TROUBLES: Final = {
     "failed": "were refused for good",
     "unknown": "are in doubt: no answer came after the message",
 }
-"""Outcomes that lie with a recipient and leave the tier green, in words."""
+"""Outcomes that concern single recipients and leave the tier green, in words."""
 
 BOUNCE_WINDOW: Final = timedelta(days=7)
-"""How far back bounces are weighed: mail systems try for four or five days (RFC 5321, 4.5.4.1) before they give up."""
+"""How many days the check covers: mail systems try for four or five days (RFC 5321, 4.5.4.1) before they give up."""
 
 BOUNCES_ALLOWED_PERCENT: Final = 2
-"""Amazon SES recommends to stay below it, and reviews a sender at five in a hundred."""
+"""Amazon SES recommends staying below it, and reviews a sender at 5 %."""
 
 
 def build_delivery_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:
-    """Show what went wrong for single recipients, which leaves the tier green."""
+    """Show failures for single recipients, which leave the tier green."""
 
     @dg.asset_check(
         asset=names.notices(tier.name),
@@ -107,15 +107,15 @@ def build_on_sent_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetC
 
 
 def build_bounces_check(names: Names, partitions: Days) -> dg.AssetChecksDefinition:
-    """Show what came back after the relay had taken it, over several days: that is how long a bounce takes."""
+    """Show how many notices bounced, over several days: that is how long a bounce may take."""
 
     @dg.asset_check(
         asset=names.expiring_tokens,
         partitions_def=partitions,
         required_resource_keys=names.resources,
         name="few_bounces",
-        description=f"Of the notices sent in the last {BOUNCE_WINDOW.days} days, at most {BOUNCES_ALLOWED_PERCENT} % "
-        "came back. `token-pipelines bounces` reads what came back into the ledger.",
+        description=f"At most {BOUNCES_ALLOWED_PERCENT} % of the notices sent in the last {BOUNCE_WINDOW.days} days "
+        "bounced. `token-pipelines bounces` reads delivery reports into the ledger.",
     )
     def few_bounces(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         pipeline = names.pipeline(context)
@@ -149,7 +149,7 @@ def _explain_bounces(sent: int, bounced: int) -> str | None:
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
-    """The metadata of the newest materialization of the run's day; of any day where the check is run alone."""
+    """The metadata of the newest materialization of the run's day; of any day if the run has no day."""
     day = context.run.tags.get(PARTITION_TAG)
     wanted = dg.AssetRecordsFilter(key, asset_partitions=None if day is None else [day])
     records = context.instance.fetch_materializations(wanted, limit=1).records

@@ -1,4 +1,4 @@
-"""A day's numbers as Dagster metadata: plain numbers, which plot over the days, and a table to read."""
+"""A day's numbers as Dagster metadata: plain numbers, which Dagster plots over the days, and tables to read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,7 +21,7 @@ REASON_PREFIX: Final = "reason_"
 
 
 def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -> dict[str, Any]:
-    """Metadata of ``expiring_tokens``: what to read first, then the numbers that are there for their plots."""
+    """Metadata of ``expiring_tokens``: what to read, then numbers that are there only to be plotted."""
     numbers = {f"{REASON_PREFIX}{reason}": count for reason, count in sorted(counts.reasons.items())}
     due = [f"| {tier.name} | {counts.due_by_tier[tier.name]:,} |" for tier in tiers]
     reasons = [f"| {reason} | {count:,} |" for reason, count in counts.reasons.most_common()]
@@ -38,7 +38,7 @@ def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -
 
 
 def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
-    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then its numbers for their plots."""
+    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then the same numbers for their plots."""
     outcomes = {outcome: getattr(report, outcome) for outcome in OUTCOMES}
     skipped = {f"{SKIPPED_PREFIX}{reason}": count for reason, count in sorted(report.skipped.items())}
     rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
@@ -70,7 +70,7 @@ def _table(left: str, right: str, rows: list[str]) -> dg.MarkdownMetadataValue:
 
 
 def read_numbers(metadata: Mapping[str, Any], prefix: str) -> dict[str, int]:
-    """The counts under a prefix, by what follows it."""
+    """The counts whose names have this prefix, by the rest of the name."""
     return {key.removeprefix(prefix): int(value.value) for key, value in metadata.items() if key.startswith(prefix)}
 
 
@@ -80,6 +80,6 @@ def read_text(metadata: Mapping[str, Any], name: str) -> str:
 
 
 def explain_write_back(missed: int, fault: str) -> str:
-    """What was sent and the source does not know, and why. Nobody is told twice for it."""
+    """The message about sent notices for which source.on_sent has not run. They are not sent again."""
     notices = "1 sent notice" if missed == 1 else f"{missed:,} sent notices"
     return f"The source was not told of {notices}; later runs try again. {fault}".rstrip()

@@ -62,7 +62,7 @@ class TierCounts:
         """Count an outcome.
 
         Raises:
-            RelayError: if so many were refused for good that the fault must be the relay's, or ours.
+            RelayError: if the relay refused too many for good, so that the cause must be the relay, or ours.
         """
         match record.outcome.state:
             case State.SENT:

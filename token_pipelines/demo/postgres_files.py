@@ -1,7 +1,7 @@
 """Where the embedded server's files lie, and who may reach them: binaries, data, socket folder, lock.
 
-Knows accounts and permissions; starts no server. It never creates a user and never changes a folder that it did not
-make. What root makes below the temporary folder stays root's, apart from the two folders that the server writes to.
+Starts no server, creates no user, and changes no folder that it did not make. Run by root, it makes folders below the
+temporary one that belong to root, apart from the two that the server writes to.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ HALF_MADE = "data.half-"
 
 
 def find_account() -> pwd.struct_passwd | None:
-    """Find the user that the server runs as when we are root, since Postgres refuses root; None: as ourselves."""
+    """Find the user to run the server as when we are root, which Postgres refuses; None if we are not root."""
     if os.geteuid() != 0:
         return None
     for name in ACCOUNTS:
@@ -43,7 +43,7 @@ def find_account() -> pwd.struct_passwd | None:
 
 
 def make_home(folder: Path, account: pwd.struct_passwd | None) -> Path:
-    """Make the folder below the system's temporary one that belongs to ``folder``: a short path that is ours alone."""
+    """Make the folder for ``folder`` below the system's temporary one: its path is short, and it belongs to us."""
     name = f"token-pipelines-{hashlib.sha256(f'{os.geteuid()}:{folder}'.encode()).hexdigest()[:16]}"
     for temporary in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 -- the owner is checked below
         home = Path(temporary, name)
@@ -70,12 +70,12 @@ def socket_folder(home: Path) -> Path:
 
 
 def remove_home(home: Path) -> None:
-    """Remove the socket folder, and the rest when nothing else is kept there."""
+    """Remove the socket folder, and the home too if nothing else is in it."""
     try:
         socket_folder(home).rmdir()
         home.rmdir()
     except OSError:
-        return  # data or binaries are there to stay
+        return  # it holds data or binaries
 
 
 def find_binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
@@ -146,7 +146,7 @@ def open_lock(folder: Path) -> IO[str]:
 
 
 def take(lock: IO[str]) -> bool:
-    """Whether the lock is ours now. It is freed when every process that inherited it has ended."""
+    """Try to take the lock; return whether we hold it. It is free once every process that inherited it has ended."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -155,7 +155,7 @@ def take(lock: IO[str]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Give the server's processes no secret of ours, and no PG variable that would redirect them."""
+    """The environment of the server's processes: no secret of ours, and no PG variable that would redirect them."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **kept}
 
@@ -168,7 +168,7 @@ def last_line(output: bytes) -> str:
 
 
 def _usable(folder: Path, account: pwd.struct_passwd | None) -> bool:
-    """Whether the server's user can work in a folder of its own inside this one; tried, as modes do not tell all."""
+    """Whether the server's user can use a folder inside this one. It is tried: modes do not tell everything."""
     if account is None:
         return True
     probe = folder / "probe"
@@ -188,7 +188,7 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
 
 
 def _run(command: Sequence[str], account: pwd.struct_passwd | None, lock: IO[str] | None = None) -> str | None:
-    """Run as the server's user; None when all went well, else the line that says why not."""
+    """Run a command as the server's user; return None, or the line that says why it failed."""
     try:
         done = subprocess.run(  # noqa: S603 -- our own binaries
             command,
