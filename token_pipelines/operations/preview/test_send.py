@@ -1,4 +1,4 @@
-"""Sends samples through the configured relay to one address, to see whether they arrive and how mail programs show them."""
+"""Sends samples through the configured relay to one address: do they arrive, and how do mail programs show them?"""
 
 import uuid
 from collections.abc import Iterable, Iterator
