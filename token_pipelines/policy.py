@@ -127,7 +127,8 @@ class Policy:
         for fact in FACTS:
             if fact.reason is not None and fact.holds is not None:
                 holds = fact.holds(tokens[fact.column], now)
-                blocked[fact.reason] = blocked.get(fact.reason, False) | holds  # several facts may have one reason
+                earlier = blocked.get(fact.reason)  # several facts may have one reason
+                blocked[fact.reason] = holds if earlier is None else earlier | holds
         return blocked
 
     def _reached(self, rows: TokenRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -149,8 +150,8 @@ class Policy:
             opened |= is_open
             fitted |= fits
             latest = is_open & fits & (begins >= threshold)
-            np.copyto(index, position, where=latest)
-            np.copyto(threshold, begins, where=latest)
+            index = np.where(latest, np.int16(position), index)
+            threshold = np.where(latest, begins, threshold)
         return index, threshold, opened & (index < 0)
 
     def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
@@ -189,7 +190,7 @@ def _first(holds: Mapping[Reason, np.ndarray], index: pd.Index) -> pd.Series:
     reasons = [reason for reason in Reason if reason in holds]
     codes = np.full(len(index), -1, dtype=np.int8)
     for code, reason in reversed(list(enumerate(reasons))):
-        np.copyto(codes, code, where=holds[reason])
+        codes = np.where(holds[reason], np.int8(code), codes)
     names = pd.Index([str(reason) for reason in reasons])
     return pd.Series(pd.Categorical.from_codes(codes, names), index=index)
 

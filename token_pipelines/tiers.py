@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
-import pandas as pd
 
 from token_pipelines.model import MICROSECOND
 from token_pipelines.token_facts import micros
+
+if TYPE_CHECKING:
+    import pandas as pd  # not at run time: the config needs no frames
 
 ONE_DAY: Final = timedelta(days=1)
 
@@ -42,7 +44,7 @@ class TokenRows:
     ``grace`` are those of `Policy.decide`, in microseconds.
     """
 
-    tokens: pd.DataFrame
+    tokens: "pd.DataFrame"
     now: int
     reach: int
     grace: int

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pandas as pd
 
 from token_pipelines.model import Reason, to_micros
+
+if TYPE_CHECKING:
+    import pandas as pd  # not at run time: the config needs no frames
 
 INSTANT: Final = "datetime64[us, UTC]"
 
@@ -39,22 +41,22 @@ class Presence(Enum):
     DERIVED = auto()  # the query must not return it: the statement around the query computes it from other columns
 
 
-def micros(instants: pd.Series) -> np.ndarray:
+def micros(instants: "pd.Series") -> np.ndarray:
     """Instants as int64 microseconds since 1970 UTC; NEVER for NaT. May share the series' memory."""
     return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64)
 
 
-def when_true(flags: pd.Series, now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
+def when_true(flags: "pd.Series", now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
     """Rows whose flag is set."""
     return flags.to_numpy()
 
 
-def when_false(flags: pd.Series, now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
+def when_false(flags: "pd.Series", now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
     """Rows whose flag is not set."""
     return ~flags.to_numpy()
 
 
-def once_past(instants: pd.Series, now: datetime) -> np.ndarray:
+def once_past(instants: "pd.Series", now: datetime) -> np.ndarray:
     """Rows whose instant has come. A row without an instant does not count."""
     when = micros(instants)
     has_come: np.ndarray = (when != NEVER) & (when <= to_micros(now))
@@ -79,7 +81,7 @@ class TokenFact:
     absent: bool | None = None
     without: str = ""
     reason: Reason | None = None
-    holds: Callable[[pd.Series, datetime], np.ndarray] | None = None
+    holds: "Callable[[pd.Series, datetime], np.ndarray] | None" = None
 
     @property
     def never_null(self) -> bool:

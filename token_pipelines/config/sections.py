@@ -52,7 +52,7 @@ class Ledger(Section):
 
 
 class Schedule(Section):
-    """When a day's run starts, and how the days are counted."""
+    """When a day's run starts, and in which time zone days begin."""
 
     at: TimeOfDay = time(9)
     timezone: Zone = "UTC"
@@ -61,11 +61,11 @@ class Schedule(Section):
     grace: Duration = timedelta(hours=2)
 
     def run_at(self, day: date) -> datetime:
-        """The instant of that day's run: the earlier when the clock folds, the later when it skips."""
+        """The instant of that day's run: the earlier one if the time occurs twice, the later one if it is skipped."""
         return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
 
     def today(self, now: datetime) -> date:
-        """The day, in the configured zone, to which an instant belongs."""
+        """The day of an instant in the configured zone."""
         return now.astimezone(ZoneInfo(self.timezone)).date()
 
     def reach(self, day: date, now: datetime) -> datetime:
@@ -74,7 +74,7 @@ class Schedule(Section):
 
 
 class Links(Section):
-    """Addresses of pages, https, in which ``{token_id}`` stands for the token's id."""
+    """URLs of pages. In each, ``{token_id}`` stands for the token's id and ``{recipient_id}`` for the recipient's."""
 
     renew: OneLine | None = None
     manage: OneLine
@@ -94,7 +94,7 @@ class Links(Section):
 
 
 class Email(Section):
-    """Who writes, in whose name, with which templates and links."""
+    """The sender, the service's name, the templates and the links of the emails."""
 
     sender: OneLine = Field(alias="from")
     service: OneLine
@@ -106,7 +106,7 @@ class Email(Section):
 
 
 class Dkim(Section):
-    """The signatures that we put on messages ourselves; without this section the relay signs."""
+    """The keys with which we sign messages. Without this section the relay must sign them."""
 
     domain: OneLine
     selector: OneLine
@@ -134,7 +134,7 @@ class Dkim(Section):
 
 
 class Smtp(Section):
-    """The relay. ``rate`` is messages a second over all connections; None is no limit."""
+    """The relay. ``rate`` is in messages a second over all connections; None means no limit."""
 
     host: OneLine = "localhost"
     port: int = Field(default=587, ge=1, le=65535)
@@ -145,8 +145,8 @@ class Smtp(Section):
     connections: int = Field(default=8, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)
-    command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may ask another one first
-    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves doubt
+    command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may first ask another relay
+    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves the outcome unknown
     recycle_after: int = Field(default=100, ge=1)
     reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
 
@@ -165,7 +165,7 @@ class Smtp(Section):
 
 
 class Delivery(Section):
-    """How notices leave: for real, to one address, or not at all; and how many may."""
+    """Whether notices go to their recipients, to one address or nowhere; how many may; what is tried again."""
 
     mode: Mode = Mode.LIVE
     redirect_to: Address | None = None

@@ -35,7 +35,8 @@ def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
     trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
     approved = is_approved(run)
     metadata: dict[str, Any] = {"max_notices": delivery.max_notices, "approved": approved}
-    if PARTITION_TAG in run.tags:  # the UI may run a check without a day; Dagster itself then reports that
+    # The UI may run a check without a day. Dagster's own error then says that it needs one.
+    if PARTITION_TAG in run.tags:
         day = date.fromisoformat(run.tags[PARTITION_TAG])
         metadata["planned"] = pipeline.ledger.fuse.planned_on(day, delivery.mode)
     if trip is None:

@@ -1,7 +1,7 @@
 """The servers behind a config whose URLs begin with ``demo://``: an embedded Postgres and a local inbox.
 
-They run as long as one command does. The product only sees ordinary URLs. The demo sets them in the environment, where
-they override the config file, also for the processes that the command starts.
+They run while one command runs. The product sees ordinary URLs only: this module puts them into the environment, where
+they override the file, for this process and for those that it starts.
 """
 
 import os
@@ -27,7 +27,7 @@ DAGSTER_STORAGE: Final = "DAGSTER_POSTGRES_URL"
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers that run during a command with a demo's config."""
+    """What runs beside a command on a demo's config."""
 
     config: Config
     registry_url: str
@@ -35,7 +35,7 @@ class Servers:
 
 
 def ensure_config(path: Path) -> None:
-    """Copy the sample config to ``path``, with the templates that it names, unless the file exists."""
+    """Write the sample config to ``path``, and its templates beside it, if there is no file yet."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,15 +47,15 @@ def ensure_config(path: Path) -> None:
 
 @contextmanager
 def serving(path: Path) -> Iterator[Servers]:
-    """Run the demo's servers for the config at ``path``, with their addresses as its values.
+    """Run the demo's servers for the config at ``path``, and override its URLs with theirs.
 
     Raises:
-        ConfigError: if the config is an operator's own: the demo never touches its databases.
+        ConfigError: if the config is an operator's own: its databases are never touched by the demo.
         DemoError: if a server cannot be started.
     """
     raw = load_all(path).get(None)
     if raw is None:
-        msg = f"{path} holds several pipelines, which the demo does not support; name another file with --config."
+        msg = f"{path} holds several pipelines, which the demo cannot run; name another file with --config."
         raise ConfigError(msg)
     if not raw.is_demo:
         msg = f"{path} names databases of your own, which the demo does not touch; name another file with --config."
@@ -81,7 +81,7 @@ def serving(path: Path) -> Iterator[Servers]:
 
 @contextmanager
 def _inbox_port(folder: Path) -> Iterator[int]:
-    """The port of the inbox that a demo in another terminal serves; else that of a new inbox."""
+    """The port of the inbox: that of a demo in another terminal if one runs, else that of a new inbox."""
     note = folder.parent / "inbox.port"
     if note.exists() and _listens(int(note.read_text())):
         yield int(note.read_text())

@@ -1,4 +1,4 @@
-"""Serves a demo: the Dagster UI with its daemon, and the inbox as pages, until the operator ends it."""
+"""Serves what a demo shows: the Dagster UI with its daemon, and the inbox as pages."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ POLL_S: Final = 0.3
 
 
 class _InboxPages(SimpleHTTPRequestHandler):
-    """Serves the inbox folder. Writes the index again at each request for it."""
+    """Serves the inbox folder; its index is written anew for each visit."""
 
     def do_GET(self) -> None:
         if self.path in {"/", "/index.html"}:
@@ -35,7 +35,7 @@ class _InboxPages(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: the terminal belongs to the operator."""
+        """Log nothing to the operator's terminal."""
 
 
 @contextmanager

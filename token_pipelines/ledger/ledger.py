@@ -4,8 +4,8 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Final, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 from sqlalchemy import Engine, create_engine, event, text
@@ -22,12 +22,14 @@ from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
-from token_pipelines.ledger.planning import Planning
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
-from token_pipelines.ledger.told import Told
 from token_pipelines.model import Mode
+
+if TYPE_CHECKING:
+    from token_pipelines.ledger.planning import Planning
+    from token_pipelines.ledger.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,6 @@ class Ledger:
         event.listen(self._engine, "handle_error", partial(_translate, url))
         # Closes the connections of a ledger that nobody closed. The engine must hold no reference to the ledger.
         weakref.finalize(self, self._engine.dispose)
-        self.told = Told(self._engine.begin)
         self.fuse = Fuse(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
@@ -89,6 +90,13 @@ class Ledger:
         """The engine, for tests and other readers of the ledger."""
         return self._engine
 
+    @cached_property
+    def told(self) -> "Told":
+        """What was told and refused."""
+        from token_pipelines.ledger.told import Told  # noqa: PLC0415 -- pandas takes time, and most commands need none
+
+        return Told(self._engine.begin)
+
     def migrate(self) -> None:
         """Bring the schema up to date."""
         schema.bring_up_to_date(self._engine, self.schema)
@@ -98,11 +106,13 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def planning(self, *, run_id: str, mode: Mode) -> Iterator[Planning]:
+    def planning(self, *, run_id: str, mode: Mode) -> "Iterator[Planning]":
         """One planning transaction: nobody else plans or claims meanwhile. It commits if the block raises nothing.
 
         Inside the block, do nothing but work on the ledger: every sender waits for its end.
         """
+        from token_pipelines.ledger.planning import Planning  # noqa: PLC0415 -- as above
+
         with self._engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._planning_lock})
             yield Planning(connection, run_id=run_id, mode=mode)

@@ -12,7 +12,9 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Engine
 
-from token_pipelines.ledger.driver import explained, opened
+from token_pipelines.config import LEDGER_URL
+from token_pipelines.database import DatabaseUrl, explain
+from token_pipelines.errors import LedgerError
 from token_pipelines.model import Outcome
 
 LOCK_TIMEOUT: Final = "30s"
@@ -125,11 +127,23 @@ class Settlement:
             self._connection = None
 
     def _execute(self, statement: str, values: Mapping[str, object]) -> set[str]:
-        with explained(self._engine):
-            if self._connection is None:
-                self._connection = opened(self._engine)
-                self._connection.execute(_SETTINGS)
+        """On psycopg itself: SQLAlchemy's share of so small a statement would be larger than all the rest of it."""
+        try:
+            self._connection = self._connection or self._opened()
             return {row[0] for row in self._connection.execute(statement.encode(), values, prepare=True)}
+        except psycopg.IntegrityError:  # a fault of ours
+            raise
+        except psycopg.Error as error:
+            raise LedgerError(explain(error, DatabaseUrl(self._engine.url, LEDGER_URL))) from None
+
+    def _opened(self) -> "psycopg.Connection[Any]":
+        connection = self._engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
+        driver = connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)  # noqa: S101 -- narrows the type
+        connection.detach()  # its settings must not reach another user of the pool
+        driver.autocommit = True
+        driver.execute(_SETTINGS)
+        return driver
 
 
 def _values(run_id: str, records: Sequence[Record], marks: Mapping[str, datetime]) -> dict[str, object]:

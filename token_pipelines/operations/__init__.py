@@ -1,1 +1,1 @@
-"""What an operator does around a day: forecasts, previews, checks of the source. They do not import each other."""
+"""What an operator does around a day: forecasts, previews, checks of the source. None imports another."""

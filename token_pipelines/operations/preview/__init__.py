@@ -1,1 +1,1 @@
-"""Every kind of email, about made-up tokens: to look at, and to try with a relay and with spam filters."""
+"""Every email, rendered on made-up tokens: to look at, and to send through the relay and spam filters as a test."""

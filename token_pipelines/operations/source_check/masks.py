@@ -22,7 +22,7 @@ def mask_address(email: str) -> str:
 
 
 def mask_name(name: str) -> str:
-    """``A…``: enough to see that the column is the right one. Empty stays empty."""
+    """``A…``: enough to see that it is the right column. Empty stays empty."""
     cleaned = clean(name, SHOWN_LIMIT, stand_in="")
     return f"{cleaned[0] if cleaned[0].isalnum() else ''}{HIDDEN}" if cleaned else ""
 
