@@ -120,7 +120,7 @@ def explain_unreadable(rows: Sequence[UnreadableRow], count: int) -> str:
     noun = "row" if count == 1 else "rows"
     more = f" and {count - len(rows):,} more" if count > len(rows) else ""
     return (
-        f"Not readable in the source, so that nobody is told of them: {count:,} {noun} ({named}{more}); correct the "
+        f"Not readable in the source, so nobody is told about them: {count:,} {noun} ({named}{more}); correct the "
         "column's value, or convert it in source.query. Every other row was read."
     )
 

@@ -40,16 +40,7 @@ class Pipeline:
         Raises:
             ConfigError: if the query, a template, a link, a URL or the sender's address is wrong.
         """
-        _ = (
-            self.email,
-            self.policy,
-            self.source,
-            self.ledger,
-            self.renderer,
-            self.serialiser,
-            self.relay,
-            self.on_sent,
-        )
+        _ = (self.email, self.policy, self.source, self.ledger, self.channel, self.on_sent)
 
     @cached_property
     def policy(self) -> Policy:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, Row
 
 from token_pipelines.model import WAITING, DueToken, Notice, State
 
-# Taken in a statement before, so that the claim sees what a planning has done that it waited for.
+# In a statement of its own, before the claim: if it waits for a planning, the claim then sees that planning's result.
 _LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%(lock)s)"
 
 _MAY_BE_CLAIMED: Final = f"""
@@ -36,15 +36,15 @@ ORDER BY line.expires_at, line.token_id
 def claim(
     engine: Engine, ids: Collection[str], *, run_id: str, lock: int, resend: bool, max_attempts: int
 ) -> list[Notice]:
-    """Reserve those of these notices that wait and that no other run is claiming, in the order of ``ids``.
+    """Reserve the notices among ``ids`` that wait and that no other run is claiming now. Keeps the order of ``ids``.
 
     Args:
         engine: the ledger's.
         ids: which notices.
-        run_id: whose they become.
-        lock: the key of the advisory lock that planning takes alone and claims share.
-        resend: whether a notice in doubt may be claimed too,
-        max_attempts: if it was tried less often than this.
+        run_id: the run that claims them.
+        lock: the key of the advisory lock: planning takes it exclusively, claims share it.
+        resend: whether notices in doubt may be claimed too.
+        max_attempts: a notice in doubt is claimed only if it had fewer attempts than this.
     """
     values = {"ids": list(ids), "run": run_id, "resend": resend, "max_attempts": max_attempts}
     with engine.begin() as connection:

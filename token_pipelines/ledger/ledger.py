@@ -1,4 +1,4 @@
-"""The front of the ledger: one schema of a Postgres database, the parts that work in it, and the locks between them."""
+"""The entry point of the ledger: one schema of a Postgres database, the parts that work in it, and their locks."""
 
 import logging
 import weakref
@@ -40,7 +40,7 @@ APPLICATION_NAME: Final = "token-pipelines ledger"
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    Its parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history`` and ``on_sent`` in short
+    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history`` and ``on_sent`` in short
     transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
@@ -49,8 +49,8 @@ class Ledger:
 
         Args:
             url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
-            pipeline: whose ledger it is; None for a single one, which has no name.
-            connections: how many senders will work at a time.
+            pipeline: the pipeline's name; None for a single pipeline, which has none.
+            connections: how many connections to expect at a time.
         """
         self.url = url
         self.schema = schema_of(pipeline)
@@ -59,14 +59,14 @@ class Ledger:
             hide_parameters=True,
             pool_size=connections + 2,
             connect_args={
-                # Nothing but this schema can be reached by a table's bare name, and our statements use no other.
+                # Our statements name no schema, so they can only reach the tables of this one.
                 "options": f"-c timezone=UTC -c search_path={self.schema}",
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": APPLICATION_NAME,
             },
         )
         event.listen(self._engine, "handle_error", partial(_translate, url))
-        # A ledger that nobody closes leaves no connection open. The engine must hold no reference to it.
+        # Closes the connections of a ledger that nobody closed. The engine must hold no reference to the ledger.
         weakref.finalize(self, self._engine.dispose)
         self.fuse = Fuse(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
@@ -80,14 +80,14 @@ class Ledger:
         """The ledger of the pipeline that ``config`` describes.
 
         Raises:
-            ConfigError: if the URL is none, or not that of a Postgres database.
+            ConfigError: if the URL is not one of a Postgres database.
         """
         url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
         return cls(url, pipeline=config.name, connections=config.smtp.connections)
 
     @property
     def engine(self) -> Engine:
-        """The engine, for tests and for what reads beside us."""
+        """The engine, for tests and other readers of the ledger."""
         return self._engine
 
     @cached_property
@@ -102,14 +102,14 @@ class Ledger:
         schema.bring_up_to_date(self._engine, self.schema)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
     @contextmanager
     def planning(self, *, run_id: str, mode: Mode) -> "Iterator[Planning]":
-        """One planning transaction: nobody else plans or claims while it lasts. It commits when the block ends well.
+        """One planning transaction: nobody else plans or claims meanwhile. It commits if the block raises nothing.
 
-        Touch nothing but the ledger inside the block: every sender waits for its end.
+        Inside the block, do nothing but work on the ledger: every sender waits for its end.
         """
         from token_pipelines.ledger.planning import Planning  # noqa: PLC0415 -- as above
 
@@ -119,22 +119,22 @@ class Ledger:
 
     @contextmanager
     def heartbeat(self, run_id: str) -> Iterator[None]:
-        """Say every few seconds that a run is alive, while the block lasts."""
+        """Send a run's heartbeats, every few seconds, while the block lasts."""
         with heartbeat(self._engine, run_id):
             yield
 
     def expired_leases(self, run_ids: Collection[str]) -> set[str]:
-        """Which of these runs sent a heartbeat once and none for longer than the lease: they were killed."""
+        """The runs among these whose last heartbeat is older than the lease: they were killed."""
         return expired_leases(self._engine, run_ids)
 
     @contextmanager
     def sending(self, *, run_id: str, mode: Mode, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
-        """Let a run send; give back what it has claimed and not sent when the block ends.
+        """Let a run send. When the block ends, release the notices that it claimed and did not send.
 
         Args:
-            run_id: who claims.
-            mode: whose notices.
-            has_ended: whether the orchestrator knows that another run has ended.
+            run_id: the run that claims.
+            mode: the mode of the notices.
+            has_ended: says, for the id of another run, whether Dagster knows that it has ended.
         """
         with self.heartbeat(run_id):
             sending = Sending(self._engine, run_id=run_id, mode=mode, claim_lock=self._planning_lock)

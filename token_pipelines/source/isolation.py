@@ -17,7 +17,7 @@ AT_ONCE: Final = 10_000
 """Tokens read at a time where a read of all has failed."""
 
 HOPELESS: Final = 100
-"""When so many tokens have failed and none was read, the query fails on every row, and is at fault itself."""
+"""When this many tokens have failed and none was read, the query itself is at fault: it fails on every row."""
 
 FEW: Final = 10
 """So many people with unreadable rows only may be a whole batch; more, and the query is at fault itself."""

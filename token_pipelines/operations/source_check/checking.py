@@ -1,4 +1,4 @@
-"""Tries the operator's query: its columns, and a few tokens with their tier and why. `findings` says what was found.
+"""Tries the operator's query: its columns, and a few tokens with their tiers and reasons. `findings` has the results.
 
 Reads a small window of expiries, and a few of its tokens again by id; tries the statement that is run after sending.
 Changes nothing.
@@ -28,10 +28,10 @@ from token_pipelines.source.contract import OPTIONAL, REQUIRED
 from token_pipelines.token_facts import FACTS
 
 SHOWN: Final = 5
-"""How many tokens are shown, of as many different tiers and reasons as were read."""
+"""How many tokens are shown, with as many different tiers and reasons as possible."""
 
 SPANS: Final = (timedelta(days=1), timedelta(days=8), timedelta(days=32))
-"""How far around now to look for expiries, until there are enough; after these, the whole window of a run."""
+"""How far around now to look for expiries, one after the other until enough are found; then a run's whole window."""
 
 
 def check_source(pipeline: Pipeline) -> SourceCheck:

@@ -1,6 +1,6 @@
-"""What a check of the source query found, and how it says so: facts about tokens, faults, advice. Reads nothing.
+"""What a check of the source query found, with its messages: facts about tokens, faults, advice. Reads nothing.
 
-Of an address it shows the first letter and the top-level domain at most.
+At most the first letter and the top-level domain of an address are shown.
 """
 
 import difflib
@@ -52,7 +52,7 @@ class CheckedToken:
 
     @property
     def why(self) -> str:
-        """Why it leads to an email now, or why not, in words."""
+        """Why the token leads to an email now, or why not, in words."""
         return "it is due" if self.reason is None else Reason(self.reason).meaning
 
 
@@ -100,7 +100,7 @@ def checked_token(row: pd.Series, facts: pd.DataFrame) -> CheckedToken:
 
 
 def _names(facts: pd.DataFrame) -> tuple[str, str, str]:
-    """The token's name, the recipient's and the address; empty where there is none."""
+    """The token's name, the recipient's name and the address; empty if there is none."""
     rows = facts[["token_name", "recipient_name", "email"]].itertuples(index=False)
     token_name, recipient_name, email = (str(text or "") for text in next(rows, ("", "", "")))
     return token_name, recipient_name, email.strip()
@@ -131,7 +131,7 @@ def misspelt_columns(unused: list[str]) -> list[str]:
 
 
 def slow_by_id(count: int, took: float, *, filter_reaches_tables: bool | None) -> list[str]:
-    """Advice where reading ``count`` tokens by id reads whole tables, or ``took`` too many seconds."""
+    """Advice if reading ``count`` tokens by id reads whole tables, or if it ``took`` too many seconds."""
     if filter_reaches_tables is False:
         return [f"{UNREACHED} {MARKER}."]
     if took > SLOW_S:

@@ -10,7 +10,7 @@ SHOWN_LIMIT: Final = 40
 
 
 def mask_address(email: str) -> str:
-    """``a…@….org``: the first letter and the top-level domain; ``…`` for what is no address. Empty stays empty."""
+    """``a…@….org``: the first letter and the top-level domain; ``…`` if it is not an address. Empty stays empty."""
     if not email:
         return ""
     if not valid_address(email):
@@ -28,5 +28,5 @@ def mask_name(name: str) -> str:
 
 
 def without_address(text: str) -> str:
-    """The text, or ``…`` where it holds an @: people put addresses into the names of tokens too."""
+    """The text, or ``…`` if it contains an @: people put addresses into the names of tokens too."""
     return HIDDEN if any(at in text for at in "@\uff20\ufe6b") else text
