@@ -4,7 +4,7 @@ Each is a type for a field of ``config.py``; what is refused says how to write i
 """
 
 import re
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from fractions import Fraction
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from token_pipelines.addresses import valid_address
+from token_pipelines.instants import parse_day
 
 LONGEST = timedelta(days=36_525)  # a century: longer ones are slips, and lead out of the calendar
 
@@ -85,8 +86,10 @@ def _some_time(value: timedelta) -> timedelta:
 
 
 def _date(value: object) -> object:
-    if isinstance(value, int | float):  # else 20260101 would be read as seconds since 1970
-        msg = f"{value!r} is not a date; write it like 2026-01-31"
+    if isinstance(value, str):
+        return parse_day(value, like="2026-01-31")
+    if not isinstance(value, date) or isinstance(value, datetime):  # a number could be seconds since 1970
+        msg = f"{value!r} is not a day; write it like 2026-01-31"
         raise ValueError(msg)  # noqa: TRY004 -- pydantic collects ValueErrors
     return value
 
