@@ -167,8 +167,3 @@ def test_number_of_mariadb_that_only_the_select_converts_is_found_on_request(ope
     ):
         loose.probe_expiries()
     source(database, "mariadb", expires_at="from_unixtime(x)", where=BARE.format("from_unixtime(x)")).probe_expiries()
-
-
-def test_expiry_at_the_end_of_the_calendar_is_looked_for_by_no_window(open_database: OpenDatabase) -> None:
-    """A second more, or a margin, would lead out of it."""
-    assert ids(source(make(open_database, "sqlite", "text", "'9999-12-31 23:59:59'"), "sqlite")) == []

@@ -17,7 +17,7 @@ import pyarrow as pa
 from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import instants, query, row_errors
-from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
+from token_pipelines.source.bounds import Bounds
 from token_pipelines.source.contract import IDS, Contract
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.reader import Reader
@@ -76,12 +76,10 @@ class _Probe:
         return True
 
     def _window(self, row: pa.Table) -> Window | None:
-        """The shortest window that holds the row; None for no instant, which the snapshot refuses, or a far one."""
+        """The shortest window that holds the row; None for a value that is no instant, which the snapshot refuses."""
         try:
             expiry = instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)[0].as_py()
         except SourceError:
-            return None
-        if not ANY_EXPIRY.expires_after <= expiry < ANY_EXPIRY.expires_before:
             return None
         return Window(expires_after=expiry.astimezone(UTC), expires_before=expiry + timedelta(seconds=1))
 

@@ -26,6 +26,7 @@ from token_pipelines.source.databases.rows_reader import MARGIN
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.session import Session
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 KEY: Final = "source.on_sent"
 
@@ -141,9 +142,9 @@ def load(on_sent: str) -> str:
         return on_sent
     path = Path(on_sent)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{KEY}: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
+        return read_text(path)
+    except UnreadableFileError as error:
+        msg = f"{KEY}: {path} {error}."
         raise ConfigError(msg) from None
 
 

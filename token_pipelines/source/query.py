@@ -10,6 +10,7 @@ from token_pipelines.config import SQL_FILE
 from token_pipelines.errors import ConfigError, SourceContractError
 from token_pipelines.source import sql_text
 from token_pipelines.source.dialect import Dialect
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 PRESETS: Final = Path(__file__).parent / "presets"
 
@@ -51,9 +52,9 @@ def load(name: str, dialect: Dialect) -> str:
             msg = f"source.query: {name!r} is not a preset; take one of {known}, or give the path of a .sql file."
             raise ConfigError(msg)
     try:
-        query = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"source.query: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
+        query = read_text(path)
+    except UnreadableFileError as error:
+        msg = f"source.query: {path} {error}."
         raise ConfigError(msg) from None
     query = sql_text.one_statement(query, dialect, named=str(path), cure="keep one SELECT")
     _check(query, path, dialect)
