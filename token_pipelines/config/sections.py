@@ -173,7 +173,12 @@ class Delivery(Section):
     @field_validator("only_recipients", mode="before")
     @classmethod
     def _ids_as_text(cls, value: object) -> object:
-        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else value
+        if not isinstance(value, list | tuple):
+            return value
+        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+            msg = "must be ids; write one that is not a whole number in quotes"
+            raise ValueError(msg)
+        return tuple(str(item) for item in value)
 
     @model_validator(mode="after")
     def _redirect(self) -> Self:
