@@ -7,6 +7,8 @@ import re
 from datetime import UTC, date, datetime
 from typing import Final
 
+from token_pipelines.errors import shown
+
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 8999
 """A run adds tiers of up to a century, and zones: neither end can lead out of Python's calendar."""
@@ -27,17 +29,17 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        msg = f"{text!r} is not an instant; {cure}"
+        msg = f"{shown(text)} is not an instant; {cure}"
         raise ValueError(msg) from None
     if instant.tzinfo is None:
-        msg = f"{text!r} has no time zone; {cure}"
+        msg = f"{shown(text)} has no time zone; {cure}"
         raise ValueError(msg)
     try:
         utc = instant.astimezone(UTC)
     except OverflowError:
         utc = None
     if utc is None or not FIRST_YEAR <= utc.year <= LAST_YEAR:
-        msg = f"{text!r} lies outside {_RANGE}; {cure}"
+        msg = f"{shown(text)} lies outside {_RANGE}; {cure}"
         raise ValueError(msg)
     return utc
 
@@ -53,9 +55,11 @@ def parse_day(text: str, *, like: str) -> date:
         day = date.fromisoformat(text)
     except ValueError:
         is_form = _DAY.fullmatch(text) is not None
-        msg = f"{text!r} is a day that does not exist; {cure}" if is_form else f"{text!r} is not a day; {cure}"
+        msg = (
+            f"{shown(text)} is a day that does not exist; {cure}" if is_form else f"{shown(text)} is not a day; {cure}"
+        )
         raise ValueError(msg) from None
     if not FIRST_YEAR <= day.year <= LAST_YEAR:
-        msg = f"{text!r} lies outside {_RANGE}; {cure}"
+        msg = f"{shown(text)} lies outside {_RANGE}; {cure}"
         raise ValueError(msg)
     return day

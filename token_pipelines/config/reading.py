@@ -22,7 +22,7 @@ from token_pipelines.text_files import UnreadableFileError, read_text
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
 _URL_KEYS = (("source", "url"), ("source", "on_sent_url"), ("ledger", "url"))
-_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
+_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|(?:[?&;]|%3B)\w*(passw(or)?d|pwd|secret)(?:=|%3D)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST_NAME = 31
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG, explain, parse_postgres, place
+from token_pipelines.database import PSYCOPG, describe_url, explain, parse_postgres
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
@@ -144,8 +144,8 @@ def _translate(url: URL, context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, psycopg.errors.UndefinedTable):
         msg = (
-            f"The database of {KEY} ({place(url)}) lacks the ledger's tables; run `token-pipelines run` once: it makes "
-            "them."
+            f"The database of {KEY} ({describe_url(url)}) lacks the ledger's tables; run "
+            "`token-pipelines run` once: it makes them."
         )
         raise LedgerError(msg) from None
     if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):

@@ -16,7 +16,7 @@ from sqlalchemy.types import NullType
 
 from token_pipelines.config import SQL_FILE
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain, parse, place
+from token_pipelines.database import describe_url, explain, parse
 from token_pipelines.database_errors import OPTION
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sql_text
@@ -104,8 +104,8 @@ class OnSentStatement:
                 yield
                 return
             silent = (
-                f"The database of {self._key} ({place(self._url)}) did not answer in time; check that it runs and that "
-                "it is not overloaded."
+                f"The database of {self._key} ({describe_url(self._url)}) did not answer in time; check that it "
+                "runs and that it is not overloaded."
             )
             deadline = Deadline(self._session.statement_timeout + MARGIN, silent)
             try:
@@ -126,7 +126,7 @@ class OnSentStatement:
                 raise ConfigError(said) from None
             if error.connection_invalidated or never_connected:
                 raise SourceError(said, unreachable=True) from None
-            where = f"the database of {self._key} ({place(self._url)})"
+            where = f"the database of {self._key} ({describe_url(self._url)})"
             words = self._database.safe_words(cause)
             msg = f"{KEY} failed in {where}: {words}; fix the statement, or the rights of the account."
             raise SourceError(msg) from None
