@@ -1,6 +1,6 @@
-"""Which email addresses we put on the wire, and in which form. Stricter than the RFCs: no quoting, no comments.
+"""Which email addresses we write to, and their form in SMTP. Stricter than the RFCs: no quoting, no comments.
 
-Below the mail and the ledger, which must agree on it: an address that is suppressed is one that is not mailed.
+`mail` and `ledger` both use this module: a suppressed address must be recognised when an email is written to it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _ORDINARY_OCTETS: Final = 63  # no label and no local part of an address so shor
 
 
 def valid_address(text: str) -> bool:
-    r"""Whether ``text`` is one plain address. ``a@b.com>\r\nRSET`` is not, though smtplib would cut it and send."""
+    r"""Whether ``text`` is one plain address. ``a@b.com>\r\nRSET`` is not; smtplib would cut it off and send."""
     try:
         wire_address(text)
     except ValueError:
@@ -31,13 +31,13 @@ def valid_address(text: str) -> bool:
 
 
 def wire_address(text: str) -> str:
-    """The address as SMTP says it: an international domain in its ASCII form, the local part as it is.
+    """The address in the form for SMTP: an international domain in ASCII, the local part unchanged.
 
     Raises:
         ValueError: the address is not valid; the message does not repeat it.
     """
     if len(text) <= _ORDINARY_OCTETS and _ORDINARY.fullmatch(text) is not None:
-        return text  # nearly all of them, and each is asked about several times on its way
+        return text  # nearly all of them; a fast path, since each address is checked several times
     local, at, domain = text.partition("@")
     if not at or "@" in domain or len(text) > LOCAL_OCTETS + _DOMAIN_OCTETS:
         msg = "not one address: exactly one @ is needed"
@@ -56,10 +56,10 @@ def wire_address(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The one form under which an address is known: as on the wire, in lower case, however its domain was spelt.
+    """The form in which addresses are compared: as in SMTP, in lower case, the same for every spelling of a domain.
 
-    What is no address stays as it is, in lower case. The form of a plain ASCII address never changes: ledgers hold
-    hashes of it.
+    Text that is not an address is only put into lower case. The form of a plain ASCII address must never change:
+    ledgers hold hashes of it.
     """
     address = text.strip()
     if not address.isascii():
@@ -68,19 +68,19 @@ def canonical(text: str) -> str:
     return address.lower()
 
 
-@lru_cache(maxsize=4096)  # an international domain takes 50 microseconds, and a company's people share one
+@lru_cache(maxsize=4096)  # an international domain takes 50 microseconds, and colleagues share one
 def _ascii_domain(domain: str) -> str:
     wire = domain
     if not domain.isascii() or "xn--" in domain.lower():
         try:
-            # IDNA2008, after the mapping of UTS 46. Python's own codec follows IDNA2003, which takes ß for ss and
-            # one sigma for another: faß.at became fass.at, and somebody else would read the mail.
+            # IDNA2008, after the mapping of UTS 46. Python's own codec follows IDNA2003, which turns ß into ss and
+            # one sigma into another: faß.at became fass.at, which somebody else may own.
             wire = idna.encode(domain, uts46=True).decode("ascii")
-        except UnicodeError:  # a label that is not valid may be looked up, and belong to anyone
+        except UnicodeError:  # an invalid label: in DNS it could still exist, and belong to anyone
             wire = ""
     labels = wire.split(".")
     plain = len(wire) <= _DOMAIN_OCTETS and all(_LABEL.fullmatch(label) for label in labels)
-    # One label is a typing mistake, save for the relay's own machine; digits at the end are an IP address.
+    # One label is a typing mistake, except localhost; a last label of digits belongs to an IP address.
     if not plain or (len(labels) == 1 and wire != "localhost") or labels[-1].isdigit():
         msg = "the part after the @ is not a domain"
         raise ValueError(msg)

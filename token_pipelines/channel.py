@@ -1,7 +1,7 @@
-"""How a notice leaves: written as a message, over connections of one kind. Today by email.
+"""How a notice is sent: written as a message, over connections of one kind. Today by email.
 
-Delivery uses ``connect``, and many connections at once; a test send uses ``send``, one message after another.
-Neither knows what an email is, or SMTP.
+Delivery uses ``connect``, with many connections at once; a test send uses ``send``, one message after another.
+Neither of them depends on email or SMTP.
 """
 
 from collections.abc import Sequence
@@ -27,32 +27,32 @@ class Channel:
 
     @property
     def rate(self) -> RateLimit:
-        """How fast messages may leave, over all connections together."""
+        """How fast messages may be sent, over all connections together."""
         return self.relay.rate
 
     def write(self, recipient: Recipient, tokens: Sequence[TokenFacts], *, message_id: str, at: datetime) -> Envelope:
-        """The message about these tokens, as of the instant ``at``. The same arguments give the same bytes.
+        """Write the message about these tokens, as of ``at``. The same arguments give the same bytes.
 
         Raises:
-            TemplateError: a template fails on these facts.
+            TemplateError: a template fails with these facts.
             ValueError: the recipient's address is not valid.
         """
         content = self.renderer.render(recipient, tokens, now=at)
         return self.serialiser.envelope(content, recipient, message_id=message_id, at=at)
 
     def connect(self) -> Lane:
-        """A connection that is ready for messages. Blocks; safe from any thread.
+        """Open a connection that is ready for messages. Blocks; safe from any thread.
 
         Raises:
-            RelayError: one sentence says why not, and the cure.
+            RelayError: the connection failed; the message says why, and the cure.
         """
         return self.relay.connect()
 
     def send(self, envelope: Envelope) -> Outcome:
-        """Send one message when the rate allows, and wait for what becomes of it. `close` ends the connection.
+        """Send one message when the rate allows, and wait for its outcome. `close` ends the connection.
 
         Raises:
-            RelayError: the relay is in trouble, or refuses the sender or by policy; nothing was delivered.
+            RelayError: the relay has trouble, refuses the sender or refuses by policy; nothing was delivered.
         """
         return self.relay.send(envelope)
 

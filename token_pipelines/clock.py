@@ -1,11 +1,11 @@
-"""Clocks: what a pipeline takes for the present instant. Every decision of a run asks its pipeline's clock."""
+"""Clocks: they say what time it is for a pipeline. Every decision of a run uses its pipeline's clock."""
 
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], datetime]
-"""Gives the present instant, with its zone."""
+"""Returns the present instant, with its zone."""
 
 
 def system_clock() -> datetime:
@@ -14,7 +14,7 @@ def system_clock() -> datetime:
 
 
 def clock_starting_at(now: datetime) -> Clock:
-    """A clock for rehearsals: it shows ``now`` when it is first read, and runs on from there."""
+    """A clock for rehearsals: it returns ``now`` when it is first read, and goes on from there."""
     first_read: list[float] = []
 
     def clock() -> datetime:

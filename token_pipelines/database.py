@@ -1,11 +1,12 @@
-"""Database URLs, and the sentence for what a database answers. Opens nothing itself.
+"""Database URLs, and the messages for databases' errors. Opens no connection.
 
-A driver's own message is never passed on: it may quote values, and it rarely says what to do.
+We never show a driver's own message: it may quote values, and it rarely says what to do.
 """
 
 import os
 import re
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -15,7 +16,7 @@ from token_pipelines.errors import ConfigError
 
 POSTGRES: Final = "postgresql"
 HEROKUS: Final = "postgres"
-"""How Heroku and others write it. SQLAlchemy knows no such database any more."""
+"""The name that Heroku and others use. SQLAlchemy no longer accepts it."""
 
 SQLITE: Final = "sqlite"
 
@@ -40,30 +41,68 @@ We read text as UTF-8, and instants in UTC. PGOPTIONS stays: ours take precedenc
 """
 
 
-def parse(url: str, key: str) -> URL:
-    """The URL of the config key ``key``.
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """A database's URL, parsed, and the config key that it was read from: ``source.url``.
 
-    Every connection of this process begins here, Dagster's too, so this sets libpq's variables to what we need.
-
-    Raises:
-        ConfigError: if it is no URL, or one of the demo's while no demo runs.
+    Messages name a database by both; `described` leaves out the password.
     """
-    _set_libpq_variables()
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
-        raise ConfigError(msg) from None
-    if parsed.host is not None and "@" in parsed.host:  # SQLAlchemy ends the password at its first @
-        msg = f"{key} has an @ in its user or password; write it there as %40."
-        raise ConfigError(msg)
-    if parsed.get_backend_name() == HEROKUS:
-        return parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
-    if parsed.drivername == DEMO:
-        cure = "run `token-pipelines demo` first, or put your own database's URL there"
-        msg = f"{key} begins with {DEMO}://, as the demo's do; {cure}."
-        raise ConfigError(msg)
-    return parsed
+
+    parsed: URL
+    key: str
+
+    @classmethod
+    def read(cls, url: str, key: str) -> Self:
+        """Parse the URL of this key.
+
+        Every connection of this process begins here, Dagster's too, so this sets libpq's variables to what we need.
+
+        Raises:
+            ConfigError: if it is not a URL, or if it is the demo's URL and no demo runs.
+        """
+        _set_libpq_variables()
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
+            raise ConfigError(msg) from None
+        if parsed.host is not None and "@" in parsed.host:  # SQLAlchemy ends the password at its first @
+            msg = f"{key} has an @ in its user or password; write it there as %40."
+            raise ConfigError(msg)
+        if parsed.get_backend_name() == HEROKUS:
+            parsed = parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
+        if parsed.drivername == DEMO:
+            cure = "run `token-pipelines demo` first, or put your own database's URL there"
+            msg = f"{key} begins with {DEMO}://, as the demo's do; {cure}."
+            raise ConfigError(msg)
+        return cls(parsed, key)
+
+    @classmethod
+    def read_postgres(cls, url: str, key: str, driver: str) -> Self:
+        """Parse the URL of this key, to be used with ``driver``.
+
+        Raises:
+            ConfigError: as `read`, or if it is another kind of database.
+        """
+        found = cls.read(url, key)
+        if found.backend != POSTGRES:
+            msg = f"{key} must be a Postgres database (postgresql://…), not {found.backend}."
+            raise ConfigError(msg)
+        return found.with_parsed(found.parsed.set(drivername=driver))
+
+    def with_parsed(self, parsed: URL) -> Self:
+        """The same key with another form of the URL: with a driver or with options, for example."""
+        return replace(self, parsed=parsed)
+
+    @property
+    def backend(self) -> str:
+        """The kind of database, without a driver: ``postgresql``."""
+        return self.parsed.get_backend_name()
+
+    @property
+    def described(self) -> str:
+        """For messages: ``database of source.url (reader@db.example.org/registry)``."""
+        return f"database of {self.key} ({describe_url(self.parsed)})"
 
 
 def _set_libpq_variables() -> None:
@@ -74,33 +113,24 @@ def _set_libpq_variables() -> None:
             os.environ[name] = value
 
 
-def parse_postgres(url: str, key: str, driver: str) -> URL:
-    """The URL of the config key ``key``, to be used with ``driver``; refuses every other kind of database."""
-    parsed = parse(url, key)
-    if parsed.get_backend_name() != POSTGRES:
-        msg = f"{key} must be a Postgres database (postgresql://…), not {parsed.get_backend_name()}."
-        raise ConfigError(msg)
-    return parsed.set(drivername=driver)
-
-
-def explain(error: BaseException, url: URL, key: str, errors: ErrorTable = POSTGRES_ERRORS) -> str:
-    """One sentence with the cure for what a database answered, without a value or a password in it."""
+def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:
+    """One sentence with the cure for a database's error, without values or passwords."""
     meaning = errors.meaning(error)
     if meaning is None:
         said = UNKNOWN.format(code=errors.shown_code(error))
     else:
-        variable = f"TOKEN_PIPELINES__{key.upper().replace('.', '__')}"
+        variable = f"TOKEN_PIPELINES__{url.key.upper().replace('.', '__')}"
         said = f"{meaning.says}; {meaning.cure.format(variable=variable)}"
-    return f"The database of {key} ({describe_url(url)}) {said}."
+    return f"The {url.described} {said}."
 
 
-def odd_option(url: URL, key: str) -> str:
-    """The sentence for an option that the driver refuses before it asks the database."""
-    return f"The database of {key} ({describe_url(url)}) {OPTION.says}; {OPTION.cure}."
+def odd_option(url: DatabaseUrl) -> str:
+    """The message for an option that the driver refuses before it connects."""
+    return f"The {url.described} {OPTION.says}; {OPTION.cure}."
 
 
 def describe_url(url: URL) -> str:
-    """Where a database is, for people: user, host, port and name, never the password nor an option.
+    """Where a database is, in readable form: user, host, port and name, never the password nor an option.
 
     A URL whose parts may hold a piece of a password, since it has an @ in it, is not shown.
     """

@@ -1,10 +1,10 @@
-"""What a database's error means for the operator: its code is looked up first, its English text last.
+"""What a database's error means for the operator. The code decides first, the English text last.
 
 A server may write its messages in any language (``lc_messages = de_DE``), but its SQLSTATEs and error numbers are the
-same everywhere. Text is read only where a driver gives no code: for a connection that was never made or has broken.
+same everywhere. The text decides only if the driver gives no code: when a connection was never made or has broken.
 
-The meanings are shared. Each kind of database has a table that leads to them: that of Postgres is here, since the
-ledger needs it too; those of the other sources are in source/databases/.
+All databases share the meanings. Each kind of database has a table from errors to meanings: that of Postgres is here,
+since the ledger needs it too; the others are in source/databases/.
 """
 
 import re
@@ -17,9 +17,9 @@ import psycopg
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What has happened, said of "the database of …", and what to do.
+    """What has happened and what to do. ``says`` continues the sentence "The database of …".
 
-    ``may_pass``: the same statement may succeed on a new connection. ``unreachable``: no connection was made.
+    ``may_pass``: the statement may succeed on a new connection. ``unreachable``: no connection was made.
     """
 
     says: str
@@ -30,23 +30,23 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """One meaning, and how it is recognised: by codes or their beginnings, else by a pattern of lower-case text."""
+    """One meaning, and how to recognise it: by codes or their prefixes, else by a pattern for lower-case text."""
 
     meaning: Meaning
     codes: tuple[str, ...] = ()
     text: str = ""
 
     def fits(self, text: str) -> bool:
-        """Whether the text of an error is of this cause."""
+        """Whether the text of an error matches this cause."""
         return bool(self.text and re.search(self.text, text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorTable:
-    """The causes that one kind of database has.
+    """The causes of errors in one kind of database.
 
-    ``code_of`` gives an error's SQLSTATE, number or name, and nothing where the driver gives none. ``show`` writes it
-    for people.
+    ``code_of`` returns an error's SQLSTATE, number or name, or ``""`` if the driver gives none. ``show`` formats it for
+    a message.
     """
 
     code_of: Callable[[BaseException], str]
@@ -54,9 +54,9 @@ class ErrorTable:
     causes: tuple[Cause, ...]
 
     def meaning(self, error: BaseException) -> Meaning | None:
-        """What the error means; None where the table does not say.
+        """What the error means; None if it is not in the table.
 
-        Where several causes share a code, its text decides among them, and the first one is the default.
+        If several causes share a code, the text decides among them. The first one is the default.
         """
         text = str(error).lower()
         code = self.code_of(error)
@@ -65,12 +65,12 @@ class ErrorTable:
         return next(fitting, candidates[0].meaning if code and candidates else None)
 
     def shown_code(self, error: BaseException) -> str:
-        """Which error it is, without its text: that may quote a value."""
+        """The error's code for a message. Leaves out its text, which may quote a value."""
         code = self.code_of(error)
         return self.show(code) if code else type(error).__name__
 
     def _by_code(self, code: str) -> tuple[Cause, ...]:
-        """The causes with the longest beginning of this code."""
+        """The causes that have the longest prefix of this code."""
         for end in range(len(code), 0, -1):
             found = tuple(cause for cause in self.causes if code[:end] in cause.codes)
             if found:
@@ -153,19 +153,19 @@ LOST_TEXT: Final = (
     "|connection not open|no connection to the server|consuming input failed|sending query failed"
     "|could not send data|ssl syscall error"
 )
-"""What libpq and other drivers write themselves, and so in English, since Python sets no locale for messages."""
+"""Texts by libpq and other drivers, not by servers. They are in English, since Python sets no locale for messages."""
 
 
 # Postgres
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """The SQLSTATE that psycopg, psycopg2 or ADBC gives; empty where it gives none."""
+    """The SQLSTATE that psycopg, psycopg2 or ADBC gives; empty if it gives none."""
     return str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
 
 
 def show_sqlstate(code: str) -> str:
-    """``SQLSTATE 42703, UndefinedColumn``; without the name where Postgres has none for it."""
+    """``SQLSTATE 42703, UndefinedColumn``; without the name if Postgres has no name for it."""
     try:
         return f"SQLSTATE {code}, {psycopg.errors.lookup(code).__name__}"
     except KeyError:
@@ -208,7 +208,7 @@ POSTGRES_ERRORS: Final = ErrorTable(
             codes=("08", "57P"),
             text=f"{LOST_TEXT}|the database system is (starting up|shutting down|in recovery)|not yet accepting conn",
         ),
-        # A server that answers says its severity, in its language, and two blanks.
+        # A server's answer begins with the severity, in the server's language, and two blanks.
         Cause(meaning=REFUSED_CONNECTION, text=r"connection to server .+ failed: [^\s:]+:  "),
         Cause(meaning=SILENT, text=SILENT_TEXT),
         Cause(meaning=UNREACHABLE, text=UNREACHABLE_TEXT),

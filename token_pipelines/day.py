@@ -15,7 +15,7 @@ import pandas as pd
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.model import Mode
+from token_pipelines.model import UNREADABLE_SHOWN, Mode, Reason, explain_unreadable
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts, examine, no_tokens, plan
 
@@ -40,18 +40,18 @@ def run_day(
     approve: bool = False,
     has_ended: Callable[[str], bool] = lambda _: False,
 ) -> DayResult:
-    """Run a day without an orchestrator, most urgent tier first. What stops one tier does not stop the next.
+    """Run a day without an orchestrator, most urgent tier first. An error that stops one tier does not stop the next.
 
     Args:
-        pipeline: the pipeline, whose ledger is up to date.
+        pipeline: the pipeline. The schema of its ledger must be up to date.
         run_id: the run's name in the ledger.
         day: today by default.
         tiers: only these; all by default.
         approve: a person has approved the day's volume.
-        has_ended: whether another run, given by its id, is known to have ended.
+        has_ended: says, for the id of another run, whether that run is known to have ended.
 
     Raises:
-        TokenPipelinesError: if the tokens cannot be read or the notices not planned; then nothing was sent.
+        TokenPipelinesError: if the tokens cannot be read or the notices cannot be planned; then nothing was sent.
     """
     result = DayResult()
     day = day or pipeline.config.schedule.today(pipeline.clock())
@@ -69,9 +69,9 @@ def run_day(
 
 
 def read_tokens(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterator[pd.DataFrame]:
-    """Step 1: read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
+    """Step 1: read the tokens that may have reached a tier, and decide each one, in frames that fit in memory.
 
-    ``counts`` is complete when the last frame has been taken. The frames are those of `planning.examine`.
+    ``counts`` is complete when the last frame has been read. The frames are those of `planning.examine`.
     """
     started = time.monotonic()
     yield from examine(pipeline, day=day, counts=counts)
@@ -83,10 +83,12 @@ def read_tokens(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Ite
         _listed(counts.due_by_tier),
         _listed(counts.reasons),
     )
+    if counts.unreadable:
+        log.warning("%s: %s", day, explain_unreadable(counts.unreadable, counts.reasons[Reason.UNREADABLE]))
 
 
 def collect(pipeline: Pipeline, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The frames of `read_tokens` as one, with the same columns if there are none."""
+    """Join the frames of `read_tokens` into one. Without frames, return an empty one with the same columns."""
     read = list(frames)
     return pd.concat(read, ignore_index=True) if read else no_tokens(pipeline)
 
@@ -100,7 +102,7 @@ def plan_notices(
         Each tier's share.
 
     Raises:
-        FuseTripped: if too many notices are new, or an earlier trip of the fuse was not approved.
+        FuseTripped: if too many notices are new, or if nobody has approved an earlier trip of the fuse.
     """
     started = time.monotonic()
     shares = plan(pipeline, snapshot, day=day, tiers=tiers, run_id=run_id, approve=approve)
@@ -122,12 +124,12 @@ def send_share(
     has_ended: Callable[[str], bool] = lambda _: False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Step 3, for each tier: send what waits, of this day and of earlier ones. A dry run only counts.
+    """Step 3, once per tier: send the waiting notices, those of earlier days too. A dry run only counts them.
 
-    ``report`` is filled with the tier's numbers, also when this raises. The other arguments are those of `send_tier`.
+    This fills ``report`` with the tier's numbers, even if it raises. The other arguments are those of `send_tier`.
 
     Raises:
-        TokenPipelinesError: what stopped the tier.
+        TokenPipelinesError: if something stopped the tier.
     """
     started = time.monotonic()
     report.skipped.update(share.unreachable)
@@ -148,6 +150,9 @@ def send_share(
             time.monotonic() - started,
             _listed(report.skipped),
         )
+        if report.unreadable:
+            rows = list(report.unreadable)
+            log.warning("%s: %s", share.tier, explain_unreadable(rows[:UNREADABLE_SHOWN], len(rows)))
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -1,6 +1,6 @@
-"""The errors an operator can meet. Each message is one sentence that ends with the cure.
+"""The errors that operators can see. Each message is one sentence that ends with the cure.
 
-A message never holds an address, a token's secret or a password: it is shown in the Dagster UI and in logs.
+Messages are shown in the Dagster UI and in logs, so they never contain an address, a token's secret or a password.
 """
 
 import re
@@ -13,7 +13,7 @@ def shown(value: object) -> str:
 
 
 def whereabouts(error: BaseException) -> str:
-    """The kind of an error and where it was raised, without its message, which may quote an address."""
+    """The type of an error and where it was raised. Leaves out its message, which may quote an address."""
     frames = extract_tb(error.__traceback__)
     line = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{line}"
@@ -42,13 +42,17 @@ class SourceContractError(ConfigError):
 class SourceError(TokenPipelinesError):
     """The source database cannot be read, or a row in it breaks the contract. Nothing is sent.
 
-    ``may_pass``: reading again on a new connection may succeed, as after a replica's conflict or a lost connection.
-    ``unreachable``: no connection could be made. Reading again may then succeed if there was a connection before.
+    ``may_pass``: reading again on a new connection may succeed, for example after a replica's conflict or a lost
+    connection. ``unreachable``: no connection could be made. If there was one before, reading again may succeed.
+    ``of_a_row``: the database may have failed on one row's value, so that the other rows can be read without it.
     """
 
-    def __init__(self, message: str, *, may_pass: bool = False, unreachable: bool = False) -> None:
-        """The sentence, and whether to read again before giving up."""
+    def __init__(
+        self, message: str, *, may_pass: bool = False, unreachable: bool = False, of_a_row: bool = False
+    ) -> None:
+        """Take the message, whether reading again may help, and whether reading other rows may."""
         super().__init__(message)
+        self.of_a_row = of_a_row
         self.may_pass = may_pass
         self.unreachable = unreachable
 
@@ -60,17 +64,17 @@ class LedgerError(TokenPipelinesError):
 class RelayError(TokenPipelinesError):
     """The mail relay takes no message at all: it is unreachable, refuses the login, or refuses by policy.
 
-    What was not sent waits in the ledger. Cure: run the tier again once the relay works. ``may_pass``: trying again on
-    a new connection after a pause may succeed, as after a lost connection or a 421, but not after a refused login.
+    Unsent notices wait in the ledger. Cure: run the tier again once the relay works. ``may_pass``: trying again on a
+    new connection after a pause may succeed: true after a lost connection or a 421, false after a refused login.
     """
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:
-        """The sentence, and whether to try again before giving up."""
+        """Take the message, and whether trying again may help."""
         super().__init__(message)
         self.may_pass = may_pass
 
 
-class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that trips does its work
+class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that trips works as intended
     """More notices are new than ``delivery.max_notices`` allows; nothing was planned. Cure: look, then approve."""
 
 

@@ -3,6 +3,7 @@
 Every instant is an aware ``datetime`` in UTC; every id is text in one canonical form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
@@ -18,7 +19,7 @@ class Mode(StrEnum):
 
     @property
     def in_ledger(self) -> "Mode":
-        """The mode whose rows count: a dry run asks what a live run would do."""
+        """The mode whose rows in the ledger count: a dry run shows what a live run would do."""
         return Mode.LIVE if self is Mode.DRY_RUN else self
 
 
@@ -37,37 +38,38 @@ class State(StrEnum):
 
 
 WAITING = (State.PLANNED, State.DEFERRED)
-"""States that planning may withdraw: nothing of them was, or may have been, delivered."""
+"""States that planning may withdraw: such a notice was certainly not delivered."""
 
 TOLD = (State.CLAIMED, State.SENDING, State.SENT, State.UNKNOWN)
 """States whose thresholds count as told: sent, in doubt, or being sent."""
 
 
 class Whose(Enum):
-    """On whose side a reason lies."""
+    """Whether a reason concerns the token or the recipient."""
 
     TOKEN = auto()
-    RECIPIENT = auto()  # the token is due, and is counted as skipped in its tier
+    RECIPIENT = auto()  # the token is due, so its tier counts the recipient as skipped
 
 
 class Reason(StrEnum):
-    """Why a token, or a notice, leads to no email: its name, its meaning in words, and on whose side it lies.
+    """Why a token or a notice leads to no email: the reason's name, its meaning in words, and whom it concerns.
 
-    Where several hold, the policy names the first in this order. A reason never uses up a notice. docs/failures.md
-    lists the same meanings; a test holds the two together.
+    If several hold, the policy names the first one in this order. A reason never uses up a notice: when it no longer
+    holds, the token is due again. docs/failures.md lists the same meanings; a test compares the two.
     """
 
     meaning: str
     whose: Whose
 
     def __new__(cls, name: str, meaning: str = "", whose: Whose = Whose.TOKEN) -> Self:
-        """Make a member; every one has a meaning. Called with a name alone, the class looks the member up."""
+        """Make a member. Every member has a meaning; ``Reason("gone")``, without one, only looks a member up."""
         reason = str.__new__(cls, name)
         reason._value_ = name
         reason.meaning = meaning
         reason.whose = whose
         return reason
 
+    UNREADABLE = "unreadable", "the token's row in the source cannot be read"
     LIFETIME_TOO_SHORT = "lifetime_too_short", "the token's lifetime is too short for the tier"
     OUTSIDE_TIERS = "outside_tiers", "no tier has begun for the token, or the last one is over"
     GONE = "gone", "the source no longer returns the token"
@@ -93,8 +95,37 @@ class Reason(StrEnum):
 RECIPIENT_REASONS: Final = tuple(reason for reason in Reason if reason.whose is Whose.RECIPIENT)
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row of the source whose facts cannot be made: its token's id, and the column that is at fault."""
+
+    token_id: str
+    column: str
+
+    def __str__(self) -> str:
+        """``token_id 4711: last_used_at``, on one line, without anything that looks like an address."""
+        shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in self.token_id[:_ID_SHOWN])
+        return f"token_id {'…' if '@' in shown else shown}: {self.column}"
+
+
+_ID_SHOWN: Final = 80
+
+UNREADABLE_SHOWN: Final = 20
+"""Rows that are named of those that cannot be read; the others are only counted."""
+
+
+def explain_unreadable(rows: Sequence[UnreadableRow], count: int) -> str:
+    """Which rows of the source cannot be read, in a sentence with the cure."""
+    named = ", ".join(map(str, rows))
+    more = f" and {count - len(rows):,} more" if count > len(rows) else ""
+    return (
+        f"Not readable in the source, so that nobody is told of them: {count:,} rows ({named}{more}); correct the "
+        "column's value, or convert it in source.query. Every other row was read."
+    )
+
+
 class Stage(StrEnum):
-    """The step of the SMTP session at which an answer came or was lost."""
+    """The step of the SMTP session at which an answer came or the connection was lost."""
 
     CONNECT = "connect"
     EHLO = "ehlo"
@@ -103,14 +134,14 @@ class Stage(StrEnum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
-    DOT = "dot"  # after the final dot: the only stage at which a lost answer leaves doubt
+    DOT = "dot"  # after the final dot: only here, a lost answer leaves the notice in doubt
     BOUNCE = "bounce"  # not in a session: the relay took the message, and a delivery report came back later
 
 
 DEAD_ADDRESS: frozenset[str] = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
-"""Enhanced status codes (RFC 3463, RFC 7505) that blame the recipient's address itself: it is suppressed.
+"""Enhanced status codes (RFC 3463, RFC 7505) for a wrong recipient address: it is suppressed.
 
-Not 5.1.7 and 5.1.8, which blame the sender: with a wrong From, every recipient would be suppressed.
+Without 5.1.7 and 5.1.8, which are about the sender: with a wrong From, every recipient would be suppressed.
 """
 
 
@@ -153,7 +184,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenFacts:
-    """What the email says about one token, as read from the source at sending. Text is as the user typed it."""
+    """What the email says about one token, read from the source just before sending. Text is as the user typed it."""
 
     token_id: str
     name: str | None
@@ -165,7 +196,7 @@ class TokenFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipient:
-    """Whom we write to, as read from the source at sending. Lives in memory only."""
+    """Whom we write to, read from the source just before sending. Kept in memory only."""
 
     recipient_id: str
     name: str | None
@@ -189,5 +220,5 @@ def from_micros(micros: int) -> datetime:
 
 
 def rfc3339(instant: datetime) -> str:
-    """``2026-11-20T09:00:00Z``, with a fraction only where there is one."""
+    """``2026-11-20T09:00:00Z``; fractions of a second are shown only if there are any."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

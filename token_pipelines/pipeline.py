@@ -20,13 +20,13 @@ from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
 
 LEFTOVER_MARGIN: Final = timedelta(days=2)
-"""Added to the longest tier when asking since when a notice may still wait, as a run looks ahead by a day and more."""
+"""Added to the longest tier to find the oldest notice that may still wait: a run looks ahead by more than a day."""
 
 
 class Pipeline:
     """One pipeline. A command builds only the parts that it uses: ``source check`` needs no template.
 
-    Building a part opens no connection. A part that is assigned is used instead of one from the config.
+    Building a part opens no connection. To replace a part, assign another one.
     """
 
     def __init__(self, config: Config, clock: Clock = system_clock) -> None:
@@ -40,16 +40,7 @@ class Pipeline:
         Raises:
             ConfigError: if the query, a template, a link, a URL or the sender's address is wrong.
         """
-        _ = (
-            self.email,
-            self.policy,
-            self.source,
-            self.ledger,
-            self.renderer,
-            self.serialiser,
-            self.relay,
-            self.on_sent,
-        )
+        _ = (self.email, self.policy, self.source, self.ledger, self.channel, self.on_sent)
 
     @cached_property
     def policy(self) -> Policy:
@@ -73,7 +64,7 @@ class Pipeline:
 
     @cached_property
     def on_sent(self) -> OnSentStatement | None:
-        """The statement that tells the operator's database what was sent, where there is one.
+        """The statement that records in the operator's database what was sent; None if the config has none.
 
         Raises:
             ConfigError: if the URL or the statement is wrong.
@@ -91,13 +82,13 @@ class Pipeline:
 
     @cached_property
     def email(self) -> Email:
-        """The config's section; in mode ``redirect`` without the link to unsubscribe.
+        """The config's section `email`; in mode ``redirect`` without the link to unsubscribe.
 
-        Whoever gets the redirected email could unsubscribe the user with one click, which some mail programs make by
-        themselves, though the user has seen nothing.
+        With it, the person who gets the redirected email could unsubscribe the user with one click. Some mail programs
+        follow that link by themselves.
 
         Raises:
-            ConfigError: if a link is wrong, that one included.
+            ConfigError: if a link is wrong, including the one to unsubscribe.
         """
         links.check(self.config.email.links)
         if self.config.delivery.mode is not Mode.REDIRECT:
@@ -116,7 +107,7 @@ class Pipeline:
 
     @cached_property
     def serialiser(self) -> Serialiser:
-        """Turns content into a message, signed where the config has keys.
+        """Turns content into a message, signed if the config has keys.
 
         Raises:
             ConfigError: if the sender's address or a key is wrong.
@@ -125,12 +116,12 @@ class Pipeline:
 
     @cached_property
     def relay(self) -> Relay:
-        """Where messages are handed over."""
+        """The mail server that takes our messages."""
         return Relay(self.config.smtp)
 
     @cached_property
     def channel(self) -> Channel:
-        """How notices leave.
+        """How notices are sent.
 
         Raises:
             ConfigError: if a template, the sender's address or a key is wrong.
@@ -138,7 +129,7 @@ class Pipeline:
         return Channel(renderer=self.renderer, serialiser=self.serialiser, relay=self.relay)
 
     def close(self) -> None:
-        """Give the ledger's connections back, if it was used."""
+        """Close the ledger's connections, if it was used."""
         if "ledger" in vars(self):
             self.ledger.close()
 
@@ -155,8 +146,8 @@ class Pipeline:
         }
 
     def leftovers_since(self, now: datetime) -> datetime:
-        """The earliest instant at which a notice that still waits can have been planned.
+        """The earliest time at which a notice that still waits can have been planned.
 
-        What was planned before it belongs to tiers that are over.
+        The tiers of notices that were planned earlier are over.
         """
         return now - max(tier.span for tier in self.policy.tiers) - self.policy.grace - LEFTOVER_MARGIN

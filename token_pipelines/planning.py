@@ -1,6 +1,6 @@
-"""Read what expires, decide what is due, and plan the notices into the ledger.
+"""Read the tokens that expire, decide which are due, and plan their notices into the ledger.
 
-Sends nothing. Planning again is idempotent: what was told stays told, what waits is kept or replaced.
+Sends nothing. Planning is idempotent: it never repeats a notice, and it keeps or replaces those that wait.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.fuse import Trip
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, among
 from token_pipelines.ledger.told import RefusedLine, Told
-from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
+from token_pipelines.model import RECIPIENT_REASONS, UNREADABLE_SHOWN, Mode, Reason, UnreadableRow
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, no_history, urgency
 from token_pipelines.token_facts import TOKEN_COLUMNS
@@ -27,9 +27,9 @@ class Share:
 
     tier: str
     planned: int
-    """Notices that wait to be sent; under a dry run, those that would."""
+    """Notices that wait to be sent. In a dry run: notices that a real run would plan."""
     unreachable: Mapping[str, int]
-    """Recipients who have something due and cannot be told, by reason."""
+    """How many recipients have a due token but cannot get a notice, by reason."""
 
 
 @dataclass
@@ -40,11 +40,13 @@ class SnapshotCounts:
     due: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     due_by_tier: Counter[str] = field(default_factory=Counter)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
+    """The first of the rows that cannot be read; ``reasons`` counts them all."""
     _recipients: list[np.ndarray] = field(default_factory=list)
 
     @property
     def recipients_due(self) -> int:
-        """How many people have something due: the day has at most this many notices."""
+        """How many people have a due token. The day has at most this many notices."""
         hashes = np.sort(np.concatenate(self._recipients)) if self._recipients else np.empty(0)
         return int(np.count_nonzero(np.diff(hashes))) + bool(len(hashes))
 
@@ -55,14 +57,18 @@ class SnapshotCounts:
         self.due += len(due)
         counts = decided["reason"].value_counts().items()
         self.reasons.update({str(reason): int(count) for reason, count in counts if count})
+        odd = decided.loc[decided["unreadable"] != "", ["token_id", "unreadable"]].head(
+            UNREADABLE_SHOWN - len(self.unreadable)
+        )
+        self.unreadable += [UnreadableRow(*row) for row in odd.itertuples(index=False, name=None)]
         self.due_by_tier.update({str(tier): int(count) for tier, count in due["tier"].value_counts().items()})
-        # Python's own hash: ten times faster than pandas'. Eight bytes a token, whatever the ids are.
+        # Python's own hash is ten times faster than pandas'. A hash takes eight bytes, however long the id is.
         hashes = map(hash, due["recipient_id"].to_numpy(dtype=object))
         self._recipients.append(np.fromiter(hashes, np.int64, len(due)))
 
 
 def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterator[pd.DataFrame]:
-    """Read the tokens that expire in the tiers' span and decide each, in frames that fit in memory.
+    """Read the tokens that may have reached a tier, and decide each one, in frames that fit in memory.
 
     Yields:
         Columns token_facts.TOKEN_COLUMNS, ``tier``, ``threshold`` and ``reason``; never an address.
@@ -73,7 +79,7 @@ def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterato
     mode = pipeline.config.delivery.mode
     told, told_before = pipeline.ledger.told.history(window, mode), pipeline.ledger.told.before(mode)
     for tokens in pipeline.source.snapshot(window):
-        # Of these tokens only: the policy joins what it is given, and a full ledger would be joined to every frame.
+        # Only the history of these tokens: otherwise the policy would join the whole ledger to every frame.
         known = told[among(told["token_id"], tokens["token_id"])]
         decided = pipeline.policy.decide(tokens, known, now=now, reach=reach, told_before=told_before)
         counts.add(decided)
@@ -81,7 +87,7 @@ def examine(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Iterato
 
 
 def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
-    """A decided frame without rows: the columns and dtypes of what `examine` yields."""
+    """A decided frame without rows, with the columns and dtypes of those that `examine` yields."""
     none = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})
     now = pipeline.clock()
     return pipeline.policy.decide(none, no_history(), now=now, reach=now)
@@ -90,25 +96,25 @@ def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
 def plan(
     pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
 ) -> dict[str, Share]:
-    """Decide a snapshot's tokens with the present ``now`` and plan the notices of these tiers, in one transaction.
+    """Decide a snapshot's tokens again, as of now, and plan the notices of these tiers, in one transaction.
 
     Args:
         pipeline: the pipeline.
         snapshot: what `examine` yielded, as one frame.
-        day: under which day the notices are booked.
+        day: the day that the ledger records for the new notices.
         tiers: the names of the tiers to plan.
         run_id: the run that plans.
         approve: a person has approved the day's volume.
 
     Returns:
-        The share of each tier asked for. Under a dry run nothing is written.
+        The share of each of ``tiers``. A dry run writes nothing.
 
     Raises:
-        FuseTripped: if more notices are new than delivery.max_notices, or an earlier trip was not approved.
+        FuseTripped: if more notices are new than delivery.max_notices, or if nobody has approved an earlier trip.
     """
     mode, limit = pipeline.config.delivery.mode, pipeline.config.delivery.max_notices
     writes = mode is not Mode.DRY_RUN
-    # Read before the transaction begins: the source may take minutes, and inside it every sender would wait for it.
+    # Before the transaction: the source may take minutes to answer, and every sender waits for the transaction.
     changed = _refused_at_a_changed_address(pipeline, snapshot)
     now = pipeline.clock()
     reach = pipeline.config.schedule.reach(day, now)
@@ -139,7 +145,7 @@ def plan(
 
 
 def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
-    """Why nothing is sent, and the ways on."""
+    """The operator's message: why nothing is sent, and what to do."""
     return (
         f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over delivery.max_notices of "
         f"{trip.max_notices}; nothing was planned and nothing is sent. Look at the day in the UI, then approve it "
@@ -156,26 +162,26 @@ def _decide(pipeline: Pipeline, told: Told, snapshot: pd.DataFrame, *, now: date
 
 
 def _refused_at_a_changed_address(pipeline: Pipeline, snapshot: pd.DataFrame) -> list[RefusedLine]:
-    """What was refused for good when the tokens were read, and whose recipient has another address by now."""
+    """Lines that were refused for good, and whose recipients have another address now."""
     mode = pipeline.config.delivery.mode
     token_ids = snapshot.loc[snapshot["reason"] == Reason.REFUSED_ADDRESS, "token_id"].tolist()
     if not token_ids or mode is not Mode.LIVE:
         return []
     present = pipeline.address_hashes(token_ids)
     refused = pipeline.ledger.told.refused(token_ids, mode)
-    # Of a token that is gone the present address is unknown: nothing has changed.
+    # If a token is gone, its recipient's present address is unknown; it counts as unchanged.
     now = {line: present.get((line.token_id, line.recipient_id), line.address_hash) for line in refused}
     return [line for line, address_hash in now.items() if address_hash != line.address_hash]
 
 
 def _rehearsed(draft: Plan) -> pd.DataFrame:
-    """What a dry run would plan: PLANNED_COLUMNS, without ids."""
+    """The notices that a real run would plan: PLANNED_COLUMNS, without ids."""
     notices = draft.new.drop_duplicates("notice_id")
     return notices.assign(notice_id=None, tier=notices["notice_tier"])[PLANNED_COLUMNS]
 
 
 def _unreachable(decided: pd.DataFrame, planned: pd.DataFrame) -> pd.DataFrame:
-    """Recipients that have something due and cannot be told: one row each, at their most urgent tier."""
+    """Recipients who have a due token but cannot get a notice: one row each, with their most urgent tier."""
     blocked = decided[decided["reason"].isin(RECIPIENT_REASONS)]
     blocked = blocked[~among(blocked["recipient_id"], planned["recipient_id"])]
     first = blocked.assign(urgency=urgency(blocked)).sort_values("urgency", kind="stable")

@@ -1,8 +1,8 @@
 """Which tokens are due, at which tier, and if not, why. Pure: pandas over columns, no I/O and no clock.
 
-Everything is decided by comparing instants, so that renaming, adding or moving a tier needs no migration. What a kind
-of tier does is in `tiers`, what a column of the source means in `token_facts`. docs/architecture.md walks one token
-through it; the tests hold it to a scalar reference.
+The policy decides by comparing instants, so renaming, adding or moving a tier needs no migration. `tiers` has the kinds
+of tier, `token_facts` the meaning of each column. docs/architecture.md follows one token through the policy. The tests
+compare it with a scalar reference.
 """
 
 import zlib
@@ -22,7 +22,7 @@ from token_pipelines.tiers import Tier, TokenRows
 from token_pipelines.token_facts import FACTS, INSTANT, NEVER, micros
 
 KEY: Final = ["token_id", "recipient_id", "expires_at"]
-"""What identifies a promise: a token, a recipient and an expiry."""
+"""Identifies what a recipient is owed notices about: a token, a recipient and an expiry."""
 
 HISTORY_COLUMNS: Final = {
     "token_id": "str",
@@ -32,11 +32,11 @@ HISTORY_COLUMNS: Final = {
     "refused": INSTANT,
     "sent": "bool",
 }
-"""What the ledger knows of a key: the latest threshold told and the latest refused for good (NaT for none), and
-whether something was sent for certain."""
+"""What the ledger knows about a key: the latest threshold that counts as told, the latest that was refused for good
+(NaT for none), and whether a notice was certainly sent."""
 
 ROLLOUT_STEPS: Final = 10_000
-"""Recipients are divided into this many steps, hundredths of a percent."""
+"""A rollout divides recipients into this many groups, so that it can include hundredths of a percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,13 @@ class Policy:
     only_recipients: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse tiers out of order: every decision below relies on it."""
+        """Refuse tiers that are out of order: every decision below relies on the order."""
         if any(later.sort_key <= earlier.sort_key for earlier, later in pairwise(self.tiers)):
             msg = "tiers must be given most urgent first, each with its own lead"
             raise ValueError(msg)
 
     def window(self, *, now: datetime, reach: datetime) -> Window:
-        """The expiries that a token can have that has reached a tier, or will by ``reach``."""
+        """The span of expiries of all tokens that have reached a tier, or will reach one by ``reach``."""
         ahead = [tier.span for tier in self.tiers if not tier.says_expired]
         back = [tier.span for tier in self.tiers if tier.says_expired]
         return Window(
@@ -84,16 +84,16 @@ class Policy:
 
         Args:
             tokens: columns `token_facts.TOKEN_COLUMNS`, unique by (token_id, recipient_id).
-            history: columns HISTORY_COLUMNS, unique by KEY: what the ledger says was told and refused. For a token
-                that it has itself sent something for, ``last_notified_at`` no longer counts.
+            history: columns HISTORY_COLUMNS, unique by KEY: what was told and what was refused, by the ledger. Once
+                the ledger has sent a notice about a token, that token's ``last_notified_at`` no longer counts.
             now: the instant of deciding.
             reach: how far this run must look ahead.
             told_before: every threshold before this instant counts as told.
 
         Returns:
-            ``tokens`` with three more columns. ``tier``: name of the tier reached, null where none is.
-            ``threshold``: the instant at which that tier began, NaT where none. ``reason``: a `Reason`,
-            null where the token is due.
+            ``tokens`` with three more columns. ``tier``: the name of the tier that the token has reached, null for
+            none. ``threshold``: the instant at which that tier began, NaT for none. ``reason``: a `Reason`, null if
+            the token is due.
         """
         rows = TokenRows(tokens=tokens, now=to_micros(now), reach=to_micros(reach), grace=self.grace // MICROSECOND)
         index, threshold, too_short = self._reached(rows)
@@ -114,31 +114,34 @@ class Policy:
         )
 
     def blocking_reason(self, tokens: pd.DataFrame, *, now: datetime) -> pd.Series:
-        """Per row the `Reason` that forbids an email whichever tier the token has reached, if any; null for none.
+        """Per row the `Reason` that forbids an email in every tier; null for none.
 
-        `decide` names it only where a tier is reached, and the tier of a waiting notice may have been moved since.
+        Sending needs this beside `decide`, which names such a reason only if the token has reached a tier: since a
+        notice was planned, its tier may have been moved.
         """
         return _first(self._blocked(tokens, now), tokens.index)
 
     def _blocked(self, tokens: pd.DataFrame, now: datetime) -> dict[Reason, np.ndarray]:
-        """The rows for which each reason holds whatever their tier: those of the token facts, and the rollout's."""
+        """For each reason that does not depend on the tier, the rows for which it holds."""
         blocked = {Reason.NOT_IN_ROLLOUT: ~self._in_rollout(tokens["recipient_id"])}
         for fact in FACTS:
             if fact.reason is not None and fact.holds is not None:
                 holds = fact.holds(tokens[fact.column], now)
-                blocked[fact.reason] = blocked.get(fact.reason, False) | holds  # several facts may have one reason
+                earlier = blocked.get(fact.reason)  # several facts may have one reason
+                blocked[fact.reason] = holds if earlier is None else earlier | holds
         return blocked
 
     def _reached(self, rows: TokenRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per row: the tier's position or -1, its threshold or NEVER, and whether the life is too short for any.
+        """Per row: the tier reached as a position or -1, its threshold or NEVER, and whether the lifetime is too short.
 
-        Of the tiers that are open and fit, the one that began last; of several that began together, the first.
+        A row reaches the tier that began last among those that are open and fit. If several began at the same instant,
+        it reaches the most urgent one.
         """
         index = np.full(len(rows.tokens), -1, dtype=np.int16)
         threshold = np.full(len(rows.tokens), NEVER, dtype=np.int64)
         opened = np.zeros(len(rows.tokens), dtype=bool)
         fitted = np.full(len(rows.tokens), all(tier.says_expired for tier in self.tiers))
-        # Least urgent first: a tier after the expiry asks for which of the others the life was long enough.
+        # Least urgent first: a tier after the expiry needs to know which tokens lived long enough for another tier.
         for position, tier in reversed(list(enumerate(self.tiers))):
             lead = tier.lead(rows)
             begins = tier.begins(rows, lead)
@@ -147,8 +150,8 @@ class Policy:
             opened |= is_open
             fitted |= fits
             latest = is_open & fits & (begins >= threshold)
-            np.copyto(index, position, where=latest)
-            np.copyto(threshold, begins, where=latest)
+            index = np.where(latest, np.int16(position), index)
+            threshold = np.where(latest, begins, threshold)
         return index, threshold, opened & (index < 0)
 
     def _in_rollout(self, recipients: pd.Series) -> np.ndarray:
@@ -167,10 +170,10 @@ class Policy:
 
 
 def urgency(decided: pd.DataFrame) -> pd.Series:
-    """Per row that has a tier: a number, int64, that is smaller the more urgent it is. Keeps the index.
+    """Sort key, int64, for rows that have a tier: the smaller, the more urgent. Keeps the index.
 
-    It is the lead, expiry minus threshold, times the count of tiers, plus the tier's position: at equal leads the tier
-    that comes first is the more urgent one.
+    The key is the lead (expiry minus threshold) times the number of tiers, plus the tier's position. So at equal leads
+    the tier that is listed first sorts first.
     """
     tiers = decided["tier"].cat
     lead = micros(decided["expires_at"]) - micros(decided["threshold"])
@@ -178,7 +181,7 @@ def urgency(decided: pd.DataFrame) -> pd.Series:
 
 
 def no_history() -> pd.DataFrame:
-    """The history of an empty ledger: no rows, columns HISTORY_COLUMNS."""
+    """The history in an empty ledger: no rows, columns HISTORY_COLUMNS."""
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in HISTORY_COLUMNS.items()})
 
 
@@ -187,7 +190,7 @@ def _first(holds: Mapping[Reason, np.ndarray], index: pd.Index) -> pd.Series:
     reasons = [reason for reason in Reason if reason in holds]
     codes = np.full(len(index), -1, dtype=np.int8)
     for code, reason in reversed(list(enumerate(reasons))):
-        np.copyto(codes, code, where=holds[reason])
+        codes = np.where(holds[reason], np.int8(code), codes)
     names = pd.Index([str(reason) for reason in reasons])
     return pd.Series(pd.Categorical.from_codes(codes, names), index=index)
 
@@ -197,7 +200,7 @@ def _told(tokens: pd.DataFrame, history: pd.DataFrame) -> tuple[np.ndarray, np.n
     elsewhere = micros(tokens["last_notified_at"])
     if history.empty:
         return elsewhere, np.full(len(tokens), NEVER, dtype=np.int64)
-    # No validate="many_to_one": it takes five times as long as the join. No Series.isin: it makes a list of all ids.
+    # validate="many_to_one" would take five times as long as the join; Series.isin would make a list of all ids.
     found = tokens[KEY].merge(history, on=KEY, how="left")
     text = pa.large_string()
     ours = pa.array(history.loc[history["sent"], "token_id"], text)

@@ -1,6 +1,6 @@
-"""Finds the files that come with the package: Dagster's two, the sample config and the templates.
+"""Finds the files that come with the package: two for Dagster, the sample config and the templates.
 
-A wheel carries them inside the package; a checkout has them at its root.
+In a wheel they are inside the package; in a checkout they are at its root.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ def path(name: str, package: Path = PACKAGE) -> Path:
     """The shipped file or folder of that name.
 
     Raises:
-        FileNotFoundError: when it did not come with this installation.
+        FileNotFoundError: if this installation lacks it.
     """
     in_wheel = package / "shipped_files"
     found = (in_wheel if in_wheel.is_dir() else package.parent) / name

@@ -1,8 +1,8 @@
 """Tier kinds: when a step of urgency begins and ends for a token, and which tokens live long enough for it.
 
-One class per kind; its fields are its keys in the config. A new kind is a class here and an entry in `KINDS`. The
-policy asks every kind the same questions, about whole columns at once: int64 microseconds, counted since 1970 UTC where
-they are instants. No I/O and no clock.
+Each kind is one class, whose fields are its keys in the config. To add a kind, write a class here and add it to
+`KINDS`. The policy calls the same methods of every kind, with whole columns: int64 microseconds; instants count from
+1970 UTC. No I/O and no clock.
 """
 
 import re
@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
-import pandas as pd
 
 from token_pipelines.model import MICROSECOND
 from token_pipelines.token_facts import micros
 
+if TYPE_CHECKING:
+    import pandas as pd  # not at run time: the config needs no frames
+
 ONE_DAY: Final = timedelta(days=1)
 
 SHORTEST_NOTICE: Final = ONE_DAY
-"""A share of a lifetime that is shorter than this leads to no email: tokens that live for hours belong to machines."""
+"""If a tier's share of a lifetime is shorter than this, no email is sent: machines use tokens that live for hours."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
@@ -36,13 +38,13 @@ UNITS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRows:
-    """The tokens that a tier is asked about, a row each, and the instants of the run that asks.
+    """The tokens that a tier decides about, one row each, and the instants of the run.
 
     ``tokens`` has the columns of `token_facts.TOKEN_COLUMNS`; the arrays have one value per row. ``now``, ``reach`` and
     ``grace`` are those of `Policy.decide`, in microseconds.
     """
 
-    tokens: pd.DataFrame
+    tokens: "pd.DataFrame"
     now: int
     reach: int
     grace: int
@@ -54,22 +56,22 @@ class TokenRows:
 
     @cached_property
     def lifetime(self) -> np.ndarray:
-        """How long each token lives in all."""
+        """How long each token lives, from creation to expiry."""
         lifetime: np.ndarray = self.expires - micros(self.tokens["created_at"])
         return lifetime
 
     @cached_property
     def alive(self) -> np.ndarray:
-        """Whether each token has yet to expire."""
+        """Whether each token has not expired yet."""
         return self.expires > self.now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tier(ABC):
-    """A step of urgency. What is written here holds for kinds that begin before the expiry.
+    """A step of urgency. The methods here suit kinds that begin before the expiry; other kinds override them.
 
-    ``key`` is the config key that only this kind has, ``like`` an example of its value, and ``needs`` the sentence
-    that refuses a tier of this kind which makes no sense.
+    ``key`` is the config key that only this kind has, and ``like`` an example of its value. ``needs`` is the error
+    message for a tier of this kind whose values do not fit together.
     """
 
     name: str
@@ -78,10 +80,10 @@ class Tier(ABC):
     like: ClassVar[str]
     needs: ClassVar[str]
     says_expired: ClassVar[bool] = False
-    """Whether this kind writes about tokens that have expired already."""
+    """Whether this kind is about tokens that have expired already."""
 
     def __post_init__(self) -> None:
-        """Refuse a tier that makes no sense, with a ValueError in one sentence."""
+        """Refuse a tier whose values do not fit together, with a ValueError of one sentence."""
         if NAME.fullmatch(self.name) is None:
             msg = f"name {self.name!r} must be lower case letters, digits and _, and start with a letter"
             raise ValueError(msg)
@@ -96,11 +98,11 @@ class Tier(ABC):
     @property
     @abstractmethod
     def longest_lead(self) -> timedelta:
-        """Expiry minus threshold, at most: positive before the expiry, negative after."""
+        """The largest lead (expiry minus threshold) of any token: positive before the expiry, negative after it."""
 
     @abstractmethod
     def lead(self, rows: TokenRows) -> np.ndarray | int:
-        """Expiry minus threshold in microseconds: one per row, or one for all."""
+        """The lead (expiry minus threshold) in microseconds: one per row, or one for all rows."""
 
     def begins(self, rows: TokenRows, lead: np.ndarray | int) -> np.ndarray:
         """Per row the threshold: the instant at which this tier begins."""
@@ -108,11 +110,11 @@ class Tier(ABC):
         return begins
 
     def is_open(self, rows: TokenRows, begins: np.ndarray) -> np.ndarray:
-        """Per row whether the tier has begun, or will before the next run has finished, and is not over."""
+        """Per row whether the tier is not over, and has begun or will begin before the next run has finished."""
         return rows.alive & (begins < rows.reach)
 
     def fits(self, rows: TokenRows, lead: np.ndarray | int, fitted: np.ndarray) -> np.ndarray:
-        """Per row whether the token lives long enough. ``fitted``: whether it does for any less urgent tier."""
+        """Per row whether the token lives long enough. ``fitted``: whether it fits any less urgent tier."""
         return rows.lifetime > lead
 
     @property
@@ -122,7 +124,7 @@ class Tier(ABC):
 
     @property
     def span(self) -> timedelta:
-        """How far from the expiry it reaches, on its side of it."""
+        """The longest time between the expiry and an email of this tier, before or after the expiry."""
         return self.longest_lead
 
     @abstractmethod
@@ -130,13 +132,13 @@ class Tier(ABC):
         """Who gets this tier's emails, in a sentence."""
 
     def example(self, age: timedelta) -> timedelta:
-        """The lead of a token that is ``age`` old when the tier begins."""
+        """The lead for a token that is ``age`` old when the tier begins; for previews."""
         return self.longest_lead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Before(Tier):
-    """It begins a fixed time before the expiry."""
+    """A tier that begins a fixed time before the expiry."""
 
     before: timedelta
 
@@ -160,7 +162,7 @@ class Before(Tier):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class After(Tier):
-    """It begins a fixed time after the expiry, and lasts ``within``."""
+    """A tier that begins a fixed time after the expiry, and lasts for ``within``."""
 
     after: timedelta
     within: timedelta
@@ -185,13 +187,13 @@ class After(Tier):
         return -(self.after // MICROSECOND)
 
     def is_open(self, rows: TokenRows, begins: np.ndarray) -> np.ndarray:
-        """It asks ``now`` and not ``reach``: no email may call a token expired that still lives."""
+        """Compares with ``now``, not with ``reach``: no email may call a token expired before it is."""
         lasts = self.within // MICROSECOND + rows.grace
         is_open: np.ndarray = ~rows.alive & (begins <= rows.now) & (begins >= rows.now - lasts)
         return is_open
 
     def fits(self, rows: TokenRows, lead: np.ndarray | int, fitted: np.ndarray) -> np.ndarray:
-        """Only tokens that lived long enough for a tier before the expiry: none that live for an hour in CI."""
+        """Only tokens that lived long enough for a tier before the expiry: not those that live for an hour in CI."""
         return fitted
 
     def describe(self) -> str:
@@ -201,7 +203,7 @@ class After(Tier):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remaining(Tier):
-    """It begins when this share of the token's lifetime is left, and at most ``at_most`` before the expiry."""
+    """A tier that begins when this share of the lifetime is left, but at most ``at_most`` before the expiry."""
 
     remaining: Fraction
     at_most: timedelta
@@ -225,7 +227,7 @@ class Remaining(Tier):
     def lead(self, rows: TokenRows) -> np.ndarray:
         """The share of each lifetime, rounded down to whole microseconds."""
         share, whole = self.remaining.as_integer_ratio()
-        wholes = rows.lifetime // whole  # in two parts: a lifetime times the share may not fit into 64 bits
+        wholes = rows.lifetime // whole  # in two parts: lifetime times share may overflow 64 bits
         lead: np.ndarray = wholes * share + (rows.lifetime - wholes * whole) * share // whole
         np.minimum(lead, self.at_most // MICROSECOND, out=lead)
         return lead
@@ -245,7 +247,7 @@ class Remaining(Tier):
 
 
 KINDS: Final[tuple[type[Tier], ...]] = (Before, After, Remaining)
-"""Every kind that a config may name."""
+"""Every kind that a config may use."""
 
 
 def span_in_words(span: timedelta) -> str:

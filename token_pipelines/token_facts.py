@@ -1,19 +1,21 @@
 """Token facts: every column that the source query may return, what it means, and what follows from it.
 
-One table: the contract, the policy's flags and reasons, `source check`, the columns of the asset ``expiring_tokens``
-and the forecast derive from it. docs/sources/README.md lists the columns for operators; a test holds the two together.
+This one table is the source of the contract, the policy's flags and reasons, `source check`, the columns of the asset
+``expiring_tokens`` and the forecast. docs/sources/README.md lists the columns for operators; a test compares the two.
 """
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pandas as pd
 
 from token_pipelines.model import Reason, to_micros
+
+if TYPE_CHECKING:
+    import pandas as pd  # not at run time: the config needs no frames
 
 INSTANT: Final = "datetime64[us, UTC]"
 
@@ -36,26 +38,32 @@ class Presence(Enum):
 
     REQUIRED = auto()
     OPTIONAL = auto()
-    DERIVED = auto()  # it must not: the statement around the query computes it from other columns
+    DERIVED = auto()  # the query must not return it: the statement around the query computes it from other columns
 
 
-def micros(instants: pd.Series) -> np.ndarray:
+def micros(instants: "pd.Series") -> np.ndarray:
     """Instants as int64 microseconds since 1970 UTC; NEVER for NaT. May share the series' memory."""
     return instants.astype(INSTANT).to_numpy(dtype="datetime64[us]").view(np.int64)
 
 
-def when_true(flags: pd.Series, now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
+def when_true(flags: "pd.Series", now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
     """Rows whose flag is set."""
     return flags.to_numpy()
 
 
-def when_false(flags: pd.Series, now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
+def when_false(flags: "pd.Series", now: datetime) -> np.ndarray:  # noqa: ARG001 -- as `once_past`
     """Rows whose flag is not set."""
     return ~flags.to_numpy()
 
 
-def once_past(instants: pd.Series, now: datetime) -> np.ndarray:
-    """Rows whose instant has come; those without one are not among them."""
+def where_named(columns: "pd.Series", now: datetime) -> "np.ndarray":  # noqa: ARG001 -- as `once_past`
+    """Rows in which a column is named."""
+    named: np.ndarray = (columns != "").to_numpy(dtype=bool)
+    return named
+
+
+def once_past(instants: "pd.Series", now: datetime) -> "np.ndarray":
+    """Rows whose instant has come. A row without an instant does not count."""
     when = micros(instants)
     has_come: np.ndarray = (when != NEVER) & (when <= to_micros(now))
     return has_come
@@ -65,9 +73,9 @@ def once_past(instants: pd.Series, now: datetime) -> np.ndarray:
 class TokenFact:
     """A column, what it means, and what follows from it.
 
-    ``decides``: the policy looks at it, so the day's snapshot keeps it. Other columns are read just before sending, and
-    kept nowhere. ``absent`` is the value that counts where the query does not return the column, and ``without`` says
-    in words what that means. Where ``holds`` is true of a row, it leads to no email, for ``reason``.
+    ``decides``: the policy needs the column, so the day's snapshot keeps it. Other columns are read just before
+    sending, and stored nowhere. If the query does not return the column, its value is ``absent``; ``without`` says
+    what that means, in words. A row for which ``holds`` is true leads to no email, for ``reason``.
     """
 
     column: str
@@ -76,10 +84,10 @@ class TokenFact:
     meaning: str
     _: KW_ONLY
     decides: bool = False
-    absent: bool | None = None
+    absent: bool | str | None = None
     without: str = ""
     reason: Reason | None = None
-    holds: Callable[[pd.Series, datetime], np.ndarray] | None = None
+    holds: "Callable[[pd.Series, datetime], np.ndarray] | None" = None
 
     @property
     def never_null(self) -> bool:
@@ -101,6 +109,16 @@ FACTS: Final = (
     ),
     TokenFact("created_at", _INSTANT, _REQUIRED, "When the token was issued.", decides=True),
     TokenFact("expires_at", _INSTANT, _REQUIRED, "When the token expires.", decides=True),
+    TokenFact(
+        "unreadable",
+        _TEXT,
+        _DERIVED,
+        "The column whose value cannot be read; empty where all can.",
+        decides=True,
+        absent="",
+        reason=Reason.UNREADABLE,
+        holds=where_named,
+    ),
     TokenFact("token_name", _TEXT, _REQUIRED, "The token's name, as its owner typed it."),
     TokenFact("recipient_name", _TEXT, _REQUIRED, "The recipient's name."),
     TokenFact("email", _TEXT, _REQUIRED, "The recipient's address."),
@@ -183,8 +201,8 @@ FACTS: Final = (
 )
 
 DTYPES: Final = {Kind.ID: "str", Kind.TEXT: "str", Kind.FLAG: "bool", Kind.INSTANT: INSTANT}
-"""How pandas keeps the columns at which the policy looks."""
+"""The dtypes of the columns that the policy needs."""
 
 TOKEN_COLUMNS: Final = {fact.column: DTYPES[fact.kind] for fact in FACTS if fact.decides}
-"""Columns, with their dtypes, of a frame of tokens: one row per (token, recipient). An optional instant is NaT where
-there is none."""
+"""The columns and dtypes of a frame of tokens: one row per (token, recipient). An optional instant that is missing is
+NaT."""

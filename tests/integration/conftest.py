@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import smtpd
 from support.commands import Command, Said
-from support.ledger import OpenSending
+from support.ledger import OpenSending, ledger_at
 from support.pipeline import write_config
 from support.source import OpenSource
 
@@ -58,7 +58,7 @@ def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[Ledger]:
     """An empty ledger, up to date."""
-    opened = Ledger(database_url)
+    opened = ledger_at(database_url)
     opened.migrate()
     yield opened
     opened.close()

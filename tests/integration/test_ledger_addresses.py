@@ -3,14 +3,14 @@
 import hmac
 
 import pytest
-from support.ledger import HASH, NOW, query
+from support.ledger import HASH, NOW, ledger_at, query
 
 from token_pipelines.ledger.ledger import Ledger
 
 
 def test_addresses_are_kept_as_keyed_hashes_only(ledger: Ledger, database_url: str) -> None:
     found = ledger.hash_address("Ada@Example.org ")
-    again = Ledger(database_url)
+    again = ledger_at(database_url)
     assert again.hash_address("ada@example.org") == found
     assert again.hash_address("ada@example.com") != found
     assert again.suppressions.add([found], at=NOW, cause="refused") == 1
@@ -50,7 +50,7 @@ def test_hash_of_half_a_character(ledger: Ledger) -> None:
 def test_hash_key_is_each_ledgers_own(ledger: Ledger) -> None:
     before = ledger.hash_address("ada@example.org")
     query(ledger, "DROP SCHEMA token_pipelines CASCADE")
-    fresh = Ledger(ledger.url.render_as_string(hide_password=False))
+    fresh = ledger_at(ledger.url.parsed.render_as_string(hide_password=False))
     fresh.migrate()
     assert fresh.hash_address("ada@example.org") != before
     fresh.close()

@@ -8,7 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
-from support.ledger import due, many, plan, query, states, told
+from support.ledger import due, ledger_at, many, plan, query, states, told
 
 from token_pipelines.errors import ConfigError, LedgerError
 from token_pipelines.ledger.ledger import Ledger
@@ -63,7 +63,7 @@ def test_migrate_again_changes_nothing(ledger: Ledger) -> None:
 
 
 def test_two_processes_migrate_at_once(database_url: str) -> None:
-    ledgers = [Ledger(database_url) for _ in range(4)]
+    ledgers = [ledger_at(database_url) for _ in range(4)]
     start = threading.Barrier(len(ledgers))
 
     def migrate(ledger: Ledger) -> None:
@@ -86,7 +86,7 @@ def test_schema_of_a_newer_version_is_refused_and_left_alone(ledger: Ledger) -> 
 
 def test_told_of_a_ledger_without_tables_is_nothing(database_url: str) -> None:
     """A first dry run reads the ledger before anything has made it."""
-    ledger = Ledger(database_url)
+    ledger = ledger_at(database_url)
     assert told(ledger) == []
     assert ledger.told.before(Mode.LIVE) is None
     assert query(ledger, "SELECT to_regnamespace('token_pipelines') IS NULL") == [(True,)]
@@ -95,7 +95,7 @@ def test_told_of_a_ledger_without_tables_is_nothing(database_url: str) -> None:
 
 def test_ledger_is_postgres_only() -> None:
     with pytest.raises(ConfigError, match=r"ledger.url must be a Postgres database \(postgresql://…\), not sqlite."):
-        Ledger("sqlite:///x.db")
+        ledger_at("sqlite:///x.db")
 
 
 # What the database refuses, whoever asks
@@ -119,7 +119,9 @@ def test_ledger_is_postgres_only() -> None:
 def test_impossible_state_is_refused(ledger: Ledger, change: str) -> None:
     many(ledger, 1)
     with (
-        psycopg.connect(ledger.url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection,
+        psycopg.connect(
+            ledger.url.parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        ) as connection,
         pytest.raises(psycopg.IntegrityError),
     ):
         connection.execute(b"UPDATE token_pipelines.notices SET " + change.encode())

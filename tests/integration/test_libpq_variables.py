@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import LIBPQ_SETTINGS, PSYCOPG2, explain, parse_postgres
+from token_pipelines.database import LIBPQ_SETTINGS, PSYCOPG, PSYCOPG2, DatabaseUrl, explain
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.source.databases.postgres import POSTGRES
 
@@ -31,15 +31,16 @@ SHOWN = "SELECT current_setting('TimeZone'), current_setting('client_encoding')"
 
 @pytest.mark.usefixtures("odd_variables")
 def test_ledger_is_not_changed_by_variables(database_url: str) -> None:
-    with closing(Ledger(database_url)) as ledger, ledger.engine.connect() as connection:
+    url = DatabaseUrl.read_postgres(database_url, "ledger.url", PSYCOPG)
+    with closing(Ledger(url)) as ledger, ledger.engine.connect() as connection:
         assert connection.exec_driver_sql(SHOWN).one() == ("UTC", "UTF8")
 
 
 @pytest.mark.usefixtures("odd_variables")
 def test_source_is_not_changed_by_variables(database_url: str) -> None:
-    url = parse_postgres(database_url, "source.url", "postgresql")
+    url = DatabaseUrl.read_postgres(database_url, "source.url", "postgresql")
     config = SourceConfig.model_validate({"url": database_url, "query": "crates_io"})
-    reader = POSTGRES.open_reader(url, "source.url", config)
+    reader = POSTGRES.open_reader(url, config)
     with reader.connection() as connection, closing(connection.cursor()) as cursor:  # type: ignore[attr-defined]
         cursor.execute(SHOWN)
         assert cursor.fetchone() == ("UTC", "UTF8")
@@ -47,8 +48,8 @@ def test_source_is_not_changed_by_variables(database_url: str) -> None:
 
 @pytest.mark.usefixtures("odd_variables")
 def test_storage_of_dagster_is_not_changed_by_variables(database_url: str) -> None:
-    url = parse_postgres(database_url, "DAGSTER_POSTGRES_URL", PSYCOPG2)
-    with create_engine(url).connect() as connection:
+    url = DatabaseUrl.read_postgres(database_url, "DAGSTER_POSTGRES_URL", PSYCOPG2)
+    with create_engine(url.parsed).connect() as connection:
         assert connection.exec_driver_sql("SHOW client_encoding").scalar() == "UTF8"
         assert connection.exec_driver_sql("SHOW TimeZone").scalar() != "Asia/Tokyo"
     connection.engine.dispose()
@@ -56,12 +57,12 @@ def test_storage_of_dagster_is_not_changed_by_variables(database_url: str) -> No
 
 def test_search_path_without_a_schema_is_named(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c search_path=nowhere")
-    url = parse_postgres(database_url, "DAGSTER_POSTGRES_URL", PSYCOPG2)
-    with create_engine(url).connect() as connection, pytest.raises(DBAPIError) as caught:
+    url = DatabaseUrl.read_postgres(database_url, "DAGSTER_POSTGRES_URL", PSYCOPG2)
+    with create_engine(url.parsed).connect() as connection, pytest.raises(DBAPIError) as caught:
         connection.exec_driver_sql("CREATE TABLE here (x int)")
     connection.engine.dispose()
     assert caught.value.orig is not None
-    assert explain(caught.value.orig, url, "DAGSTER_POSTGRES_URL").endswith(
+    assert explain(caught.value.orig, url).endswith(
         "has no schema in which tables can be made; check search_path: in PGOPTIONS, in the URL's options, or set for"
         " the role or the database."
     )
@@ -86,4 +87,4 @@ def test_limit_of_connections_is_not_taken_for_an_unknown_user(database_url: str
         with pytest.raises(psycopg.OperationalError) as caught:
             psycopg.connect(as_role)
         connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-    assert f" {said}" in explain(caught.value, url, "ledger.url")
+    assert f" {said}" in explain(caught.value, DatabaseUrl(url, "ledger.url"))

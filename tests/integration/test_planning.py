@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.planning import Planning
 from token_pipelines.pipeline import Pipeline
+from token_pipelines.source.databases.postgres_reader import PostgresReader
 from token_pipelines.source.source import Source
 
 LATER = Action(code=450, text="4.2.2 mailbox full")
@@ -55,10 +57,10 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return access
 
     monkeypatch.setattr(Ledger, "planning", watched)
-    for name in ("snapshot", "resolve", "literals", "contract", "refuse_unseen", "filter_reaches_tables"):
-        found = Source.__dict__[name]
-        if callable(found):
-            monkeypatch.setattr(Source, name, refusing(found))
+    for part in (Source, PostgresReader):
+        for name, method in vars(part).items():
+            if isfunction(method) and name != "__init__":
+                monkeypatch.setattr(part, name, refusing(method))
     return held
 
 

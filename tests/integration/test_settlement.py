@@ -9,6 +9,7 @@ import pandas as pd
 import psycopg
 import pytest
 from sqlalchemy import create_engine, text
+from support.ledger import ledger_at
 
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger.ledger import Ledger
@@ -30,7 +31,7 @@ NO_ANSWER = Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply="connection lost
 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[Ledger]:
-    opened = Ledger(database_url)
+    opened = ledger_at(database_url)
     opened.migrate()
     yield opened
     opened.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from support.ledger import ledger_at
 from support.pipeline import DAY, NOW, PipelineRunner, Registry, write_config
 from support.smtpd import Action, Smtpd
 
@@ -130,9 +131,9 @@ def test_schema_that_was_renamed_is_the_named_ones_history(registry: Registry, b
 def test_ledger_without_tables_never_reads_those_of_another_schema(registry: Registry) -> None:
     """Not even public's, in which an operator's own table may be called notices."""
     registry.execute("CREATE TABLE notices (notice_id uuid)")
-    with closing(Ledger(registry.url)) as single:
+    with closing(ledger_at(registry.url)) as single:
         single.migrate()
-    with closing(Ledger(registry.url, pipeline="user_tokens")) as named:
+    with closing(ledger_at(registry.url, pipeline="user_tokens")) as named:
         assert named.told.before(Mode.LIVE) is None
         with pytest.raises(
             LedgerError, match="lacks the ledger's tables; run `token-pipelines run` once: it makes the"
@@ -144,7 +145,7 @@ def test_ledger_without_tables_never_reads_those_of_another_schema(registry: Reg
 def test_both_schemas_are_made_alike(registry: Registry) -> None:
     made = []
     for name in (None, "user_tokens"):
-        with closing(Ledger(registry.url, pipeline=name)) as ledger:
+        with closing(ledger_at(registry.url, pipeline=name)) as ledger:
             ledger.migrate()
             made.append(_tables(registry, ledger.schema))
     assert made[0] == made[1]
@@ -157,7 +158,7 @@ def _tables(registry: Registry, schema: str) -> set[str]:
 
 
 def test_planning_of_one_does_not_wait_for_another(registry: Registry) -> None:
-    users, keys = (Ledger(registry.url, pipeline=name) for name in NAMES)
+    users, keys = (ledger_at(registry.url, pipeline=name) for name in NAMES)
     with closing(users), closing(keys):
         users.migrate()
         keys.migrate()

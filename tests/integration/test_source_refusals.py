@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 from support.databases import Database, OpenDatabase
+from support.ledger import ledger_at
 
 from token_pipelines.config import Origin
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError, TokenPipelinesError
-from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.source.bounds import ANY_EXPIRY
 from token_pipelines.source.on_sent import OnSentStatement
 from token_pipelines.source.source import Source
@@ -264,5 +264,5 @@ def test_sqlite_file_that_is_none_is_a_sentence(tmp_path: Path, path: str) -> No
 def test_ledger_url_with_an_option_that_is_none_is_a_sentence(database_url: str) -> None:
     url = make_url(database_url).update_query_dict({"foo": "bar"}).render_as_string(hide_password=False)
     with pytest.raises(TokenPipelinesError) as caught:
-        Ledger(url).migrate()
+        ledger_at(url).migrate()
     assert sound(str(caught.value)).endswith(OPTION)

@@ -93,7 +93,7 @@ def test_sqlite_file_is_opened_read_only(open_database: OpenDatabase, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*before, "tokens.sql"})
     missing = lite.source(query("sqlite"), url="sqlite:///missing.db", timezone="UTC")
     assert refusal(snapshot(missing)).endswith(
-        "(missing.db) cannot be opened; check the path in the URL and the file's permissions."
+        "/missing.db) cannot be opened; check the path in the URL and the file's permissions."
     )
     assert not (tmp_path / "missing.db").exists()
 

@@ -6,6 +6,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 import pytest
+from support.ledger import ledger_at
 
 from token_pipelines.ledger import told
 from token_pipelines.ledger.ledger import Ledger
@@ -30,7 +31,7 @@ FROM generate_series(1, %(count)s) AS n;
 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[Ledger]:
-    ledger = Ledger(database_url)
+    ledger = ledger_at(database_url)
     ledger.migrate()
     yield ledger
     ledger.close()

@@ -11,10 +11,11 @@ from typing import Any, Final, LiteralString
 import psycopg
 from adbc_driver_postgresql import dbapi
 from psycopg.rows import namedtuple_row
-from sqlalchemy import make_url
 from state_machine.truth import GRACE, MAX_ATTEMPTS, REDIRECT_TO, RUN_AT, ZONE, Person, Setting, Token
+from support.ledger import ledger_at
 
 from token_pipelines.config import Config, Origin, TierConfig
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
@@ -134,7 +135,7 @@ class House:
             context=Origin(folder / "token_pipelines.yaml"),
         )
         self._parts = Pipeline(config, lambda: datetime.now(UTC))
-        reader = KeptOpen(POSTGRES, make_url(url), "source.url", config.source)
+        reader = KeptOpen(POSTGRES, DatabaseUrl.read(url, "source.url"), config.source)
         self._parts.source = Source(config.source, reader=reader)
         self._parts.ledger.migrate()
         self._ledgers: list[Ledger] = [self._parts.ledger]
@@ -167,7 +168,7 @@ class House:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """A ledger of its own for one process: its connections die with it, and are used again by the next."""
-        ledger = self._ledgers.pop() if self._ledgers else Ledger(self.url, connections=1)
+        ledger = self._ledgers.pop() if self._ledgers else ledger_at(self.url, connections=1)
         try:
             yield ledger
         finally:

@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 import pandas as pd
 from sqlalchemy import text
 
+from token_pipelines.config import LEDGER_URL
+from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.settlement import Record
@@ -31,6 +33,11 @@ PUT_OFF = Outcome(state=State.DEFERRED, stage=Stage.RCPT, code=450, enhanced="4.
 NO_ANSWER = Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply="connection lost after the final dot")
 
 OpenSending = Callable[..., AbstractContextManager[Sending]]
+
+
+def ledger_at(url: str, **options: Any) -> Ledger:  # noqa: ANN401 -- what Ledger takes
+    """The ledger in the database at this URL."""
+    return Ledger(DatabaseUrl.read_postgres(url, LEDGER_URL, PSYCOPG), **options)
 
 
 def due(*lines: tuple[str, str, str], expires_at: datetime = EXPIRY) -> pd.DataFrame:

@@ -29,13 +29,13 @@ def test_command_has_a_module_of_its_own(name: str) -> None:
 IMPORTED = """
 import sys
 from importlib import import_module
-for name in sys.argv[1].split(): import_module(f"token_pipelines.cli.{name}")
+for name in sys.argv[1].split(): import_module(f"token_pipelines.{name}")
 print(*{name.partition(".")[0] for name in sys.modules})
 """
 
 
 def imported(*modules: str) -> set[str]:
-    """The packages that these modules of ``cli`` import, in a process of their own."""
+    """The packages that these modules import, in a process of their own."""
     command = [sys.executable, "-c", IMPORTED, " ".join(modules)]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
@@ -44,4 +44,11 @@ HEAVY = {"aiosmtpd", "alembic", "babel", "dagster", "jinja2", "pandas", "pydanti
 
 
 def test_help_of_every_command_imports_nothing_heavy() -> None:
-    assert not imported("main", *(name.replace("-", "_") for name in COMMANDS)) & HEAVY
+    assert not imported("cli.main", *(f"cli.{name.replace('-', '_')}" for name in COMMANDS)) & HEAVY
+
+
+def test_commands_on_the_ledger_import_neither_pandas_nor_dagster() -> None:
+    """As `history`, `suppress` and `bounces` do."""
+    found = imported("ledger.ledger", "feedback.bounces.reading")
+    assert "sqlalchemy" in found
+    assert not found & {"dagster", "pandas", "pyarrow", "jinja2"}

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from token_pipelines.database import PSYCOPG, explain, parse, parse_postgres
+from token_pipelines.database import PSYCOPG, DatabaseUrl, explain
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgres+psycopg", "postgresql+psycopg"])
@@ -12,12 +12,12 @@ def test_postgres_may_be_called_so(scheme: str) -> None:
     """As Heroku and many of its kind write it."""
     url = f"{scheme}://me:pass@db.example.org:5433/ops?sslmode=require"
     ours = make_url("postgresql://me:pass@db.example.org:5433/ops?sslmode=require")
-    assert parse(url, "source.url").set(drivername="postgresql") == ours
-    assert parse(url, "source.url").get_backend_name() == "postgresql"
-    assert parse_postgres(url, "ledger.url", PSYCOPG) == ours.set(drivername=PSYCOPG)
+    read = DatabaseUrl.read(url, "source.url")
+    assert (read.backend, read.parsed.set(drivername="postgresql")) == ("postgresql", ours)
+    assert DatabaseUrl.read_postgres(url, "ledger.url", PSYCOPG).parsed == ours.set(drivername=PSYCOPG)
 
 
-URL_OF_ONE = make_url("postgresql://me:hush@db.example.org/ops")
+URL_OF_ONE = DatabaseUrl.read("postgresql://me:hush@db.example.org/ops", "ledger.url")
 LOST = "was lost while we spoke to it; run again; nothing is sent twice."
 
 
@@ -32,7 +32,7 @@ LOST = "was lost while we spoke to it; run again; nothing is sent twice."
     ],
 )
 def test_connection_is_said_to_be_lost_where_it_is(error: Exception) -> None:
-    assert explain(error, URL_OF_ONE, "ledger.url").endswith(LOST)
+    assert explain(error, URL_OF_ONE).endswith(LOST)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_connection_is_said_to_be_lost_where_it_is(error: Exception) -> None:
     ],
 )
 def test_other_error_is_said_by_its_code_and_never_by_its_words(error: Exception, code: str) -> None:
-    assert explain(error, URL_OF_ONE, "ledger.url") == (
+    assert explain(error, URL_OF_ONE) == (
         "The database of ledger.url (me@db.example.org/ops) answered with an error that we do not know "
         f"({code}); look into its log."
     )

@@ -5,9 +5,8 @@ import sqlite3
 import psycopg
 import pytest
 from adbc_driver_manager import OperationalError as AdbcError
-from sqlalchemy import make_url
 
-from token_pipelines.database import explain
+from token_pipelines.database import DatabaseUrl, explain
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source.databases.database import Database
 from token_pipelines.source.databases.generic import GENERIC
@@ -16,12 +15,12 @@ from token_pipelines.source.databases.mysql import MYSQL
 from token_pipelines.source.databases.postgres import POSTGRES
 from token_pipelines.source.databases.sqlite import SQLITE
 
-URL = make_url("postgresql://me:hush@db.example.org/ops")
+URL = DatabaseUrl.read("postgresql://me:hush@db.example.org/ops", "source.url")
 PLACE = "The database of source.url (me@db.example.org/ops) "
 
 
 def explained(database: Database, error: BaseException) -> ConfigError | SourceError:
-    found = database.explained(error, URL, "source.url")
+    found = database.explained(error, URL)
     assert "hush" not in str(found)
     assert str(found).endswith(".")
     return found
@@ -57,7 +56,7 @@ def test_postgres_that_speaks_german_is_understood_by_its_sqlstate(sqlstate: str
     )
     assert str(explained(POSTGRES, fetched)).startswith(f"{PLACE}{says}")
     executed = psycopg.errors.lookup(sqlstate)(text)
-    assert explain(executed, URL, "source.url").startswith(f"{PLACE}{says}")
+    assert explain(executed, URL).startswith(f"{PLACE}{says}")
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "57P01", "57P02", "57P03", "08006", "08000"])

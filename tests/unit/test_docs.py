@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -9,6 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
+from token_pipelines.cli.main import COMMANDS
 from token_pipelines.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +86,35 @@ def test_figures_of_the_performance_page_are_those_of_the_last_bench() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| ([0-9.,]+) \|", page, re.MULTILINE))
     assert shown == {name: f"{value:,.2f}" for name, value in kept.items()}
+
+
+def test_every_command_has_a_row_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `token-pipelines ([a-z-]+)", readme, re.MULTILINE))
+    assert rows == set(COMMANDS)
+
+
+def test_every_module_has_a_row_in_the_architecture_page_in_the_order_of_the_layers() -> None:
+    """`make lint` checks the layers; the page shows them in the same order."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Where things are")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    rows = [{name.removesuffix("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", cell)} for cell in cells]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    floor = {name: number for number, layer in enumerate(layers) for name in layer.split(" | ")}
+    assert sorted(name for row in rows for name in row) == sorted(floor)
+    tops = [min(floor[name] for name in row) for row in rows]
+    assert tops == sorted(tops)
+
+
+def test_every_path_in_a_document_on_the_code_exists() -> None:
+    """Paths in backticks are relative to the repository, or to the package."""
+    missing = []
+    for document in ("CONTRIBUTING.md", "docs/architecture.md", "docs/delivery.md"):
+        for path in re.findall(r"`([\w/.-]+(?:\.py|/))`", (ROOT / document).read_text(encoding="utf-8")):
+            places = (ROOT / path, ROOT / "token_pipelines" / path, ROOT / "token_pipelines" / "delivery" / path)
+            missing += [] if any(place.exists() for place in places) else [path]
+    assert missing == []

@@ -1,6 +1,8 @@
 """A pipeline builds a part when it is used, and all of them when it is checked."""
 
 from collections.abc import Callable
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,13 @@ def test_check_finds_every_fault(tmp_path: Path, wrong: str) -> None:
         pipeline.check()
 
 
-def test_check_of_a_sound_config(tmp_path: Path) -> None:
+def test_check_builds_every_part(tmp_path: Path) -> None:
     pipeline = Pipeline(config(tmp_path))
-    pipeline.check()
-    pipeline.close()
+    parts = {name for name, part in vars(Pipeline).items() if isinstance(part, cached_property)}
+    assert not parts & set(vars(pipeline))
+    with closing(pipeline):
+        pipeline.check()
+    assert parts <= set(vars(pipeline))
 
 
 USES: dict[str, Callable[[Pipeline], object]] = {

@@ -122,7 +122,7 @@ def test_render_mixed_digest_whole_text() -> None:
         "                (in 5 days)\n"
         "    Scopes:     none given\n"
         "    Created:    25 August 2026\n"
-        "    Last used:  never used, as far as we know\n"
+        "    Last used:  never, as far as we know\n"
         "\n"
         "Still in use? Create a replacement on the page below, and put it\n"
         "wherever the old token is used.\n"
@@ -224,6 +224,37 @@ def test_render_users_time_zone() -> None:
         "                (in 1 day)\n"
     ) in content.text
     assert "15:06 (Europe/Berlin)24 November 2026 at 14:06 UTC" in words(content.html)
+
+
+@pytest.mark.parametrize(
+    ("left", "remains"),
+    [
+        (DAY, "bleibt noch 1 Tag"),
+        (HOUR, "bleibt noch 1 Stunde"),
+        (DAY + HOUR, "bleiben noch 1 Tag und 1 Stunde"),
+        (3 * DAY, "bleiben noch 3 Tage"),
+    ],
+)
+def test_render_german_singular(left: timedelta, remains: str) -> None:
+    """The verb agrees with the remaining time, in the subject and in both parts of either notice."""
+    ada = replace(ADA, locale="de")
+    expiring = render([token(left), token(left + DAY)], ada)
+    expired = render([token(-DAY), token(left), token(left + DAY)], ada)
+    assert expiring.subject.endswith(f"für das erste {remains}")
+    for text in (expiring.text, expired.text):
+        assert f"für das erste {remains}." in " ".join(text.split())
+    for html in (expiring.html, expired.html):
+        assert f"für das erste {remains}." in " ".join(words(html).split())
+
+
+def test_render_several_tokens_says_when_each_is_refused() -> None:
+    """Not from the first expiry on: each token is refused from its own expiry on."""
+    tokens = [token(DAY), token(3 * DAY)]
+    english, german = render(tokens), render(tokens, replace(ADA, locale="de"))
+    for text in (english.text, words(english.html)):
+        assert "the first in 1 day. Each is refused as soon as it expires:" in " ".join(text.split())
+    for text in (german.text, words(german.html)):
+        assert "noch 1 Tag. Jedes wird abgelehnt, sobald es abläuft:" in " ".join(text.split())
 
 
 def test_render_german_whole_text() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import make_url
 
-from token_pipelines.database import PSYCOPG2, describe_url, parse, parse_postgres
+from token_pipelines.database import PSYCOPG2, DatabaseUrl, describe_url
 from token_pipelines.errors import ConfigError
 
 PIECE = re.compile(r"hush|bell", re.IGNORECASE)
@@ -45,17 +45,19 @@ def test_url_that_cannot_be_taken_apart_is_not_shown(url: str) -> None:
 @pytest.mark.parametrize("key", ["source.url", "source.on_sent_url", "ledger.url", "DAGSTER_POSTGRES_URL"])
 def test_at_sign_in_a_password_is_named_and_not_repeated(scheme: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(f"{scheme}://me:hu@bell@db.example.org:5432/ops", key)
+        DatabaseUrl.read(f"{scheme}://me:hu@bell@db.example.org:5432/ops", key)
     assert str(caught.value) == f"{key} has an @ in its user or password; write it there as %40."
 
 
 def test_at_sign_that_is_escaped_is_part_of_the_password() -> None:
-    assert parse_postgres("postgresql://me:hu%40sh@db/ops", "ledger.url", PSYCOPG2).password == "hu@sh"
+    assert (
+        DatabaseUrl.read_postgres("postgresql://me:hu%40sh@db/ops", "ledger.url", PSYCOPG2).parsed.password == "hu@sh"
+    )
 
 
 def test_url_of_the_demo_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse("demo://me:hush@registry", "source.url")
+        DatabaseUrl.read("demo://me:hush@registry", "source.url")
     assert not PIECE.search(str(caught.value))
     assert str(caught.value).startswith("source.url begins with demo://, as the demo's do; run `token-pipelines demo`")
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
+from token_pipelines.addresses import valid_address
 from token_pipelines.cli.opening import chosen_config, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION
+from token_pipelines.errors import ConfigError
 
 
 @click.command()
@@ -18,14 +20,17 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
 
     Needs no database.
     """
-    from token_pipelines.operations.preview import gallery, test_send
+    from token_pipelines.operations.preview import gallery
 
-    if address is not None:
-        test_send.check(address)
+    if address is not None and not valid_address(address):
+        msg = "--send-to needs one address, like you@example.org."
+        raise ConfigError(msg)
     config, now = chosen_config(path), datetime.now(UTC)
     index, count = gallery.write(config, folder or config.state_folder / gallery.FOLDER, now=now)
     click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
     if address is not None:
+        from token_pipelines.operations.preview import test_send
+
         with opened_config(path) as opened:
             click.echo(f"{test_send.send(opened, address, now=now)} of them were sent.")
     return 0

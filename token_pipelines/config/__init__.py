@@ -3,13 +3,28 @@
 from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
 from token_pipelines.config.origin import SQL_FILE, Origin
 from token_pipelines.config.reading import load, load_all
-from token_pipelines.config.sections import Delivery, Dkim, Email, Ledger, Links, Schedule, Smtp, Source
+from token_pipelines.config.sections import (
+    LEDGER_URL,
+    ON_SENT_URL,
+    SOURCE_URL,
+    Delivery,
+    Dkim,
+    Email,
+    Ledger,
+    Links,
+    Schedule,
+    Smtp,
+    Source,
+)
 from token_pipelines.config.tier_config import TierConfig
 
 __all__ = [
     "DEFAULT_PATH",
     "ENV_PREFIX",
+    "LEDGER_URL",
+    "ON_SENT_URL",
     "PIPELINES",
+    "SOURCE_URL",
     "SQL_FILE",
     "Config",
     "Delivery",

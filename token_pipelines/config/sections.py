@@ -6,7 +6,7 @@ Paths are absolute once they are validated (`origin`). Nothing here reads a file
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -18,6 +18,12 @@ from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
+
+
+SOURCE_URL: Final = "source.url"
+ON_SENT_URL: Final = "source.on_sent_url"
+LEDGER_URL: Final = "ledger.url"
+"""The keys of the databases' URLs, by which messages name a database."""
 
 
 class Section(BaseModel):
@@ -47,7 +53,7 @@ class Ledger(Section):
 
 
 class Schedule(Section):
-    """When a day's run starts, and how the days are counted."""
+    """When a day's run starts, and in which time zone days begin."""
 
     at: TimeOfDay = time(9)
     timezone: Zone = "UTC"
@@ -56,11 +62,11 @@ class Schedule(Section):
     grace: Duration = timedelta(hours=2)
 
     def run_at(self, day: date) -> datetime:
-        """The instant of that day's run: the earlier when the clock folds, the later when it skips."""
+        """The instant of that day's run: the earlier one if the time occurs twice, the later one if it is skipped."""
         return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
 
     def today(self, now: datetime) -> date:
-        """The day, in the configured zone, to which an instant belongs."""
+        """The day of an instant in the configured zone."""
         return now.astimezone(ZoneInfo(self.timezone)).date()
 
     def reach(self, day: date, now: datetime) -> datetime:
@@ -69,7 +75,7 @@ class Schedule(Section):
 
 
 class Links(Section):
-    """Addresses of pages, https, in which ``{token_id}`` stands for the token's id."""
+    """URLs of pages. In each, ``{token_id}`` stands for the token's id and ``{recipient_id}`` for the recipient's."""
 
     renew: OneLine | None = None
     manage: OneLine
@@ -89,7 +95,7 @@ class Links(Section):
 
 
 class Email(Section):
-    """Who writes, in whose name, with which templates and links."""
+    """The sender, the service's name, the templates and the links of the emails."""
 
     sender: OneLine = Field(alias="from")
     service: OneLine
@@ -101,7 +107,7 @@ class Email(Section):
 
 
 class Dkim(Section):
-    """The signatures that we put on messages ourselves; without this section the relay signs."""
+    """The keys with which we sign messages. Without this section the relay must sign them."""
 
     domain: OneLine
     selector: OneLine
@@ -129,7 +135,7 @@ class Dkim(Section):
 
 
 class Smtp(Section):
-    """The relay. ``rate`` is messages a second over all connections; None is no limit."""
+    """The relay. ``rate`` is in messages a second over all connections; None means no limit."""
 
     host: Host = "localhost"
     port: int = Field(default=587, ge=1, le=65535)
@@ -140,8 +146,8 @@ class Smtp(Section):
     connections: int = Field(default=8, ge=1, le=64)
     rate: Rate | None = 50.0
     timeout: Timeout = timedelta(seconds=30)
-    command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may ask another one first
-    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves doubt
+    command_timeout: Timeout = timedelta(minutes=5)  # RFC 5321, 4.5.3.2; at RCPT a relay may first ask another relay
+    dot_timeout: Timeout = timedelta(minutes=10)  # RFC 5321, 4.5.3.2.6; giving up sooner leaves the outcome unknown
     recycle_after: int = Field(default=100, ge=1)
     reconnect_pauses: tuple[Duration, ...] = (timedelta(seconds=1), timedelta(seconds=3))
 
@@ -160,7 +166,7 @@ class Smtp(Section):
 
 
 class Delivery(Section):
-    """How notices leave: for real, to one address, or not at all; and how many may."""
+    """Whether notices go to their recipients, to one address or nowhere; how many may; what is tried again."""
 
     mode: Mode = Mode.LIVE
     redirect_to: Address | None = None

@@ -1,6 +1,6 @@
 """How single values are written in the config: durations, rates, shares, addresses, dates, times, zones, single lines.
 
-Each is a type for a field of ``config.py``; what is refused says how to write it.
+Each is a type for a field of a section. A value that is refused gets a message that says how to write it.
 """
 
 import re
@@ -15,7 +15,7 @@ from token_pipelines.addresses import valid_address
 from token_pipelines.errors import shown
 from token_pipelines.instants import parse_day
 
-LONGEST = timedelta(days=36_525)  # a century: longer ones are slips, and lead out of the calendar
+LONGEST = timedelta(days=36_525)  # a century: longer ones are typing mistakes, and overflow the calendar
 
 _DURATION_PART = re.compile(r"(\d+)\s*([wdhms])")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
@@ -120,14 +120,14 @@ def _time_of_day(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Timeout = Annotated[timedelta, BeforeValidator(_timeout), AfterValidator(_some_time)]
-"""As a duration, but longer than nothing; and a bare number can only mean seconds."""
+"""A duration longer than 0s; a bare number means seconds."""
 
 Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[Fraction, BeforeValidator(_share)]
-"""More than nothing and less than the whole, to a hundredth of a percent."""
+"""More than 0 % and less than 100 %, to a hundredth of a percent."""
 
 Address = Annotated[str, AfterValidator(_address)]
-"""One that mail can be sent to, without a name."""
+"""One plain address, without a display name."""
 
 Date = Annotated[date, BeforeValidator(_date)]
 OneLine = Annotated[str, AfterValidator(_one_line)]

@@ -1,6 +1,6 @@
-"""The assets: what expires on a day, and one asset per tier for the notices about it. The steps are those of `day`.
+"""The assets: the tokens that expire, and one asset per tier for its notices. The ops call the steps of `day`.
 
-One run does a day. Each tier has its own row of partition status in the UI and can be re-run alone from there.
+One run handles one day. In the UI each tier has its own row of partition status and can be re-run alone.
 """
 
 import time
@@ -25,7 +25,7 @@ from token_pipelines.tiers import Tier
 
 
 def _begin(context: Any, names: Names) -> Pipeline:  # noqa: ANN401 -- op and asset contexts share no public type
-    """The pipeline, its ledger up to date, for a step that begins: its story goes to the step's log."""
+    """Begin a step: migrate the ledger, start the run's heartbeat, and log to the step from now on."""
     pipeline = names.pipeline(context)
     names.run_log(context).follow(context.log)
     pipeline.ledger.migrate()
@@ -44,7 +44,7 @@ def _day(context: Any, pipeline: Pipeline) -> date:  # noqa: ANN401 -- op and as
 def build_expiring_tokens(
     names: Names, partitions: dg.PartitionsDefinition[str], freshness: dg.FreshnessPolicy
 ) -> dg.AssetsDefinition:
-    """The asset that reads a day's tokens and decides each of them."""
+    """The asset that reads a day's tokens and decides each one."""
 
     @dg.asset(
         key=names.expiring_tokens,
@@ -74,7 +74,7 @@ def build_expiring_tokens(
 def build_notices(
     names: Names, partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
 ) -> dg.AssetsDefinition:
-    """One asset per tier: planned together by `partition_by_tier`, then each sent by an op of its own."""
+    """One asset per tier. The op `partition_by_tier` plans all of them; then each has its own op that sends."""
     planned = {tier.name: dg.Out(is_required=False, io_manager_key=names.prefixed(SHARES)) for tier in tiers}
 
     @dg.op(name=names.prefixed("partition_by_tier"), out=planned, required_resource_keys=names.resources)
@@ -130,13 +130,13 @@ def build_notices(
 def _reads_tokens(run: dg.DagsterRun, names: Names) -> bool:
     """Whether this run has read the day's tokens.
 
-    An older file lacks what came due since: planning from it would take those tokens out of the notices that wait.
+    An older file lacks the tokens that became due since. Planning from it would take them out of waiting notices.
     """
     return not run.asset_selection or names.expiring_tokens in run.asset_selection
 
 
 def _read_again(pipeline: Pipeline, day: date) -> pd.DataFrame:
-    """The day's tokens as they are now, when their file is gone or older than this run."""
+    """The day's tokens as they are now, if their file is missing or older than this run."""
     return collect(pipeline, read_tokens(pipeline, day=day, counts=SnapshotCounts()))
 
 
@@ -164,10 +164,10 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
                     on_progress=lambda done: overrides.on_progress(tier.name, done),
                 )
         except BaseException:
-            # A failed partition shows no metadata in the UI, so what was done before the trouble is an observation.
+            # The UI shows no metadata for a failed partition, so the numbers up to the failure go into an observation.
             metadata = numbers.of_tier(report, time.monotonic() - started)
             key, day = names.notices(tier.name), context.partition_key
-            # Yielded, not logged: Dagster forgets what was logged by an op that raises.
+            # Yielded, not logged: if an op raises, Dagster drops the events that it logged.
             yield dg.AssetObservation(key, partition=day, metadata=metadata)
             raise
         yield dg.Output(None, metadata=numbers.of_tier(report, time.monotonic() - started))

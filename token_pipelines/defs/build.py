@@ -1,4 +1,4 @@
-"""Puts the Dagster definitions of a pipeline together from its configuration, and those of several side by side."""
+"""Builds the Dagster definitions of a pipeline from its configuration, or those of several pipelines."""
 
 import warnings
 from collections.abc import Collection, Sequence
@@ -22,11 +22,11 @@ JOB: Final = "daily_notices"
 
 
 def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN401 -- the fields of Overrides
-    """Assets, checks, job, schedule and sensor of the pipeline that ``config`` describes, under its name if it has one.
+    """Build the assets, checks, job, schedule and sensor of a pipeline. Their names have its name as prefix, if any.
 
     Args:
         config: the checked configuration.
-        overrides: fields of `Overrides` to swap: ``clock``, ``on_progress``, ``storage``, ``pool``.
+        overrides: fields of `Overrides` to replace: ``clock``, ``on_progress``, ``storage``, ``pool``.
 
     Raises:
         ConfigError: if the query, a template, a URL or the sender's address is wrong.
@@ -78,10 +78,11 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
 def _build_checks(
     names: Names, partitions: dg.PartitionsDefinition[str], config: Config
 ) -> list[dg.AssetChecksDefinition]:
-    """Every check, of the same days as its asset: without partitions of its own it would not show on the day."""
+    """Every check, partitioned by day like its asset: otherwise the UI would not show it on the day."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # said of every partitioned check, also to the command line
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # one for every partitioned check, on the command line too
         built = [volume.build_volume_check(names, partitions), checks.build_bounces_check(names, partitions)]
+        built.append(checks.build_rows_check(names, partitions))
         for tier in config.tier_ladder:
             built.append(checks.build_delivery_check(names, tier, partitions))
             if config.source.on_sent is not None:
@@ -101,10 +102,10 @@ def build_all_defs(configs: Collection[Config], **overrides: Any) -> dg.Definiti
 
 
 def relay_pools(configs: Sequence[Config]) -> list[str]:
-    """The pool of each pipeline: one for each relay, so that only one tier at a time sends through it.
+    """The pool of each pipeline. Pipelines with the same relay share one, so only one tier at a time sends through it.
 
-    The first pipeline's relay has the pool that a single pipeline has; another relay's is named after the first of the
-    pipelines that use it.
+    The pool of the first pipeline's relay has the name that it has for a single pipeline. Any other pool is named after
+    the first pipeline that uses its relay.
     """
     relays = [(config.smtp.host, config.smtp.port) for config in configs]
     first = [relays.index(relay) for relay in relays]
@@ -112,7 +113,7 @@ def relay_pools(configs: Sequence[Config]) -> list[str]:
 
 
 def daily_partitions(config: Config, overrides: Overrides) -> dg.DailyPartitionsDefinition:
-    """The days from the start date to today; a rehearsal's clock may be ahead of the world's."""
+    """The days from the start date to today, or to the day that a rehearsal's clock shows."""
     schedule = config.schedule
     ahead = schedule.today(overrides.clock()) - schedule.today(system_clock())
     return dg.DailyPartitionsDefinition(

@@ -8,7 +8,14 @@ import dagster as dg
 
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.numbers import NOT_WRITTEN_BACK, WRITE_BACK_FAULT, explain_write_back, read_text
+from token_pipelines.defs.numbers import (
+    NOT_WRITTEN_BACK,
+    UNREADABLE_COUNT,
+    UNREADABLE_ROWS,
+    WRITE_BACK_FAULT,
+    explain_write_back,
+    read_text,
+)
 from token_pipelines.defs.tags import PARTITION_TAG
 from token_pipelines.tiers import Tier
 
@@ -19,35 +26,62 @@ TROUBLES: Final = {
     "failed": "were refused for good",
     "unknown": "are in doubt: no answer came after the message",
 }
-"""Outcomes that lie with a recipient and leave the tier green, in words."""
+"""Outcomes that concern single recipients and leave the tier green, in words."""
 
 BOUNCE_WINDOW: Final = timedelta(days=7)
-"""How far back bounces are weighed: mail systems try for four or five days (RFC 5321, 4.5.4.1) before they give up."""
+"""How many days the check covers: mail systems try for four or five days (RFC 5321, 4.5.4.1) before they give up."""
 
 BOUNCES_ALLOWED_PERCENT: Final = 2
-"""Amazon SES recommends to stay below it, and reviews a sender at five in a hundred."""
+"""Amazon SES recommends staying below it, and reviews a sender at 5 %."""
 
 
 def build_delivery_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:
-    """Show what went wrong for single recipients, which leaves the tier green."""
+    """Show failures for single recipients, which leave the tier green."""
 
     @dg.asset_check(
         asset=names.notices(tier.name),
         partitions_def=partitions,
         name="everyone_was_told",
-        description="Nothing that was due in this tier was put off, refused or left in doubt.",
+        description="Nothing that was due in this tier was put off, refused, left in doubt or unreadable.",
     )
     def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         metadata = _metadata_of_the_day(context, names.notices(tier.name))
         counts = {outcome: _number(metadata, outcome) for outcome in TROUBLES}
+        unreadable = read_text(metadata, UNREADABLE_ROWS)
+        said = [sentence for sentence in (_explain_troubles(counts), unreadable) if sentence]
         return dg.AssetCheckResult(
-            passed=not any(counts.values()),
+            passed=not said,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata=dict(counts),
-            description=_explain_troubles(counts),
+            metadata=dict(counts) | {UNREADABLE_COUNT: _number(metadata, UNREADABLE_COUNT)},
+            description=" ".join(said) or None,
         )
 
     return everyone_was_told
+
+
+def build_rows_check(names: Names, partitions: Days) -> dg.AssetChecksDefinition:
+    """Name the rows of the source that cannot be read; they keep nobody else from being told.
+
+    What is read only just before sending, as names are, shows in the tier's check `everyone_was_told`.
+    """
+
+    @dg.asset_check(
+        asset=names.expiring_tokens,
+        partitions_def=partitions,
+        name="every_row_is_readable",
+        description="Every row that the source query returned for the day could be read.",
+    )
+    def every_row_is_readable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        metadata = _metadata_of_the_day(context, names.expiring_tokens)
+        count = _number(metadata, UNREADABLE_COUNT)
+        return dg.AssetCheckResult(
+            passed=not count,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={UNREADABLE_COUNT: count},
+            description=read_text(metadata, UNREADABLE_ROWS) or None,
+        )
+
+    return every_row_is_readable
 
 
 def build_on_sent_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:
@@ -73,15 +107,15 @@ def build_on_sent_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetC
 
 
 def build_bounces_check(names: Names, partitions: Days) -> dg.AssetChecksDefinition:
-    """Show what came back after the relay had taken it, over several days: that is how long a bounce takes."""
+    """Show how many notices bounced, over several days: that is how long a bounce may take."""
 
     @dg.asset_check(
         asset=names.expiring_tokens,
         partitions_def=partitions,
         required_resource_keys=names.resources,
         name="few_bounces",
-        description=f"Of the notices sent in the last {BOUNCE_WINDOW.days} days, at most {BOUNCES_ALLOWED_PERCENT} % "
-        "came back. `token-pipelines bounces` reads what came back into the ledger.",
+        description=f"At most {BOUNCES_ALLOWED_PERCENT} % of the notices sent in the last {BOUNCE_WINDOW.days} days "
+        "bounced. `token-pipelines bounces` reads delivery reports into the ledger.",
     )
     def few_bounces(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         pipeline = names.pipeline(context)
@@ -115,7 +149,7 @@ def _explain_bounces(sent: int, bounced: int) -> str | None:
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
-    """The metadata of the newest materialization of the run's day; of any day where the check is run alone."""
+    """The metadata of the newest materialization of the run's day; of any day if the run has no day."""
     day = context.run.tags.get(PARTITION_TAG)
     wanted = dg.AssetRecordsFilter(key, asset_partitions=None if day is None else [day])
     records = context.instance.fetch_materializations(wanted, limit=1).records

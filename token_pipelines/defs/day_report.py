@@ -1,4 +1,4 @@
-"""What a run of the job did, as its events tell it: what ``run`` prints, and the command's exit status."""
+"""What a run of the job did, read from its events: what ``run`` prints, and the command's exit status."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class TierNumbers:
 
 @dataclass
 class DayReport:
-    """What a run did, as its events tell it."""
+    """What a run did, read from its events."""
 
     day: date
     pipeline: str | None
@@ -50,7 +50,7 @@ class DayReport:
 
     @property
     def exit_status(self) -> int:
-        """0 done, 1 something due was not delivered, 2 the config is wrong."""
+        """0: done. 1: the run failed, or a due notice was not delivered. 2: the config is wrong."""
         if not self.succeeded:
             return max(1, self.worst_exit_status)
         return int(self.mode != "dry_run" and any(self._counts_of_undelivered().values()))
@@ -101,7 +101,7 @@ class DayReport:
             self._add_failure(numbers.explain_write_back(missed, self.write_back_fault))
 
     def _add_failure(self, sentence: str | None) -> None:
-        """Keep a sentence once: of a fuse that trips, the check and the planning step say the same."""
+        """Add a sentence, unless it is there: when the fuse trips, the check and the planning step say the same."""
         if sentence and sentence not in self.failures:
             self.failures.append(sentence)
 

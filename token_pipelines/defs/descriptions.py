@@ -1,4 +1,4 @@
-"""What the UI says of the asset ``expiring_tokens``: its columns, and when it is out of date."""
+"""What the UI shows about the asset ``expiring_tokens``: its columns, and when it is out of date."""
 
 from datetime import timedelta
 from typing import Final
@@ -8,14 +8,14 @@ import dagster as dg
 from token_pipelines.token_facts import FACTS, INSTANT, TOKEN_COLUMNS, Kind
 
 LONGEST_DAY: Final = timedelta(hours=25)
-"""The day on which the clocks are put back: the longest time between two runs that are on time."""
+"""The longest time between two runs that are on time: the clocks are put back on that day."""
 
 _DECIDED: Final = (
     ("tier", "category", "The tier that the token has reached."),
     ("threshold", INSTANT, "When that tier began for this token."),
     ("reason", "category", "Why it leads to no email; empty where a notice is due."),
 )
-"""What the policy adds to the token facts."""
+"""The columns that the policy adds to the token facts."""
 
 COLUMN_SCHEMA: Final = dg.TableSchema(
     columns=[

@@ -1,4 +1,4 @@
-"""Turns our errors into Dagster failures: one sentence in the UI, without a chain of causes that may quote values."""
+"""Turns our errors into Dagster failures: the UI shows one sentence, and no chain of causes that may quote values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
-"""A run's heartbeat: begun by its first step and ended with the run.
+"""A run's heartbeat: it begins with the run's first step and ends with the run.
 
-A step that waits for a slot of the pool executes none of our code. Without this heartbeat, the sensor would presume a
-run dead that waits behind a long one.
+A step that waits for a slot of the pool executes none of our code. Without this heartbeat, the sensor would presume
+such a run dead.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Runs one day in this process, recorded in Dagster's run history like every other run."""
+"""Runs one day in this process. Dagster records the run in its history like every other run."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
 from token_pipelines.clock import Clock, system_clock
-from token_pipelines.config import Config
-from token_pipelines.database import PSYCOPG2, explain, parse_postgres
+from token_pipelines.config import LEDGER_URL, Config
+from token_pipelines.database import PSYCOPG2, DatabaseUrl, explain
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
 from token_pipelines.defs.names import Names
@@ -31,38 +31,38 @@ HOME_VARIABLE: Final = "DAGSTER_HOME"
 STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
 CONNECT_TIMEOUT_S: Final = 10
 RETRYING: Final = "Retrying failed database connection"
-"""How dagster_postgres begins the warning."""
+"""How the warning of dagster_postgres begins."""
 
 
 def set_environment(config: Config) -> None:
-    """Name Dagster's home and storage where the environment does not: beside the config, in the ledger's database."""
+    """Set Dagster's home (beside the config) and storage (the ledger's database), unless the environment sets them."""
     home = Path(os.environ.setdefault(HOME_VARIABLE, str(config.state_folder)))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(shipped.path("dagster.yaml"), home / "dagster.yaml")
-    ledger = parse_postgres(config.ledger.url.get_secret_value(), "ledger.url", PSYCOPG2)
-    os.environ.setdefault(STORAGE_VARIABLE, ledger.render_as_string(hide_password=False))
+    ledger = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG2)
+    os.environ.setdefault(STORAGE_VARIABLE, ledger.parsed.render_as_string(hide_password=False))
 
 
 @contextmanager
 def _instance(config: Config) -> Iterator[DagsterInstance]:
-    key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else "ledger.url"
+    key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else LEDGER_URL
     set_environment(config)
-    storage = parse_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
+    storage = DatabaseUrl.read_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
     try:
-        # Dagster itself would try for seconds, say so on stderr each time, and raise an error of its own.
+        # Dagster itself would retry for seconds, warn on stderr each time, and raise its own error.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
-        sqlalchemy.create_engine(storage, poolclass=NullPool, connect_args=connect_args).connect().close()
-        with DagsterInstance.get() as instance, _without_retries_said():
+        sqlalchemy.create_engine(storage.parsed, poolclass=NullPool, connect_args=connect_args).connect().close()
+        with DagsterInstance.get() as instance, _without_retry_warnings():
             yield instance
     except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
         cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error
-        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage, key)) from None
+        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage)) from None
 
 
 @contextmanager
-def _without_retries_said() -> Iterator[None]:
-    """Dagster warns of each time that it tries its storage again; what comes of it is said once, by us."""
+def _without_retry_warnings() -> Iterator[None]:
+    """Hide Dagster's warning for each retry of its storage: if the storage stays lost, we raise one error."""
 
     def is_ours(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(RETRYING)
@@ -98,9 +98,9 @@ def launch_day(
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
     tags = {APPROVE_TAG: "true"} if approve else {}
     if clock is not system_clock:
-        tags[NOW_TAG] = rfc3339(now)  # a rehearsal: its run must not be taken for one of that hour
+        tags[NOW_TAG] = rfc3339(now)  # a rehearsal: marks its run, which does not happen at the time that it shows
     with _instance(config) as instance, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Dagster's own notices of coming changes are not the operator's
+        warnings.simplefilter("ignore")  # Dagster's deprecation warnings do not concern the operator
         result = definitions.resolve_job_def(names.prefixed(JOB)).execute_in_process(
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,

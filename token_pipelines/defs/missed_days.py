@@ -1,7 +1,7 @@
-"""The sensor that catches up: the schedule of a partitioned job does not repeat a tick that was missed.
+"""The sensor that catches up on missed days: Dagster's schedule does not repeat a tick that was missed.
 
-It looks back over the configured days, newest first so that today's mail is booked under today, and asks for what is
-incomplete. It only asks; the policy decides whether anything is still due on an old day.
+It looks back over the configured days and requests runs for incomplete assets. The newest day comes first, so that
+today's notices are recorded under today. The policy decides whether anything is still due on an old day.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ from token_pipelines.pipeline import Pipeline
 
 SENSOR: Final = "backfill_missed_days"
 MAX_ATTEMPTS: Final = 5
-"""A day that was asked for this often waits for a person."""
+"""After this many requests for a day, the sensor stops: a person must start its run."""
 
 FIRST_PAUSE: Final = timedelta(minutes=5)
-"""How long a failed day rests before it is asked for again; doubled with each attempt."""
+"""The pause before a failed day is requested again; doubled with each attempt."""
 
 REQUESTS_PER_TICK: Final = 2
 INTERVAL_S: Final = 60
 
 
 def days_to_look_at(schedule: Schedule, now: datetime) -> list[date]:
-    """Days whose scheduled run should be over by now, newest first, as far back as the config says."""
+    """Days whose scheduled run should be over by now, newest first, within ``schedule.lookback_days``."""
     days = [schedule.today(now) - timedelta(days=back) for back in range(schedule.lookback_days + 1)]
     return [day for day in days if day >= schedule.start_date and schedule.run_at(day) + schedule.grace <= now]
 
@@ -37,7 +37,7 @@ def days_to_look_at(schedule: Schedule, now: datetime) -> list[date]:
 def build_sensor(
     job_name: str, keys: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str], pipeline: Pipeline
 ) -> dg.SensorDefinition:
-    """The sensor that asks for runs of this job, for these assets, all partitioned by the same days."""
+    """The sensor that requests runs of this job for these assets. All of them have the partitions ``partitions``."""
     names = Names(pipeline.config.name)
 
     @dg.sensor(
@@ -79,7 +79,7 @@ def build_sensor(
 
 
 def _free_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
-    """Report runs failed whose process was killed: Dagster believes them alive for hours, and their days would wait."""
+    """Report runs as failed if their process was killed. Else Dagster shows them as running, and blocks their days."""
     started = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     killed = pipeline.ledger.expired_leases([record.dagster_run.run_id for record in started])
     for record in started:
@@ -119,10 +119,10 @@ def _consider(
 
 
 def _asked_for(instance: dg.DagsterInstance, job_name: str, day: date) -> Sequence[dg.RunRecord]:
-    """The runs of this day that the sensor asked for, and their re-executions, which carry their tags.
+    """The runs of this day that the sensor requested, and their re-executions, which copy the tags.
 
-    The highest number among them counts, not how many there are: a person's re-executions use up no attempt, and a
-    number that was given once is never given again, or Dagster would take its run key for one it has served.
+    The caller takes the highest attempt number among them, not their count. So a person's re-executions use up no
+    attempt, and no number is used twice: Dagster ignores a run key that it has seen before.
     """
     numbers = [str(number) for number in range(1, MAX_ATTEMPTS + 1)]
     tags = {PARTITION_TAG: str(day), ATTEMPT_TAG: numbers}

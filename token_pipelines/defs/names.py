@@ -1,4 +1,4 @@
-"""What a pipeline's things are called in Dagster: bare where it is the only one, else with its name before them."""
+"""The names of a pipeline's assets, ops, jobs and resources in Dagster; prefixed if there are several pipelines."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +11,7 @@ from token_pipelines.defs.run_log import RunLog
 from token_pipelines.pipeline import Pipeline
 
 LEVELS: Final = "__"
-"""Between a pipeline's name and the name of an op, a job or a sensor, in which Dagster allows no slash."""
+"""Separates a pipeline's name from that of an op, a job or a sensor. Dagster allows no slash there."""
 
 PIPELINE: Final = "pipeline"
 OVERRIDES: Final = "overrides"
@@ -56,7 +56,7 @@ class Names:
         return pipeline
 
     def overrides(self, context: Any) -> Overrides:  # noqa: ANN401 -- as above
-        """What the caller of `build_defs` swapped."""
+        """The parts that the caller of `build_defs` replaced."""
         overrides: Overrides = getattr(context.resources, self.prefixed(OVERRIDES))
         return overrides
 
@@ -66,7 +66,7 @@ class Names:
         return heartbeat
 
     def run_log(self, context: Any) -> RunLog:  # noqa: ANN401 -- as above
-        """Where the story of the day goes."""
+        """The handler that copies the log of `day` into Dagster's."""
         run_log: RunLog = getattr(context.resources, self.prefixed(RUN_LOG))
         return run_log
 

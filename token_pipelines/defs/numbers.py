@@ -1,4 +1,4 @@
-"""A day's numbers as Dagster metadata: plain numbers, which plot over the days, and a table to read."""
+"""A day's numbers as Dagster metadata: plain numbers, which Dagster plots over the days, and tables to read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -6,19 +6,22 @@ from typing import Any, Final
 import dagster as dg
 
 from token_pipelines.delivery.counts import TierReport
+from token_pipelines.model import UNREADABLE_SHOWN, Reason, UnreadableRow, explain_unreadable
 from token_pipelines.planning import SnapshotCounts
 from token_pipelines.tiers import Tier
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
 NOT_WRITTEN_BACK: Final = "not_written_back"
 WRITE_BACK_FAULT: Final = "write_back_fault"
+UNREADABLE_ROWS: Final = "unreadable_rows"
+UNREADABLE_COUNT: Final = "unreadable"
 RECIPIENTS_DUE: Final = "recipients_due"
 SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
 
 
 def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -> dict[str, Any]:
-    """Metadata of ``expiring_tokens``: what to read first, then the numbers that are there for their plots."""
+    """Metadata of ``expiring_tokens``: what to read, then numbers that are there only to be plotted."""
     numbers = {f"{REASON_PREFIX}{reason}": count for reason, count in sorted(counts.reasons.items())}
     due = [f"| {tier.name} | {counts.due_by_tier[tier.name]:,} |" for tier in tiers]
     reasons = [f"| {reason} | {count:,} |" for reason, count in counts.reasons.most_common()]
@@ -29,12 +32,13 @@ def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -
         "due_by_tier": _table("Tier", "Tokens due", due),
         "not_due": _table("Reason", "Tokens", reasons),
         **numbers,
+        **_unreadable(counts.unreadable, counts.reasons[Reason.UNREADABLE]),
         "seconds": round(seconds, 3),
     }
 
 
 def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
-    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then its numbers for their plots."""
+    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then the same numbers for their plots."""
     outcomes = {outcome: getattr(report, outcome) for outcome in OUTCOMES}
     skipped = {f"{SKIPPED_PREFIX}{reason}": count for reason, count in sorted(report.skipped.items())}
     rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
@@ -51,8 +55,14 @@ def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
         "skipped": report.skipped.total(),
         **skipped,
         **write_back,
+        **_unreadable(list(report.unreadable)[:UNREADABLE_SHOWN], len(report.unreadable)),
         "seconds": round(seconds, 3),
     }
+
+
+def _unreadable(rows: Sequence[UnreadableRow], count: int) -> dict[str, Any]:
+    """How many rows could not be read, and which; nothing where all could."""
+    return {UNREADABLE_COUNT: count, UNREADABLE_ROWS: explain_unreadable(rows, count)} if count else {}
 
 
 def _table(left: str, right: str, rows: list[str]) -> dg.MarkdownMetadataValue:
@@ -60,7 +70,7 @@ def _table(left: str, right: str, rows: list[str]) -> dg.MarkdownMetadataValue:
 
 
 def read_numbers(metadata: Mapping[str, Any], prefix: str) -> dict[str, int]:
-    """The counts under a prefix, by what follows it."""
+    """The counts whose names have this prefix, by the rest of the name."""
     return {key.removeprefix(prefix): int(value.value) for key, value in metadata.items() if key.startswith(prefix)}
 
 
@@ -70,6 +80,6 @@ def read_text(metadata: Mapping[str, Any], name: str) -> str:
 
 
 def explain_write_back(missed: int, fault: str) -> str:
-    """What was sent and the source does not know, and why. Nobody is told twice for it."""
+    """The message about sent notices for which source.on_sent has not run. They are not sent again."""
     notices = "1 sent notice" if missed == 1 else f"{missed:,} sent notices"
     return f"The source was not told of {notices}; later runs try again. {fault}".rstrip()

@@ -1,4 +1,4 @@
-"""What a caller may swap in `build_defs`: the clock of a rehearsal, a progress bar, where files are kept, the pool."""
+"""The parts that a caller of `build_defs` may replace: the clock, a progress callback, the files' folder, the pool."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ POOL: Final = "smtp"
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """The replaceable parts, as in production unless told otherwise."""
+    """The replaceable parts. The defaults are those of production."""
 
     clock: Clock = system_clock
     on_progress: Callable[[str, int], None] = lambda _tier, _done: None
     storage: Path | None = None
     pool: str | None = POOL
-    """The pool whose slots the sending ops take. A killed process keeps its slot until the daemon frees it, so what
-    runs without a daemon must not wait for one."""
+    """The pool whose slots the sending ops take. A killed process keeps its slot until the daemon frees it, so a run
+    without a daemon must use no pool."""

@@ -1,7 +1,7 @@
-"""Copies the story of a day, which `token_pipelines.day` logs at INFO, into the log of the Dagster run.
+"""Copies what `token_pipelines.day` logs at INFO into the log of the Dagster run.
 
-By itself Dagster does this only for loggers that dagster.yaml names (``managed_python_loggers``), a setting of the
-whole instance. Only that module's few lines are copied, since Dagster's event log grows without bound.
+Dagster itself copies only loggers that dagster.yaml names (``managed_python_loggers``), a setting for the whole
+instance. We copy only the few lines of that module, since Dagster's event log grows without bound.
 """
 
 import logging
@@ -13,7 +13,7 @@ from token_pipelines import day
 
 
 class RunLog(logging.Handler):
-    """Writes what is logged into the log of the step that runs."""
+    """Writes log records into the log of the running step."""
 
     def __init__(self, log: logging.Logger) -> None:
         """Write to ``log`` until a step begins."""
@@ -32,7 +32,7 @@ class RunLog(logging.Handler):
             self.handleError(record)
 
 
-@dg.resource(description="Copies the story of the day into the run's log.")
+@dg.resource(description="Copies the log of the day's steps into the run's log.")
 def run_log(context: dg.InitResourceContext) -> Iterator[RunLog]:
     """A resource that Dagster opens with the run and closes with it, however it ends."""
     story = logging.getLogger(day.__name__)

@@ -1,7 +1,7 @@
-"""Passes each tier's share from the planning op to the op that sends it, through the run's event log.
+"""Passes each tier's share from the planning op to the sending op, through the run's event log.
 
-A share is a few counts, so it is kept as metadata of the planning op's output. A re-execution from failure reads it
-from the run that planned. There is no file to keep or to clean up.
+A share is a few counts, so it is metadata of the planning op's output. A re-execution from failure reads it from the
+run that planned. There is no file to clean up.
 """
 
 from typing import Any, Final
@@ -27,7 +27,7 @@ class ShareIOManager(dg.IOManager):
         context.add_output_metadata({PLANNED: obj.planned, UNREACHABLE: dg.MetadataValue.json(dict(obj.unreachable))})
 
     def load_input(self, context: dg.InputContext) -> Share:
-        """The share that the planning op of this run, or of the run that this one re-executes, has left.
+        """Read the share that was planned in this run, or in the run that this one re-executes.
 
         Raises:
             TokenPipelinesError: if that run was deleted.

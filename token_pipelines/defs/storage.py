@@ -1,4 +1,4 @@
-"""Keeps an asset's frames as parquet files, one a partition: ids, times and flags, never an address, never a pickle."""
+"""Stores an asset's frames as parquet files, one per partition: ids, times and flags. No addresses, no pickles."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ from token_pipelines.errors import TokenPipelinesError
 
 @dataclass(frozen=True)
 class FrameStream:
-    """Frames to be written one after the other, and the metadata to attach once they are.
+    """Frames to write one after the other, and the metadata to attach when they are written.
 
     ``empty`` is a frame without rows that has their columns and dtypes.
     """
@@ -30,7 +30,7 @@ class FrameStream:
 
 
 class ParquetIOManager(dg.IOManager):
-    """Writes each partition's file whole or not at all: a temporary file, flushed, then renamed into place."""
+    """Writes each partition's file atomically: a temporary file, flushed, then renamed into place."""
 
     def __init__(self, folder: Path) -> None:
         """Keep files below ``folder``."""
@@ -41,14 +41,14 @@ class ParquetIOManager(dg.IOManager):
         return self._folder.joinpath(*context.asset_key.path, context.asset_partition_key).with_suffix(".parquet")
 
     def handle_output(self, context: dg.OutputContext, obj: FrameStream) -> None:
-        """Write the frames, row group by row group, and attach what they say of themselves as metadata."""
+        """Write the frames, one row group each, and attach their metadata."""
         path = self.path(context)
         with failing_clearly():
             rows = write_atomically(path, obj)
         context.add_output_metadata(obj.describe() | {"rows": rows, "bytes": path.stat().st_size})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | None:
-        """The frame as it was written; None when the file is gone (retention), so that it is read again."""
+        """The frame as it was written. None if the file was deleted (retention): the tokens are then read again."""
         path = self.path(context)
         return read(path) if path.exists() else None
 

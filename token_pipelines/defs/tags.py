@@ -8,10 +8,10 @@ PARTITION_TAG: Final = "dagster/partition"
 """The day, as Dagster tags a run of one partition."""
 
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
-"""A run with this tag set to true has a person's approval of the day's volume."""
+"""Set to true on a run when a person has approved the day's volume."""
 
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
-"""Which attempt at a day the sensor asked for; re-executions copy it."""
+"""The number of the sensor's attempt at a day; re-executions copy it."""
 
 NOW_TAG: Final = "token_pipelines/now"
 """The instant at which a rehearsal's clock began."""

@@ -1,7 +1,7 @@
-"""The check ``volume_is_plausible``: shows on the day what the ledger says of the volume fuse. It decides nothing.
+"""The check ``volume_is_plausible``: shows the state of the volume fuse on each day. It does not trip the fuse.
 
-It is evaluated twice in a run. Before planning it stops a day while the fuse has tripped and nobody has approved it;
-planning, the only place that trips the fuse, then says how the day ended.
+A run evaluates it twice: before planning, where it stops the day if the fuse has tripped and nobody has approved that;
+and after planning, which alone trips the fuse.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
     trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
     approved = is_approved(run)
     metadata: dict[str, Any] = {"max_notices": delivery.max_notices, "approved": approved}
-    if PARTITION_TAG in run.tags:  # the UI may run a check without a day; Dagster then says that it needs one
+    # The UI may run a check without a day. Dagster's own error then says that it needs one.
+    if PARTITION_TAG in run.tags:
         day = date.fromisoformat(run.tags[PARTITION_TAG])
         metadata["planned"] = pipeline.ledger.fuse.planned_on(day, delivery.mode)
     if trip is None:
@@ -46,7 +47,7 @@ def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
 
 
 def build_volume_check(names: Names, partitions: dg.PartitionsDefinition[str]) -> dg.AssetChecksDefinition:
-    """The step that stops a day, before anything is planned, while the fuse has tripped."""
+    """The check that stops a day before planning while the fuse has tripped."""
 
     @dg.asset_check(
         asset=names.expiring_tokens,
@@ -65,7 +66,7 @@ def build_volume_check(names: Names, partitions: dg.PartitionsDefinition[str]) -
 
 
 def evaluation(names: Names, pipeline: Pipeline, run: dg.DagsterRun) -> dg.AssetCheckEvaluation:
-    """The same check as planning leaves the day, to be yielded by the planning op."""
+    """The same check after planning; the planning op yields it."""
     volume = read_volume(pipeline, run)
     return dg.AssetCheckEvaluation(
         asset_key=names.expiring_tokens,

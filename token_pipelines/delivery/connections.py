@@ -48,7 +48,7 @@ class Connections:
     """``open`` are those that are open. Only `wake` may be called from another thread."""
 
     def __init__(self, channel: Channel, helpers: Helpers, *, count: int, pauses: Iterable[timedelta]) -> None:
-        """Begin to open so many. ``pauses`` are taken between attempts; after the last a place is given up."""
+        """Begin to open ``count`` connections. A slot that fails takes all ``pauses`` in turn, then is given up."""
         self._channel = channel
         self._helpers = helpers
         self._pauses = [pause.total_seconds() for pause in pauses]
@@ -100,7 +100,7 @@ class Connections:
         return max(0.0, min(slot.opens_at for slot in self._closed) - monotonic()) if self._closed else None
 
     def open_more(self, count: int) -> None:
-        """Begin to open so many, where there are places whose pause is over."""
+        """Begin to open up to ``count`` connections, in slots whose pause is over."""
         now = monotonic()
         for slot in [slot for slot in self._closed if slot.opens_at <= now][: max(0, count)]:
             self._closed.remove(slot)

@@ -16,7 +16,7 @@ class Helpers:
     """One thread reads batches; the others open connections, say goodbye, and run `source.on_sent`."""
 
     def __init__(self, connections: int) -> None:
-        """For so many connections."""
+        """Start no thread yet. ``connections`` is how many connections the loop has."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._others = ThreadPoolExecutor(min(connections, AT_MOST) + 1, thread_name_prefix="helper")
 

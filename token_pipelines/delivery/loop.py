@@ -18,7 +18,7 @@ from token_pipelines.delivery.outbox import Outbox
 from token_pipelines.delivery.recording import Recorder
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import RelayError, TokenPipelinesError, whereabouts
-from token_pipelines.model import Outcome, State
+from token_pipelines.model import Outcome, Stage, State
 from token_pipelines.smtp.answers import Lost, RelayTroubleError
 from token_pipelines.smtp.conversation import Step, Wants
 from token_pipelines.smtp.relay import TRIES
@@ -83,7 +83,7 @@ class SendingLoop:
             self._let_go()
         self._settle()
         if not self.is_stopping:
-            self._outbox.fill()
+            self._outbox.fill(lambda: self.is_stopping)
             self._hand_out()
 
     # Hear
@@ -210,9 +210,13 @@ class SendingLoop:
         is_late = self._leave_at is not None and monotonic() > self._leave_at
         for connection in list(self._connections.open):
             email = connection.email
+            owes_answer = email is not None and email.is_marked and connection.lane.waits
+            if email is not None and email.is_marked and not owes_answer:
+                reason = "the run stopped before its text was said"
+                self._keep(email, Outcome(state=State.DEFERRED, stage=Stage.DATA, reply=reason))
             if connection in self._idle:
                 self._say_goodbye(connection)
-            elif is_late or email is None or not (email.is_marked and connection.lane.waits):
+            elif is_late or not owes_answer:
                 self._hang_up(connection)
 
     # When a connection ends

@@ -59,7 +59,7 @@ class Recorder:
         """Record and count an outcome.
 
         Raises:
-            RelayError: so many were refused for good that the fault must be the relay's, or ours.
+            RelayError: the relay refused too many for good, so that the cause must be the relay, or ours.
         """
         notice = email.resolved.notice
         if notice.claimed_from is State.UNKNOWN and outcome.state is not State.SENT:

@@ -1,1 +1,1 @@
-"""Everything the demo needs and the product does not: a Postgres server, a sample registry, an inbox."""
+"""Everything that only the demo needs: a Postgres server, a sample registry, an inbox."""

@@ -1,7 +1,7 @@
 """The servers behind a config whose URLs begin with ``demo://``: an embedded Postgres and a local inbox.
 
-They live as long as one command does. The product only ever sees ordinary URLs: these are put into the environment,
-where they override the file, also for the processes that the command starts.
+They run while one command runs. The product sees ordinary URLs only: this module puts them into the environment, where
+they override the file, for this process and for those that it starts.
 """
 
 import os
@@ -27,7 +27,7 @@ DAGSTER_STORAGE: Final = "DAGSTER_POSTGRES_URL"
 
 @dataclass(frozen=True)
 class Servers:
-    """What runs while a command on a demo's config does."""
+    """What runs beside a command on a demo's config."""
 
     config: Config
     registry_url: str
@@ -35,7 +35,7 @@ class Servers:
 
 
 def ensure_config(path: Path) -> None:
-    """Put the sample config at ``path`` where there is none, with the templates that it names."""
+    """Write the sample config to ``path``, and its templates beside it, if there is no file yet."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,18 +47,18 @@ def ensure_config(path: Path) -> None:
 
 @contextmanager
 def serving(path: Path) -> Iterator[Servers]:
-    """Run the demo's servers for the config at ``path`` and give its values their addresses.
+    """Run the demo's servers for the config at ``path``, and override its URLs with theirs.
 
     Raises:
-        ConfigError: if the config is an operator's own: its databases are never touched by the demo.
+        ConfigError: if the config is an operator's own: the demo never touches its databases.
         DemoError: if a server cannot be started.
     """
     raw = load_all(path).get(None)
     if raw is None:
-        msg = f"{path} holds several pipelines, of which the demo knows nothing; name another file with --config."
+        msg = f"{path} holds several pipelines, which the demo cannot run; name another file with --config."
         raise ConfigError(msg)
     if not raw.is_demo:
-        msg = f"{path} speaks of databases of your own, which the demo does not touch; name another file with --config."
+        msg = f"{path} names databases of your own, which the demo does not touch; name another file with --config."
         raise ConfigError(msg)
     folder = raw.state_folder / FOLDER
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def serving(path: Path) -> Iterator[Servers]:
 
 @contextmanager
 def _inbox_port(folder: Path) -> Iterator[int]:
-    """The port of the inbox: the one that a demo in another terminal serves, or one of our own."""
+    """The port of the inbox: that of a demo in another terminal if one runs, else that of a new inbox."""
     note = folder.parent / "inbox.port"
     if note.exists() and _listens(int(note.read_text())):
         yield int(note.read_text())

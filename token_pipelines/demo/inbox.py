@@ -1,6 +1,6 @@
-"""A local inbox: an SMTP server that keeps each message as a file, and pages to look at them.
+"""A local inbox: an SMTP server that stores each message as a file, and pages that show them.
 
-Nothing leaves the machine. It refuses nothing and wants no login: how a relay misbehaves is for the tests to play.
+Nothing leaves the machine. It accepts every message without a login. For a relay that misbehaves, see the tests' own.
 """
 
 import re
@@ -28,7 +28,7 @@ class Inbox:
     """An SMTP server on loopback that keeps what it accepts as ``<NNNNN>-<recipient>.eml`` in ``folder``."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Port 0 takes a free one; ``port`` names it once started. Nothing is touched before ``start``."""
+        """Port 0 takes a free port; ``port`` is its number after ``start``. Does nothing before ``start``."""
         self.folder = folder
         self.host = host
         self.port = port
@@ -45,9 +45,10 @@ class Inbox:
         self.stop()
 
     def start(self) -> None:
-        """Listen. Numbers go on where an earlier inbox in the same folder ended.
+        """Listen. Messages are numbered on from the last one in the folder.
 
-        A DemoError tells that the port or the folder cannot be used.
+        Raises:
+            DemoError: if the port or the folder cannot be used.
         """
         if self._controller is not None:
             return
@@ -62,14 +63,14 @@ class Inbox:
         self._controller.start()
 
     def stop(self) -> None:
-        """Listen no more; what was accepted stays."""
+        """Stop listening; accepted messages stay in the folder."""
         controller, self._controller = self._controller, None
         if controller is not None:
             controller.stop()
 
 
 class _Controller(Controller):
-    """Takes a listening socket: aiosmtpd's own does not start on port 0, and a port looked up first may be gone."""
+    """Uses a socket that listens already: aiosmtpd cannot start on port 0, and a port found free may be taken."""
 
     def __init__(self, keeper: "_Keeper", listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
@@ -81,7 +82,7 @@ class _Controller(Controller):
 
 
 class _Keeper:
-    """aiosmtpd's handler: writes a message down before it answers 250."""
+    """aiosmtpd's handler: it answers 250 only when the message is a file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -89,7 +90,7 @@ class _Keeper:
         self._last = max((int(match[1]) for match in numbers if match), default=0)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep one message, however many its recipients; its file is named after the first."""
+        """Keep a message in one file, named after its first recipient."""
         self._last += 1
         recipient = re.sub(r"[^A-Za-z0-9@._+-]", "_", envelope.rcpt_tos[0])[:NAME_LENGTH]
         name = f"{self._last:05d}-{recipient}"

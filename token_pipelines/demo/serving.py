@@ -1,4 +1,4 @@
-"""Shows a demo: the Dagster UI with its daemon, and the inbox as pages, until the operator has seen enough."""
+"""Serves what a demo shows: the Dagster UI with its daemon, and the inbox as pages."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ POLL_S: Final = 0.3
 
 
 class _InboxPages(SimpleHTTPRequestHandler):
-    """The inbox folder; its index is written anew when somebody looks."""
+    """Serves the inbox folder; its index is written anew for each visit."""
 
     def do_GET(self) -> None:
         if self.path in {"/", "/index.html"}:
@@ -35,7 +35,7 @@ class _InboxPages(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the terminal is the operator's."""
+        """Log nothing to the operator's terminal."""
 
 
 @contextmanager

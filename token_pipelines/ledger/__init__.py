@@ -1,1 +1,1 @@
-"""The ledger: which notices were planned, sent, skipped and refused. The Postgres constraints keep the promise."""
+"""The ledger: which notices were planned, sent, skipped and refused. Constraints in Postgres prevent duplicates."""

@@ -1,4 +1,4 @@
-"""Keyed hashes of addresses: what the ledger keeps in place of an address. The key never leaves the ledger."""
+"""Keyed hashes of addresses: the ledger stores them instead of addresses. The key never leaves the ledger."""
 
 import hmac
 import secrets as random_bytes
@@ -16,7 +16,7 @@ ADDRESS_KEY_BYTES: Final = 32
 
 
 class AddressHasher:
-    """Hashes addresses with the key of one ledger, which is made when it is first needed."""
+    """Hashes addresses with the key of one ledger. The key is created when it is first needed."""
 
     def __init__(self, engine: Engine) -> None:
         """Use the key of the ledger that ``engine`` reaches."""
@@ -24,7 +24,7 @@ class AddressHasher:
 
     def __call__(self, address: str) -> bytes:
         """The keyed hash of an address, the same for every spelling of it."""
-        # A delivery report may name anything as an address, lone surrogates too.
+        # A delivery report may give any text as an address, even lone surrogates.
         return hmac.digest(self._key, canonical(address).encode(errors="replace"), "sha256")
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Bounces inside the ledger: a notice that the relay had taken, and that came back. One transaction each.
+"""Bounces in the ledger: notices that the relay accepted and later could not deliver. One transaction each.
 
-A bounce is kept as one more attempt, with the hash of the address that the notice went to: planning compares it with
-the recipient's present address, and only another address makes the tokens due again.
+A bounce is stored as one more attempt, with the hash of the address that the notice went to. Planning compares it with
+the recipient's present address; the tokens become due again only when the address has changed.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from token_pipelines.ledger.tables import attempts, notices, suppressions
 from token_pipelines.model import Mode, Stage, State
 
 READER: Final = "bounces"
-"""Stands for a run's id in an attempt that no run made."""
+"""Used as the run id of an attempt that no run made."""
 
 _CAN_BOUNCE: Final = (State.SENT, State.UNKNOWN)
 _BEING_SENT: Final = (State.CLAIMED, State.SENDING)
 
 
 class Kept(StrEnum):
-    """What became of a bounce in the ledger."""
+    """What the ledger did with a bounce."""
 
     RECORDED = "recorded"
-    SUPPRESSED = "suppressed"  # recorded, and nobody writes to the address any more
-    KNOWN = "known"  # read before; or the notice is in a state in which nothing of it can have come back
-    EARLY = "early"  # a run has the notice in its hands at this moment
+    SUPPRESSED = "suppressed"  # recorded, and the address was suppressed
+    KNOWN = "known"  # read before; or the notice is in a state in which it cannot have bounced
+    EARLY = "early"  # a run is sending the notice right now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounce:
-    """A delivery that was given up. ``reply`` has addresses removed.
+    """A delivery that the mail system gave up. ``reply`` has addresses removed.
 
-    ``named`` is the keyed hash of the address that the report names; None when it names none.
+    ``named`` is the keyed hash of the address in the report; None if the report has none.
     """
 
     notice_id: str
@@ -49,25 +49,25 @@ class Bounce:
 
 
 class Bounces:
-    """What came back."""
+    """The bounces of one ledger."""
 
     def __init__(self, engine: Engine) -> None:
         """Work on the ledger that ``engine`` reaches."""
         self._engine = engine
 
     def find(self, notice_ids: Sequence[str]) -> str | None:
-        """The first of these ids that is a notice's."""
+        """The first of these ids that belongs to a notice; None if none does."""
         with self._engine.connect() as connection:
             query = select(notices.c.notice_id).where(notices.c.notice_id == func.any(list(notice_ids)))
             known = {str(found) for found in connection.scalars(query)}
         return next((notice_id for notice_id in notice_ids if notice_id in known), None)
 
     def keep(self, bounce: Bounce) -> Kept:
-        """Turn what was sent into what failed, once, however often the report is read.
+        """Turn a sent notice into a failed one. Idempotent: the same report may be read again.
 
-        The address is suppressed with the first report only: a person who takes it off the list is not overruled by the
-        same report in the same mailbox. And only when the report names the address that we wrote to, or none: a list or
-        an alias is not dead because one of its members is, and a forged report must not silence a stranger.
+        Only the first report suppresses the address: if an operator takes it off the list, reading the same mailbox
+        again must not put it back. The report must give the address that we wrote to, or none: a list or an alias is
+        not dead because one of its members is, and a forged report must not suppress somebody else's address.
         """
         with self._engine.begin() as connection:
             this = notices.c.notice_id == bounce.notice_id
@@ -87,7 +87,7 @@ class Bounces:
             return Kept.SUPPRESSED if added.rowcount else Kept.RECORDED
 
     def count(self, *, mode: Mode, since: date) -> tuple[int, int]:
-        """Of the notices planned on ``since`` or later: how many the relay took, and how many of these came back."""
+        """How many notices planned on ``since`` or later the relay accepted, and how many of these bounced."""
         came_back = (
             select(attempts.c.attempt_id)
             .where(attempts.c.notice_id == notices.c.notice_id, attempts.c.stage == Stage.BOUNCE)
@@ -102,7 +102,7 @@ class Bounces:
 
 
 def _sent_to(connection: Connection, notice_id: str) -> bytes | None:
-    """The hash of the address that the last copy went to; None when its sender died before it could say."""
+    """The hash of the address that the last copy went to; None if its run was killed before it recorded that."""
     mine = (attempts.c.notice_id == notice_id, attempts.c.state.in_(_CAN_BOUNCE), attempts.c.address_hash.is_not(None))
     query = select(attempts.c.address_hash).where(*mine).order_by(attempts.c.attempt_id.desc()).limit(1)
     found = connection.scalar(query)

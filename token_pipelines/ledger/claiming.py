@@ -3,13 +3,12 @@
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
-from token_pipelines.ledger.driver import borrowed
 from token_pipelines.model import WAITING, DueToken, Notice, State
 
-# Taken in a statement before, so that the claim sees what a planning has done that it waited for.
-_LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+# In a statement of its own, before the claim: if it waits for a planning, the claim then sees that planning's result.
+_LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%(lock)s)"
 
 _MAY_BE_CLAIMED: Final = f"""
 (state IN ({", ".join(f"'{state}'" for state in WAITING)})
@@ -37,21 +36,21 @@ ORDER BY line.expires_at, line.token_id
 def claim(
     engine: Engine, ids: Collection[str], *, run_id: str, lock: int, resend: bool, max_attempts: int
 ) -> list[Notice]:
-    """Reserve those of these notices that wait and that no other run is claiming, in the order of ``ids``.
+    """Reserve the notices among ``ids`` that wait and that no other run is claiming now. Keeps the order of ``ids``.
 
     Args:
         engine: the ledger's.
         ids: which notices.
-        run_id: whose they become.
-        lock: the key of the advisory lock that planning takes alone and claims share.
-        resend: whether a notice in doubt may be claimed too,
-        max_attempts: if it was tried less often than this.
+        run_id: the run that claims them.
+        lock: the key of the advisory lock: planning takes it exclusively, claims share it.
+        resend: whether notices in doubt may be claimed too.
+        max_attempts: a notice in doubt is claimed only if it had fewer attempts than this.
     """
     values = {"ids": list(ids), "run": run_id, "resend": resend, "max_attempts": max_attempts}
-    with borrowed(engine) as connection, connection.transaction():
-        connection.execute(_LOCK, [lock])
-        rows = connection.execute(_CLAIM.encode(), values, prepare=True).fetchall()
-    heads: dict[str, tuple[Any, ...]] = {}
+    with engine.begin() as connection:
+        connection.exec_driver_sql(_LOCK, {"lock": lock})
+        rows = connection.exec_driver_sql(_CLAIM, values).all()
+    heads: dict[str, Row[Any]] = {}
     tokens: dict[str, list[DueToken]] = {}
     for row in rows:
         heads[row[0]] = row
@@ -62,8 +61,8 @@ def claim(
     return [_notice(heads[one], tokens.get(one, [])) for one in ids if one in heads]
 
 
-def _notice(head: tuple[Any, ...], tokens: list[DueToken]) -> Notice:
-    notice_id, recipient_id, tier, message_id, claimed_from, attempts, first_tried_at = head[:7]
+def _notice(head: Row[Any], tokens: list[DueToken]) -> Notice:
+    notice_id, recipient_id, tier, message_id, claimed_from, attempts, first_tried_at = tuple(head)[:7]
     return Notice(
         notice_id=notice_id,
         recipient_id=recipient_id,

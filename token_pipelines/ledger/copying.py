@@ -1,7 +1,7 @@
-"""Bulk work by COPY: columns into a table, and a query's rows out, as text that Arrow makes and reads.
+"""Bulk reading and writing with COPY: Arrow formats and parses the text.
 
-Row by row, Python would take longer than Postgres, and a million rows of Python's take half a gigabyte. Knows nothing
-of notices; runs in the caller's transaction.
+Row by row, Python would take longer than Postgres, and a million rows as Python objects take half a gigabyte. Knows
+nothing about notices; works in the caller's transaction.
 """
 
 import io
@@ -19,16 +19,16 @@ from sqlalchemy import Connection, Select, text
 from token_pipelines.token_facts import INSTANT
 
 ROWS_A_PIECE: Final = 65_536
-"""Rows turned into text at a time: a few megabytes, whatever the whole is."""
+"""Rows formatted at a time: a few megabytes, however many rows there are."""
 
 BYTES_A_PIECE: Final = 4 << 20
-"""Text that is gathered before Arrow reads it."""
+"""How much text to collect before Arrow parses it."""
 
 _TEXT: Final = pyarrow.csv.WriteOptions(include_header=False, batch_size=ROWS_A_PIECE, quoting_style="needed")
 
 _QUOTED: Final = pyarrow.csv.ParseOptions(newlines_in_values=True)
 _SESSION: Final = text("SELECT set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true)")
-"""How Postgres must write instants for Arrow to read them, until the transaction ends."""
+"""Makes Postgres write instants in a form that Arrow reads, until the transaction ends."""
 
 _KINDS: Final = {"str": pa.large_string(), "bool": pa.bool_(), INSTANT: pa.timestamp("us", tz="UTC")}
 
@@ -39,9 +39,9 @@ _HEX_DIGITS: Final = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def copy_in(connection: Connection, table: str, rows: pa.Table) -> None:
-    """Append rows to a table whose columns have these names. A null is NULL; instants must carry a zone.
+    """Append rows to the columns of the same names. A null becomes NULL; instants must have a zone.
 
-    Strings are always quoted and nulls never, which is how COPY tells an empty string from NULL.
+    Strings are always quoted and nulls never, so that COPY can tell an empty string from NULL.
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
@@ -56,7 +56,7 @@ def copy_in(connection: Connection, table: str, rows: pa.Table) -> None:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """An instant as text in UTC. Arrow's own conversion looks the zone up for each row, ten times slower."""
+    """Instants as text in UTC. Arrow's own conversion looks up the zone for each row, and is ten times slower."""
     if not pa.types.is_timestamp(column.type):
         return column
     naive = column.cast(pa.timestamp(column.type.unit))
@@ -64,7 +64,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def copy_out(connection: Connection, query: Select[*tuple[Any, ...]], columns: Mapping[str, str]) -> pa.Table:
-    """A query's rows, whose columns are named and typed so: ``str``, ``bool`` or token_facts.INSTANT."""
+    """A query's rows. ``columns`` gives the name and dtype of each: ``str``, ``bool`` or token_facts.INSTANT."""
     connection.execute(_SESSION)
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     kinds = {name: _KINDS[dtype] for name, dtype in columns.items()}
@@ -74,7 +74,7 @@ def copy_out(connection: Connection, query: Select[*tuple[Any, ...]], columns: M
 
 
 def _pieces(rows: Iterable[memoryview]) -> Iterator[bytes]:
-    """The same, some megabytes at a time. Postgres sends row by row, so that no piece ends within one."""
+    """Join rows into pieces of some megabytes. Postgres sends whole rows, so every piece ends with one."""
     gathered: list[memoryview] = []
     size = 0
     for row in rows:
@@ -88,7 +88,7 @@ def _pieces(rows: Iterable[memoryview]) -> Iterator[bytes]:
 
 
 def _read(piece: bytes, kinds: dict[str, pa.DataType]) -> pa.Table:
-    """COPY's text as a table: an empty string is quoted, NULL is nothing at all, a boolean is t or f."""
+    """COPY's text as a table: an empty string is quoted, NULL is an empty field, a boolean is t or f."""
     convert = pyarrow.csv.ConvertOptions(
         column_types=kinds,
         null_values=[""],
@@ -102,7 +102,7 @@ def _read(piece: bytes, kinds: dict[str, pa.DataType]) -> pa.Table:
 
 
 def random_uuids(count: int) -> pa.Array:
-    """So many new version 4 UUIDs, as strings in ascending order: rows that go in by id keep its index compact."""
+    """Make version 4 UUIDs, as strings in ascending order: inserting rows in this order keeps the index compact."""
     raw = np.frombuffer(os.urandom(_UUID_BYTES * count), np.uint8).reshape(count, _UUID_BYTES).copy()
     raw[:, 6] = raw[:, 6] & 0x0F | 0x40  # the version
     raw[:, 8] = raw[:, 8] & 0x3F | 0x80  # RFC 9562's variant

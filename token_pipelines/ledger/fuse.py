@@ -1,6 +1,6 @@
-"""The volume fuse as the ledger keeps it: when it tripped, and who may let sending go on.
+"""The volume fuse in the ledger: when it tripped, and when that was approved.
 
-Whether a day is too large is decided in one place, `token_pipelines.planning`, which trips the fuse.
+`token_pipelines.planning` alone decides whether a day is too large, and trips the fuse.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ class Trip:
 
 
 class Fuse:
-    """The trips of one ledger's fuse, and their approval. A dry run has the trips of live runs."""
+    """The trips of one ledger's fuse, and their approval. A dry run sees the trips of live runs."""
 
     def __init__(self, begin: Begin) -> None:
         """Work in the transactions that ``begin`` opens."""
         self._begin = begin
 
     def open_trip(self, mode: Mode, *, max_notices: int) -> Trip | None:
-        """The oldest trip that still stops sending: nobody approved it, and it is larger than the present limit."""
+        """The oldest trip that still stops sending: it was not approved, and is larger than the present limit."""
         columns = fuse_trips.c
         query = (
             select(columns.day, columns.new_notices, columns.max_notices)
@@ -56,7 +56,7 @@ class Fuse:
             connection.execute(fuse_trips.insert().values(values))
 
     def approve(self, mode: Mode, *, at: datetime, up_to: int | None = None) -> None:
-        """Approve every trip of this mode; with ``up_to``, those of at most so many notices."""
+        """Approve every trip of this mode; with ``up_to``, only those of at most this many notices."""
         trips = update(fuse_trips).where(fuse_trips.c.mode == mode.in_ledger, fuse_trips.c.approved_at.is_(None))
         if up_to is not None:
             trips = trips.where(fuse_trips.c.new_notices <= up_to)

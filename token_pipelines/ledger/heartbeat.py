@@ -1,4 +1,4 @@
-"""Heartbeats of the runs: what a killed run had claimed is free again soon after its last one."""
+"""Heartbeats of the runs: soon after a killed run's last heartbeat, other runs may take its notices."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 20
 
 LEASE: Final = "2 minutes"
-"""A run without a heartbeat for this long is presumed dead: six heartbeats, so that a slow database does no harm."""
+"""A run without a heartbeat for this long is presumed dead. That is six heartbeats: a slow database does no harm."""
 
 _ENLIST: Final = text("""
 INSERT INTO runs (run_id, started_at, heartbeat_at)
@@ -57,7 +57,7 @@ def heartbeat(engine: Engine, run_id: str) -> Iterator[None]:
 
 
 def expired_leases(engine: Engine, run_ids: Collection[str]) -> set[str]:
-    """Which of these runs sent no heartbeat for longer than the lease. Runs that never sent one are not among them."""
+    """The runs among these whose last heartbeat is older than the lease. Leaves out runs that never sent one."""
     with engine.connect() as connection:
         return set(connection.scalars(_LAPSED, {"run_ids": list(run_ids)}))
 

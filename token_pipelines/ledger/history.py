@@ -14,7 +14,7 @@ PAGE: Final = 500
 
 
 class History:
-    """What one ledger knows of its notices."""
+    """The history of one ledger's notices."""
 
     def __init__(self, engine: Engine) -> None:
         """Read the ledger that ``engine`` reaches."""
@@ -23,7 +23,7 @@ class History:
     def entries(
         self, *, day: date | None = None, token_id: str | None = None, recipient_id: str | None = None
     ) -> Iterator[dict[str, object]]:
-        """Every notice that fits, oldest first, as the objects of ``history --json``.
+        """Every notice that matches all given filters, oldest first, as the objects of ``history --json``.
 
         Ids are text, instants RFC 3339 in UTC.
         """

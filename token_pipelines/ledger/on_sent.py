@@ -1,4 +1,4 @@
-"""Which sent notices the operator's database was told of: what `source.on_sent` has missed, a later run does again."""
+"""For which sent notices `source.on_sent` has run. A later run repeats it for those that are missing."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from token_pipelines.model import Mode, State
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SentNotice:
-    """A notice that the relay took, and the tokens that it was about, less those that a later one was about."""
+    """A notice that the relay accepted, and its tokens, except those that a later notice was about."""
 
     notice_id: str
     token_ids: tuple[str, ...]
@@ -21,23 +21,23 @@ class SentNotice:
 
 
 class OnSentLog:
-    """The notices about which the source knows."""
+    """The notices for which `source.on_sent` has run."""
 
     def __init__(self, engine: Engine) -> None:
         """Work on the ledger that ``engine`` reaches."""
         self._engine = engine
 
     def keep(self, notice_ids: Collection[str]) -> None:
-        """The source has been told of these."""
+        """Record that `source.on_sent` has run for these notices."""
         rows = [{"notice_id": notice_id} for notice_id in notice_ids]
         with self._engine.begin() as connection:
             connection.execute(insert(on_sent).on_conflict_do_nothing(), rows)
 
     def missing(self, *, since: datetime, page: int) -> Iterator[list[SentNotice]]:
-        """The live notices that were planned since then, were sent, and of which the source does not know.
+        """Live notices that were planned since ``since`` and sent, but for which `source.on_sent` has not run.
 
-        Those sent last come first, in lists of at most ``page``. Of a token that was written about again since, only
-        the last notice tells, so that no instant replaces a later one; a notice may be left with no token.
+        Yields lists of at most ``page`` notices, the last sent first. A token is listed only with the last notice about
+        it, so that no earlier instant replaces a later one. A notice may therefore have no token.
         """
         known = select(on_sent.c.notice_id).where(on_sent.c.notice_id == notices.c.notice_id).exists()
         query = (

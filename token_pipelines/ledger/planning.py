@@ -1,6 +1,6 @@
-"""Planning inside the ledger: compare what is due with what waits, and put the new notices in. One transaction.
+"""Planning in the ledger: compares due tokens with waiting notices, and inserts the new notices. One transaction.
 
-Knows nothing of why a token is due: `token_pipelines.policy` decides that from what ``told`` returns.
+`token_pipelines.policy` decides which tokens are due, from the history that ``told`` returns.
 """
 
 from collections.abc import Collection, Sequence
@@ -55,7 +55,7 @@ RETURNING notice.notice_id
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What planning is about to do: ``new`` is put in, ``withdrawn`` is taken back, ``kept`` waits as it is.
+    """What planning will do: insert ``new``, withdraw the notices in ``withdrawn``, and leave ``kept`` unchanged.
 
     ``new`` has the columns of `Planning.draft`'s input and ``notice_id``; one row per token.
     """
@@ -64,14 +64,14 @@ class Plan:
     withdrawn: list[str]
     kept: pd.DataFrame
     size: int
-    """How many recipients get a notice and have none that waits: what the fuse counts.
+    """How many recipients get a notice and have none that waits. The fuse counts these.
 
-    A notice that replaces one that waits is no more mail than there was.
+    A notice that replaces a waiting one does not count, since it adds no email.
     """
 
 
 class Planning:
-    """The ledger while one run plans in it."""
+    """The ledger during one run's planning transaction."""
 
     def __init__(self, connection: Connection, *, run_id: str, mode: Mode) -> None:
         """Plan on this connection, whose transaction belongs to the caller."""
@@ -82,13 +82,13 @@ class Planning:
         self.fuse = Fuse(inside(connection))
 
     def release(self, refused: Collection[RefusedLine]) -> int:
-        """Free notices that were refused for good at an address that has changed since: their tokens are due again.
+        """Release notices that were refused for good at an address that has changed since: their tokens are due again.
 
         Args:
             refused: what `Told.refused` returned before this transaction began.
 
         Returns:
-            How many notices are freed: those of which the ledger still says what it said then.
+            How many notices were released: only those that the ledger still has as refused at the same address.
         """
         if not refused:
             return 0
@@ -99,13 +99,13 @@ class Planning:
         return len(ids)
 
     def draft(self, due: pd.DataFrame, *, tiers: Collection[str], since: datetime) -> Plan:
-        """Group due tokens into notices and compare them with what waits already. Writes nothing.
+        """Group due tokens into notices and compare them with the waiting notices. Writes nothing.
 
         Args:
             due: one row per (token, recipient) that is due: token_id, recipient_id, expires_at, threshold and
                 tier, a categorical whose categories go from most to least urgent.
             tiers: plan only the notices whose tier is one of these.
-            since: no notice planned earlier can still wait.
+            since: the earliest time at which a notice that still waits can have been planned.
         """
         tiers_by_urgency = due["tier"].cat.categories
         most_urgent = urgency(due).groupby(due["recipient_id"]).transform("min") % max(len(tiers_by_urgency), 1)
@@ -123,7 +123,7 @@ class Planning:
         return Plan(new=_numbered(new), withdrawn=withdrawn, kept=kept, size=size)
 
     def _waiting(self, since: datetime) -> pd.DataFrame:
-        """Every line that waits, one row per token of a waiting notice."""
+        """The waiting notices, one row per token."""
         query = (
             select(
                 notices.c.notice_id,
@@ -143,9 +143,9 @@ class Planning:
         return frame
 
     def carry_out(self, plan: Plan, *, day: date, at: datetime, message_domain: str) -> pd.DataFrame:
-        """Withdraw, then put the new notices in. Returns PLANNED_COLUMNS of what is new and what is kept.
+        """Withdraw notices, then insert the new ones. Returns PLANNED_COLUMNS of the new and the kept notices.
 
-        The unique key has the last word: a line that it refuses was promised already, and is left out.
+        A token that violates the unique key is in a notice already, and is left out.
         """
         self.withdraw(plan.withdrawn)
         is_first = ~plan.new["notice_id"].duplicated()
@@ -163,10 +163,10 @@ class Planning:
         return pd.concat([fresh.rename(columns={"notice_tier": "tier"}), plan.kept], ignore_index=True)
 
     def close_tiers_other_than(self, configured: Sequence[str], since: datetime) -> int:
-        """Withdraw what waits for tiers that are no longer configured. Returns how many notices that were.
+        """Withdraw waiting notices of tiers that are no longer configured. Returns how many.
 
-        What is in doubt keeps its tokens and its Message-ID, and passes to the last of the configured tiers: somebody
-        must send it again, and the email says the true remaining time whatever its tier is called.
+        A notice in doubt keeps its tokens and its Message-ID, and moves to the last configured tier, which sends it
+        again. The email says the true remaining time, whatever the tier's name.
         """
         orphaned = (
             notices.c.mode == self._mode,
@@ -181,7 +181,7 @@ class Planning:
         return len(orphans)
 
     def withdraw(self, notice_ids: Collection[str]) -> None:
-        """Take back what waits; its tokens are free to be planned at their present urgency."""
+        """Withdraw waiting notices; their tokens may be planned again at their present urgency."""
         if not notice_ids:
             return
         ids = list(notice_ids)
@@ -195,7 +195,7 @@ class Planning:
 
 
 def among(column: pd.Series, values: pd.Series) -> np.ndarray:
-    """Which of a column's strings are among these: `Series.isin` for long columns, of which pandas makes lists."""
+    """Per row whether a string is among ``values``. Like `Series.isin`, which converts long columns to lists."""
     kind = pa.large_string()
     found = pc.is_in(pa.array(column, kind), pa.array(values, kind))
     inside: np.ndarray = found.to_numpy(zero_copy_only=False)
@@ -203,7 +203,7 @@ def among(column: pd.Series, values: pd.Series) -> np.ndarray:
 
 
 def _numbered(lines: pd.DataFrame) -> pd.DataFrame:
-    """The lines with a new ``notice_id`` for each recipient, in the order of these ids."""
+    """Give each recipient's lines a new ``notice_id``; sorted by this id."""
     codes, recipients = pd.factorize(lines["recipient_id"])
     order = np.argsort(codes, kind="stable")
     ids = random_uuids(len(recipients)).take(pa.array(codes[order]))
@@ -211,7 +211,7 @@ def _numbered(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unchanged(waiting: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
-    """The waiting notices that say exactly what would be planned now: PLANNED_COLUMNS, one row per notice."""
+    """The waiting notices that equal those that would be planned now: PLANNED_COLUMNS, one row per notice."""
     key = ["recipient_id", "token_id", "expires_at", "threshold", "tier"]
     both = waiting.merge(lines.assign(tier=lines["notice_tier"])[key], on=key, how="left", indicator=True)
     same = (both["_merge"] == "both").groupby(both["notice_id"]).transform("all")

@@ -1,4 +1,4 @@
-"""Brings the ledger's schema up to date, and refuses one that is newer than this code."""
+"""Migrates the ledger's schema to the current version. Refuses a schema that is newer than this code."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ def bring_up_to_date(engine: Engine, schema: str) -> None:
     """Create or upgrade a schema, in one transaction. Cheap when there is nothing to do.
 
     Args:
-        engine: the ledger's, whose search_path is this schema.
-        schema: its name, in lower case letters, digits and _.
+        engine: the ledger's engine; its search_path is ``schema``.
+        schema: the schema's name: lower-case letters, digits and _.
 
     Raises:
         LedgerError: if the schema comes from a newer version of the product.

@@ -1,4 +1,4 @@
-"""Sending inside the ledger: claim, settle, skip, give back. The states and their order are those of `model.State`."""
+"""Sending in the ledger: claim, settle, skip, give back. `model.State` has the states and their order."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -39,7 +39,7 @@ WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL
 
 
 class Sending:
-    """The ledger while one run sends from it. `settle` is for one thread; another one may claim, skip and drop."""
+    """The ledger while one run sends. One thread may call `settle` while another calls `claim`, `skip` and `drop`."""
 
     def __init__(self, engine: Engine, *, run_id: str, mode: Mode, claim_lock: int) -> None:
         """Send for the run ``run_id``."""
@@ -49,14 +49,14 @@ class Sending:
         self._settlement = Settlement(engine, run_id)
         self._claim_lock = claim_lock
         self._claimed: set[str] = set()
-        self._never_said: set[str] = set()  # marked by a commit that may have gone through although it failed
+        self._never_said: set[str] = set()  # their mark's commit raised an error, but may have succeeded
 
     def close(self) -> None:
-        """Close the connection that the group commits were made on."""
+        """Close the connection for group commits."""
         self._settlement.close()
 
     def give_back(self) -> None:
-        """What was claimed and not tried waits again; what was on a socket, without an answer recorded, is in doubt."""
+        """Release what was claimed and not tried: it waits again. What was marked and has no outcome is in doubt."""
         ids = list(self._claimed)
         with self._engine.begin() as connection:
             connection.execute(_NEVER_SAID, {"dead": self._run_id, "ids": list(self._never_said)})
@@ -69,9 +69,9 @@ class Sending:
             connection.execute(statement, parameters)
 
     def reclaim_from_the_dead(self, has_ended: Callable[[str], bool]) -> None:
-        """Free what dead runs had claimed: never tried, so it waits again; what they were sending is in doubt.
+        """Release the claims of dead runs, whose notices wait again. Notices that they were sending are in doubt.
 
-        A run is dead when the orchestrator knows that it has ended, or when its lease has lapsed.
+        A run is dead if ``has_ended`` says so, or if its lease has expired.
         """
         with self._engine.begin() as connection:
             for owner, lapsed in connection.execute(_DEAD, {"run_id": self._run_id}).all():
@@ -84,7 +84,7 @@ class Sending:
         return or_(notices.c.state.in_(WAITING), in_doubt) if resend else notices.c.state.in_(WAITING)
 
     def waiting(self, tier: str, *, since: datetime, resend: bool, max_attempts: int) -> list[str]:
-        """Ids of the notices of this tier that may be claimed, of any day, planned since ``since``, oldest first."""
+        """Ids of notices of this tier that may be claimed: of any day, planned at ``since`` or later, oldest first."""
         query = (
             select(notices.c.notice_id)
             .where(notices.c.mode == self._mode, notices.c.tier == tier, notices.c.planned_at >= since)
@@ -95,7 +95,7 @@ class Sending:
             return [str(notice_id) for notice_id in connection.scalars(query)]
 
     def claim(self, ids: Collection[str], *, resend: bool, max_attempts: int) -> list[Notice]:
-        """Reserve those of these notices that still wait and that nobody else is claiming at this moment, in order."""
+        """Reserve the notices among ``ids`` that still wait and that no other run is claiming now. Keeps the order."""
         claimed = claim(
             self._engine, ids, run_id=self._run_id, lock=self._claim_lock, resend=resend, max_attempts=max_attempts
         )
@@ -103,7 +103,7 @@ class Sending:
         return claimed
 
     def settle(self, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
-        """As `Settlement.settle`: record outcomes and mark what is sent next, in one commit."""
+        """Record outcomes, and mark the notices that are sent next, in one commit: see `Settlement.settle`."""
         try:
             marked = self._settlement.settle(records, marks)
         except BaseException:
@@ -113,21 +113,21 @@ class Sending:
         return marked
 
     def settle_again(self, records: Sequence[Record]) -> None:
-        """As `Settlement.settle_again`: record outcomes once more after a `settle` that failed."""
+        """Record outcomes again after a `settle` that failed: see `Settlement.settle_again`."""
         self._settlement.settle_again(records)
         self._claimed.difference_update(record.notice_id for record in records)
 
     def reopen(self, notice_ids: Collection[str]) -> None:
-        """What was refused for good is put off instead: the relay refused so many that the fault is not theirs."""
+        """Defer these refused notices instead: the relay refused too many for the recipients to be the cause."""
         refused = (notices.c.notice_id == func.any(list(notice_ids)), notices.c.state == State.FAILED)
         self._execute(update(notices).where(*refused).values(state=State.DEFERRED))
 
     def skip(self, notice: Notice, reason: Reason) -> None:
-        """Nothing is left to say in this notice. One in doubt stays so: it may have been delivered."""
+        """Skip a notice in which no token is left. A notice in doubt stays in doubt: it may have been delivered."""
         state = State.UNKNOWN if notice.claimed_from is State.UNKNOWN else State.SKIPPED
         skipped = {"state": state, "reason": reason, "claimed_by": None, "claimed_from": None}
         mine = notices.c.notice_id == notice.notice_id
-        # In one transaction: skipped without its tokens freed, a notice would use them up for ever.
+        # In one transaction: the tokens of a skipped notice must be released, or they never become due again.
         with self._engine.begin() as connection:
             self._drop(connection, notice, dict.fromkeys((token.token_id for token in notice.tokens), reason))
             connection.execute(update(notices).where(mine, notices.c.claimed_by == self._run_id).values(skipped))
@@ -139,7 +139,7 @@ class Sending:
             self._drop(connection, notice, reasons)
 
     def _drop(self, connection: Connection, notice: Notice, reasons: dict[str, Reason]) -> None:
-        """Free tokens of a notice, if it is still ours: another run may have sent it since we were held for dead."""
+        """Release tokens if the notice is still ours. A run that presumed this one dead may have sent it."""
         if notice.claimed_from is State.UNKNOWN:
             return
         mine = select(notices.c.notice_id).where(

@@ -1,7 +1,7 @@
-"""What became of messages and which go out next, in one statement and one commit: the group commit of the sending loop.
+"""The group commit of the sending loop: outcomes, and marks for the messages that go out next, in one statement.
 
-A mark says that a message's text goes to the socket now. It is committed before any of that text is said, so a killed
-run leaves in doubt only what was on its sockets.
+A mark says that a message's text is about to be written to the socket. It is committed before that, so a killed run
+leaves in doubt only the messages that were on its sockets.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +12,15 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Engine
 
-from token_pipelines.ledger.driver import explained, opened
+from token_pipelines.config import LEDGER_URL
+from token_pipelines.database import DatabaseUrl, explain
+from token_pipelines.errors import LedgerError
 from token_pipelines.model import Outcome
 
 LOCK_TIMEOUT: Final = "30s"
-"""A lock that is held for longer stops the tier: all connections wait while this statement does."""
+"""If a lock is held for longer, the tier stops: all connections wait for this statement."""
 
-# The generic plan: with few messages a turn Postgres would plan each call anew, which takes longer than running it.
+# With few messages a turn, Postgres would plan each call anew, which takes longer than executing it.
 _SETTINGS: Final = f"SET plan_cache_mode = force_generic_plan; SET lock_timeout = '{LOCK_TIMEOUT}'"
 
 _ANSWERED: Final = """
@@ -26,10 +28,10 @@ unnest(%(ids)s::uuid[], %(states)s::text[], %(ats)s::timestamptz[], %(stages)s::
     %(enhanced)s::text[], %(replies)s::text[], %(queue_ids)s::text[], %(hashes)s::bytea[])
 """
 
-# If another run presumed this one dead, only a late 250 from it is recorded: any other answer says nothing about what
-# the other run has sent since.
+# If another run presumed this one dead, only a late 250 counts: any other answer says nothing about the copy that the
+# other run may have sent.
 # 4xx answers and connections lost before the final dot do not count as attempts: a greylisted notice must not use up
-# the attempts that a notice in doubt has. A 5xx counts although it came before the mark: asking for ever is no use.
+# the attempts that a notice in doubt has. A 5xx before the mark does count: else it would be tried for ever.
 _SETTLE: Final = f"""
 WITH answered AS (
     SELECT * FROM {_ANSWERED}
@@ -67,7 +69,7 @@ JOIN attempts ON attempts.notice_id = answer.notice_id AND attempts.at = answer.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What became of one attempt, and at which address, as its keyed hash."""
+    """The outcome of one attempt, with the keyed hash of the address."""
 
     notice_id: str
     outcome: Outcome
@@ -76,7 +78,7 @@ class Record:
 
 
 class Settlement:
-    """One run's group commits, on a connection of their own that is opened when it is needed. For one thread."""
+    """One run's group commits, on their own connection, which is opened when needed. For one thread."""
 
     def __init__(self, engine: Engine, run_id: str) -> None:
         """Settle for the run ``run_id``."""
@@ -88,14 +90,14 @@ class Settlement:
         """Record these outcomes and mark these notices as being sent, in one commit that waits for the disk.
 
         Args:
-            records: what became of messages.
-            marks: by notice id, the instant as of which the email is written; so is every resend of it.
+            records: the outcomes.
+            marks: notice id to the instant as of which the email was written. A resend is written as of the same one.
 
         Returns:
-            Ids of the notices that were marked. One that is missing is no longer this run's, and must not be sent.
+            Ids of the notices that were marked. If one is missing, another run has taken it over: do not send it.
 
         Raises:
-            LedgerError: the ledger cannot be reached, or refuses. Whether anything was committed is not known.
+            LedgerError: the ledger cannot be reached, or the statement failed. It may have been committed or not.
             ValueError: a notice is in both lists; the statement would change its row twice.
         """
         if not marks.keys().isdisjoint(record.notice_id for record in records):
@@ -104,10 +106,10 @@ class Settlement:
         return self._execute(_SETTLE, _values(self._run_id, records, marks))
 
     def settle_again(self, records: Sequence[Record]) -> None:
-        """Record these on a new connection, after a `settle` that failed. What that one recorded is not recorded twice.
+        """Record outcomes on a new connection, after a `settle` that failed. Skips those that it did record.
 
         Raises:
-            LedgerError: the ledger still cannot be reached, or refuses.
+            LedgerError: the ledger still cannot be reached, or the statement failed.
         """
         self.close()
         values = {
@@ -125,11 +127,23 @@ class Settlement:
             self._connection = None
 
     def _execute(self, statement: str, values: Mapping[str, object]) -> set[str]:
-        with explained(self._engine):
-            if self._connection is None:
-                self._connection = opened(self._engine)
-                self._connection.execute(_SETTINGS)
+        """On psycopg itself: SQLAlchemy's share of so small a statement would be larger than all the rest of it."""
+        try:
+            self._connection = self._connection or self._opened()
             return {row[0] for row in self._connection.execute(statement.encode(), values, prepare=True)}
+        except psycopg.IntegrityError:  # a fault of ours
+            raise
+        except psycopg.Error as error:
+            raise LedgerError(explain(error, DatabaseUrl(self._engine.url, LEDGER_URL))) from None
+
+    def _opened(self) -> "psycopg.Connection[Any]":
+        connection = self._engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
+        driver = connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)  # noqa: S101 -- narrows the type
+        connection.detach()  # its settings must not reach another user of the pool
+        driver.autocommit = True
+        driver.execute(_SETTINGS)
+        return driver
 
 
 def _values(run_id: str, records: Sequence[Record], marks: Mapping[str, datetime]) -> dict[str, object]:

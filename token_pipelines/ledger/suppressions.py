@@ -1,4 +1,4 @@
-"""The addresses not to write to: keyed hashes, since when and why. An address itself is never kept."""
+"""The suppression list: keyed hashes of addresses, with the time and the cause. Never an address itself."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from token_pipelines.ledger.tables import suppressions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suppression:
-    """One address that is not written to."""
+    """One suppressed address."""
 
     address_hash: bytes
     at: datetime
@@ -20,14 +20,14 @@ class Suppression:
 
 
 class Suppressions:
-    """The list, in one ledger."""
+    """The suppression list of one ledger."""
 
     def __init__(self, engine: Engine) -> None:
         """Work on the ledger that ``engine`` reaches."""
         self._engine = engine
 
     def add(self, hashes: Collection[bytes], *, at: datetime, cause: str) -> int:
-        """Write to these addresses no more. Returns how many were not on the list; the others keep their cause."""
+        """Suppress these addresses. Returns how many are new on the list; the others keep their cause."""
         rows = [{"address_hash": address_hash, "at": at, "cause": cause} for address_hash in dict.fromkeys(hashes)]
         if not rows:
             return 0
@@ -36,13 +36,13 @@ class Suppressions:
             return len(connection.execute(added, rows).all())
 
     def remove(self, hashes: Collection[bytes]) -> int:
-        """Write to these addresses again. Returns how many were on the list."""
+        """Take these addresses off the list. Returns how many were on it."""
         listed = suppressions.c.address_hash == func.any(list(hashes))
         with self._engine.begin() as connection:
             return len(connection.execute(delete(suppressions).where(listed).returning(suppressions.c.at)).all())
 
     def among(self, hashes: Collection[bytes]) -> set[bytes]:
-        """Which of these addresses are on the list."""
+        """The addresses among these that are on the list."""
         query = select(suppressions.c.address_hash).where(suppressions.c.address_hash == func.any(list(hashes)))
         with self._engine.begin() as connection:
             return {bytes(found) for found in connection.scalars(query)}

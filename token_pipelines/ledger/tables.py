@@ -1,7 +1,7 @@
-"""The ledger's tables as SQLAlchemy sees them. The migrations make them; a test holds the two together.
+"""The ledger's tables for SQLAlchemy. The migrations create them; a test compares the two.
 
-They name no schema, and no statement of the ledger does: a connection's search_path holds the schema of its pipeline
-and no other, so that one pipeline cannot reach what another has told.
+Neither the tables nor the ledger's statements name a schema: a connection's search_path has only the schema of its
+pipeline, so one pipeline cannot reach another's ledger.
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import UUID
 from token_pipelines.model import Mode, State
 
 SCHEMA: Final = "token_pipelines"
-"""The schema of a single pipeline, and what the names of all others begin with."""
+"""The schema of a single pipeline, and the prefix of all others."""
 
 metadata = MetaData(
     naming_convention={
@@ -40,7 +40,7 @@ metadata = MetaData(
 
 
 def schema_of(pipeline: str | None) -> str:
-    """The schema in which a pipeline's ledger lies: ``token_pipelines``, or ``token_pipelines_user_tokens``."""
+    """The schema of a pipeline's ledger: ``token_pipelines``, or ``token_pipelines_user_tokens``."""
     return SCHEMA if pipeline is None else f"{SCHEMA}_{pipeline}"
 
 
@@ -77,9 +77,9 @@ notices = Table(
     CheckConstraint("(claimed_by IS NULL) = (claimed_from IS NULL)", name="claimed_from_a_state"),
     CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_an_instant"),
     CheckConstraint("state <> 'skipped' OR reason IS NOT NULL", name="skipped_for_a_reason"),
-    # No index on the state: it changes three times a message, and without one these updates stay in the page.
+    # No index on the state: it changes three times a message. Without an index these updates are heap-only (HOT).
     Index("notices_by_day", "day"),
-    Index("notices_by_planning", "planned_at"),  # the day is a label: a backfilled one may be long past
+    Index("notices_by_planning", "planned_at"),  # not by day: a backfilled notice has an old day
     Index("notices_by_recipient", "recipient_id"),
 )
 
@@ -94,7 +94,7 @@ notice_tokens = Table(
     Column("mode", Text, nullable=False),
     Column("tier", Text, nullable=False),
     Column("released", Boolean, nullable=False, server_default="false"),
-    Column("reason", Text),  # why it was dropped from its notice
+    Column("reason", Text),  # why the token was dropped from the notice
     Index(
         "notice_tokens_told_once",
         "token_id",

@@ -1,4 +1,4 @@
-"""What was told and what was refused, by this ledger's notices or, as an operator says, by something else."""
+"""What recipients were told and which addresses refused: by this ledger's notices, or as an operator has marked."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -13,8 +13,8 @@ from token_pipelines.ledger.transactions import Begin
 from token_pipelines.model import TOLD, Mode, State
 from token_pipelines.policy import HISTORY_COLUMNS, Window, no_history
 
-# The order of the joins is forced: right after a bulk load the statistics say that nearly every notice is planned, and
-# Postgres would begin with the few that were told, and look each of them up among the lines of the batch.
+# The order of the joins is forced. Right after a bulk load the statistics say that nearly every notice is planned:
+# Postgres would begin with the few that were told, and look up each of them among the lines of the batch.
 _SUPERSEDED_LINES: Final = text(f"""
 WITH mine AS MATERIALIZED (
     SELECT notice_id, token_id, recipient_id, expires_at, mode, threshold
@@ -53,9 +53,9 @@ class Told:
         self._begin = begin
 
     def history(self, window: Window, mode: Mode) -> pd.DataFrame:
-        """What was told and refused for expiries in the window: columns policy.HISTORY_COLUMNS.
+        """What was told and refused, for expiries in the window: columns policy.HISTORY_COLUMNS.
 
-        Empty where the ledger has no tables yet.
+        Empty if the ledger has no tables yet.
         """
         tokens, outcome = notice_tokens.c, notices.c.state
         query = (
@@ -88,12 +88,12 @@ class Told:
         return found
 
     def mark_before(self, before: datetime, *, mode: Mode, at: datetime) -> None:
-        """Count every threshold before this instant as told: by an older job, or by what a restored ledger forgot."""
+        """Count every threshold before this instant as told: by an older job, or in rows lost by a restore."""
         with self._begin() as connection:
             connection.execute(told_before.insert().values(mode=mode.in_ledger, before=before, at=at))
 
     def superseded_lines(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
-        """Lines of these notices, as (notice_id, token_id), for which another notice has told a later threshold."""
+        """(notice_id, token_id) of the lines of these notices for which another notice has told a later threshold."""
         with self._begin() as connection:
             return {(str(row[0]), row[1]) for row in connection.execute(_SUPERSEDED_LINES, {"ids": list(notice_ids)})}
 

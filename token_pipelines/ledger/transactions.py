@@ -1,4 +1,4 @@
-"""Where a part of the ledger does its work: in transactions of its own, or inside one that is already open."""
+"""How a part of the ledger gets its transactions: it opens its own, or uses one that is already open."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from sqlalchemy import Connection
 
 Begin = Callable[[], AbstractContextManager[Connection]]
-"""Opens a transaction, which commits when its block ends well: `Engine.begin`, or what `inside` returns."""
+"""Opens a transaction, which commits if its block raises nothing: `Engine.begin`, or what `inside` returns."""
 
 
 def inside(connection: Connection) -> Begin:
-    """Work in the transaction of this connection, which its owner commits."""
+    """Use the transaction of this connection; its owner commits it."""
     return lambda: nullcontext(connection)

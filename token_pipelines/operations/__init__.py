@@ -1,1 +1,1 @@
-"""What an operator does around a day: forecasts, previews, checks of the source. The modules do not know each other."""
+"""What an operator does around a day: forecasts, previews, checks of the source. None imports another."""

@@ -63,7 +63,7 @@ def forecast(pipeline: Pipeline, *, days: int, on_warning: Callable[[str], None]
 
 
 def _runs(pipeline: Pipeline, now: datetime, days: int) -> Iterator[tuple[date, datetime, datetime]]:
-    """Each day with the instant at which its run decides, and how far that looks."""
+    """Each day with the instant at which its run decides, and its reach."""
     schedule = pipeline.config.schedule
     for offset in range(days):
         day = schedule.today(now) + offset * ONE_DAY
@@ -83,7 +83,7 @@ def _told(
 
 
 def _reachable(pipeline: Pipeline, window: Window, now: datetime) -> pd.DataFrame:
-    """The tokens of the window that nothing blocks as they are now: columns TOKEN_COLUMNS, earliest expiry first."""
+    """The tokens of the window that no reason blocks now: columns TOKEN_COLUMNS, earliest expiry first."""
     frames = [pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in TOKEN_COLUMNS.items()})]
     for tokens in pipeline.source.snapshot(window):
         blocked = pipeline.policy.blocking_reason(tokens, now=now).notna()
@@ -98,10 +98,10 @@ def _most_urgent(due: pd.DataFrame) -> pd.Series:
 
 
 class _Simulation:
-    """The tokens, and the latest threshold that will have been told for each by the day in question.
+    """The tokens, each with the latest threshold that will count as told by the simulated day.
 
-    The ledger's history is merged with the tokens once, and handed to the policy in the column ``last_notified_at``:
-    merging it anew for each day would take a second a day with a million tokens.
+    The ledger's history is merged with the tokens once, and passed to the policy in the column ``last_notified_at``.
+    With a million tokens, merging it for every day would take a second per day.
     """
 
     def __init__(self, tokens: pd.DataFrame, history: pd.DataFrame) -> None:

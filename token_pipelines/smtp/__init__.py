@@ -1,4 +1,4 @@
 """From a message to an outcome: connections to the relay, the SMTP session, replies, the rate.
 
-Knows nothing of templates, the ledger or the source.
+Does not depend on templates, the ledger or the source.
 """

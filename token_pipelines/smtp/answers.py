@@ -1,7 +1,7 @@
-"""What a relay's answer means for one message, and for all of them. Nothing above this package knows a numeric code.
+"""What a relay's answer means for one message, and for all of them. Only this package interprets numeric codes.
 
-A recipient's own trouble is an `Outcome`. Trouble with the relay, or with the sender, is a `RelayTroubleError`: then
-nothing of the message was delivered, and the next one would fare no better.
+A problem of one recipient is an `Outcome`. A problem of the relay or the sender is a `RelayTroubleError`: the message
+was not delivered, and the next one would probably fail too.
 """
 
 from typing import Final
@@ -10,18 +10,18 @@ from token_pipelines.errors import RelayError
 from token_pipelines.model import DEAD_ADDRESS, Outcome, Stage, State
 from token_pipelines.smtp.session import Reply
 
-_SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # a wrong From must not silence everyone we write to
+_SENDER_AT_FAULT: Final = frozenset({"5.1.7", "5.1.8"})  # with a wrong From, these come for every recipient
 _POLICY: Final = "5.7."
 _RECIPIENT_NAMED: Final = frozenset({Stage.RCPT, Stage.DATA, Stage.DOT})
 
 
 class RelayTroubleError(RelayError):
-    """The relay's trouble with a message of which nothing was delivered. The connection is of no more use.
+    """A problem of the relay or the sender. The message was not delivered, and the connection cannot be used any more.
 
     Attributes:
-        outcome: what became of the attempt if the trouble is this recipient's alone; None while no recipient was named.
-        try_again: whether it may be this connection's trouble alone, so that the message is tried on another one.
-        may_quit: whether the relay can be told QUIT; it would take that for text while it waits for a message.
+        outcome: the attempt's outcome if only this recipient has the problem; None if no recipient was named yet.
+        try_again: whether perhaps only this connection has the problem, so that another one is worth a try.
+        may_quit: whether QUIT may be sent. A relay that waits for a message would take QUIT as its text.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RelayTroubleError(RelayError):
         try_again: bool = False,
         may_quit: bool = False,
     ) -> None:
-        """The sentence, and what follows from it."""
+        """Take the message for the operator, and what follows from the problem."""
         super().__init__(message, may_pass=may_pass)
         self.outcome = outcome
         self.try_again = try_again
@@ -41,7 +41,7 @@ class RelayTroubleError(RelayError):
 
 
 class Lost(Exception):  # noqa: N818 -- an event that the conversation handles, never an operator's error
-    """The connection ended, or no answer came in time. ``unsaid`` counts the octets that did not leave."""
+    """The connection ended, or no answer came in time. ``unsaid`` counts the octets that were not sent."""
 
     def __init__(self, what: str = "connection lost", *, unsaid: int = 0) -> None:
         """``what`` happened, in words."""
@@ -50,7 +50,7 @@ class Lost(Exception):  # noqa: N818 -- an event that the conversation handles, 
 
 
 class Closing(Lost):
-    """The relay said 421: it ends the connection, whatever it was asked. It has not taken the message."""
+    """The relay answered 421: it ends the connection, and has not accepted the message."""
 
     def __init__(self, answer: Reply) -> None:
         """The 421."""
@@ -59,15 +59,15 @@ class Closing(Lost):
 
 
 def accepted(answer: Reply) -> Outcome:
-    """The message is the relay's now."""
+    """The outcome of a message that the relay accepted."""
     return _outcome(State.SENT, answer, queue_id=answer.queue_id)
 
 
 def refused(relay: str, answer: Reply, *, may_quit: bool) -> Outcome:
-    """What a refusal means. It never suppresses an address that was not itself refused for good.
+    """The outcome of a refusal. Only an address that was refused for good is suppressed.
 
     Raises:
-        RelayTroubleError: it blames the sender, or all of us.
+        RelayTroubleError: the refusal concerns the sender, or all our messages.
     """
     enhanced = answer.enhanced or ""
     if answer.stage is Stage.MAIL:
@@ -86,7 +86,7 @@ def refused(relay: str, answer: Reply, *, may_quit: bool) -> Outcome:
 
 
 def lost_before_the_dot(relay: str, lost: Lost, stage: Stage, *, marked: bool) -> RelayTroubleError:
-    """The connection ended, and the message cannot have arrived. One that is not ``marked`` may be tried again."""
+    """The connection ended, and the message cannot have arrived. It may be tried again if it is not ``marked``."""
     outcome = Outcome(state=State.DEFERRED, stage=stage, reply=str(lost))
     if isinstance(lost, Closing):
         outcome = _outcome(State.DEFERRED, lost.answer)
@@ -99,7 +99,7 @@ def lost_before_the_dot(relay: str, lost: Lost, stage: Stage, *, marked: bool) -
 
 
 def lost_after_the_dot(lost: Lost) -> Outcome:
-    """Perhaps it was accepted: only the ledger may decide to send it again."""
+    """The outcome of a message that may have been accepted: only the ledger may decide to send it again."""
     return Outcome(state=State.UNKNOWN, stage=Stage.DOT, reply=f"{lost} after the final dot")
 
 

@@ -1,4 +1,4 @@
-"""Opening a session with the relay, up to the point where it takes messages; and parting from it."""
+"""Opens a session with the relay until it is ready for messages, and ends it."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ from token_pipelines.smtp.session import CLOSING, ConnectionLost, Reply, SmtpSes
 _GREETING: Final = 220
 _WAIT: Final = "wait until it takes connections again, or look at its log"
 _PORTS: Final = "smtp.port against smtp.security (587 is starttls, 465 is tls)"
-_GOODBYE_SECONDS: Final = 2.0  # QUIT is a courtesy; a relay that does not answer it costs no more than this
+_GOODBYE_SECONDS: Final = 2.0  # how long to wait for the answer to QUIT, which is only a courtesy
 
 
 class Connector:
@@ -36,10 +36,10 @@ class Connector:
         self._own_name: str | None = None
 
     def open(self) -> SmtpSession:
-        """A session that is greeted, encrypted and logged in as configured.
+        """Open a session: connect, encrypt and log in as configured.
 
         Raises:
-            RelayError: one sentence says why not, and the cure.
+            RelayError: it could not be opened; the message says why, and the cure.
         """
         dialogue = self._dialogue()
         try:
@@ -52,7 +52,7 @@ class Connector:
                 self._log_in(dialogue)
         except ConnectionLost as lost:
             dialogue.close()
-            # Once it has greeted us the port is right.
+            # Once the relay has greeted us, the port is right.
             cure = (
                 "check smtp.port and smtp.security, and its log" if lost.stage is Stage.CONNECT else "look at its log"
             )
@@ -71,7 +71,7 @@ class Connector:
             )
         else:
             dialogue = SmtpSession(self._smtp.host, timeout=timeout, own_name=self._own_name)
-        self._own_name = dialogue.local_hostname  # asked of the resolver once, not for each connection
+        self._own_name = dialogue.local_hostname  # so that the resolver is asked once, not for each connection
         return dialogue
 
     def _connect(self, dialogue: SmtpSession) -> None:
@@ -100,7 +100,7 @@ class Connector:
     def _greet(self, dialogue: SmtpSession) -> None:
         answer = self._asked(Stage.EHLO, dialogue.ehlo)
         if not answer.accepted and answer.code != CLOSING:
-            with contextlib.suppress(ConnectionLost):  # then it hung up after a refusal, and the refusal is the reason
+            with contextlib.suppress(ConnectionLost):  # it hung up after the refusal: report the refusal
                 answer = self._asked(Stage.EHLO, dialogue.helo)
         if not answer.accepted:
             self._refused(answer, "ask its operator whether this machine may use it")
@@ -110,7 +110,7 @@ class Connector:
             cure = "set smtp.security to tls if this port speaks TLS at once, or ask its operator for STARTTLS"
             self._fail("does not offer STARTTLS", cure)
         try:
-            # With our context: smtplib's own accepts any certificate.
+            # With our context: smtplib's default accepts any certificate.
             answer = self._asked(Stage.STARTTLS, lambda: dialogue.starttls(context=self._context))
         except ssl.SSLError as error:
             self._fail_tls(error)
@@ -134,7 +134,7 @@ class Connector:
                 lambda: dialogue.login(username, secret),
                 hide=(username, secret, *_on_the_wire(username, secret)),
             )
-        except (smtplib.SMTPException, binascii.Error):  # none of the methods it offers is one of ours
+        except (smtplib.SMTPException, binascii.Error):  # it offers no method that smtplib supports
             cure = "ask its operator for PLAIN, LOGIN or CRAM-MD5"
             self._fail("offers no way to log in that we know", cure)
         except UnicodeError:
@@ -146,7 +146,7 @@ class Connector:
             self._fail(f"refused the login with {answer}", cure)
 
     def _asked(self, stage: Stage, ask: Callable[[], tuple[int, bytes]], hide: Iterable[str] = ()) -> Reply:
-        """The answer to one of smtplib's own steps, whichever way smtplib gives it."""
+        """Run one of smtplib's steps. Returns the answer, whether smtplib returns or raises it."""
         text: bytes | str
         try:
             code, text = ask()
@@ -154,7 +154,7 @@ class Connector:
             raise ConnectionLost(stage, error) from None
         except smtplib.SMTPResponseException as error:
             code, text = error.smtp_code, error.smtp_error
-        except (smtplib.SMTPException, ssl.SSLError):  # both are OSErrors, and say more than that nothing was heard
+        except (smtplib.SMTPException, ssl.SSLError):  # both are OSErrors, but say more than that no answer came
             raise
         except OSError as error:
             raise ConnectionLost(stage, error) from None
@@ -174,7 +174,7 @@ class Connector:
                 f"shows a certificate that cannot be verified ({error.verify_message})",
                 "set smtp.host to the name in the certificate, or smtp.ca_file to the authority that issued it",
             )
-        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # it restarts, or has too much to do
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # it restarts or is overloaded
             self._fail("hung up in the TLS handshake", f"look at its log, and check {_PORTS}", may_pass=True)
         self._fail(f"does not speak TLS here ({error.reason or 'handshake failed'})", f"check {_PORTS}")
 
@@ -188,7 +188,7 @@ class Connector:
 
 
 def part(dialogue: SmtpSession) -> None:
-    """Say goodbye and close."""
+    """Send QUIT and close."""
     with contextlib.suppress(smtplib.SMTPException, OSError):
         if dialogue.sock is not None:
             dialogue.wait_at_most(_GOODBYE_SECONDS)
@@ -211,6 +211,6 @@ def _loopback(dialogue: SmtpSession) -> bool:
 
 
 def _on_the_wire(username: str, password: str) -> list[str]:
-    """A login as it crosses the wire: a relay that does not understand a line may repeat it."""
+    """The login as it is sent, to be removed from replies: a relay that does not understand a line may repeat it."""
     lines = (f"\0{username}\0{password}", username, password)
     return [base64.b64encode(line.encode()).decode() for line in lines]

@@ -1,16 +1,18 @@
-"""One connection's side of SMTP, from message to message, without a socket.
+"""The client's side of SMTP on one connection, message after message, without a socket.
 
-A conversation is a generator. It says octets through ``say`` and yields what it needs next:
+A conversation is a generator. It writes octets with ``say`` and yields what it needs next. The caller answers with
+``send``:
 
-    Wants.MESSAGE     is sent the next envelope, or None to end it
-    Wants.REPLY       is sent the relay's next reply, ``(code, text)``
-    Wants.MARK        is sent the same message, perhaps written again, once the ledger has marked it as being sent
-    Wants.FOLLOWING   is sent the envelope whose commands may go behind this message's dot, or None
-    Wants.DOT_REPLY   is sent the relay's answer to the message
-    an `Outcome`      is sent None: what became of the message
+    it yields         the caller sends
+    Wants.MESSAGE     the next envelope, or None to end the conversation
+    Wants.REPLY       the relay's next reply, ``(code, text)``
+    Wants.MARK        the same message, perhaps written again, once the ledger has marked it as being sent
+    Wants.FOLLOWING   the envelope whose commands may follow this message's dot at once, or None
+    Wants.DOT_REPLY   the relay's answer to the message
+    an `Outcome`      None; this is the message's outcome
 
-Where the connection ends, or a reply does not come in time, `Lost` is thrown in. A conversation that ends by itself
-leaves the relay where it can be told QUIT.
+If the connection ends, or a reply does not come in time, the caller throws in `Lost`. When a conversation ends by
+itself, the caller may send QUIT.
 
 A message is marked after the relay's 354, so one that is refused or lost before that was never marked.
 """
@@ -34,11 +36,11 @@ from token_pipelines.smtp.session import CLOSING, Reply, reply
 
 GO_AHEAD: Final = 354
 _ORDINARY: Final = {Stage.MAIL: 250, Stage.RCPT: 250, Stage.DATA: GO_AHEAD}
-"""The ordinary answers before the message: nothing in their text is worth reading."""
+"""The ordinary answers before the message. Their texts are ignored."""
 
 
 class Wants(Enum):
-    """What a conversation needs to go on."""
+    """What a conversation needs next."""
 
     MESSAGE = auto()
     REPLY = auto()
@@ -50,14 +52,14 @@ class Wants(Enum):
 
 Step = Wants | Outcome
 Conversation = Generator[Step, Any, None]
-"""What is sent in is what was wanted."""
+"""The type that is sent in depends on the step: see the module."""
 
 _Offer = Generator[Step, Any, tuple[Reply | None, bool]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offers:
-    """What a relay offers, and what it is called in sentences."""
+    """The extensions that a relay offers, and its name for messages (``relay``)."""
 
     relay: str
     pipelining: bool = False
@@ -66,11 +68,11 @@ class Offers:
     dsn: bool = False
 
     def can_take(self, envelope: Envelope) -> bool:
-        """Whether the recipient's address can be said to this relay."""
+        """Whether this relay accepts the characters of the recipient's address."""
         return self.smtputf8 or envelope.recipient.isascii()
 
     def commands(self, envelope: Envelope) -> list[tuple[Stage, bytes]]:
-        """What is said before a message, and at which stage each of it is answered."""
+        """The commands before a message, each with the stage at which it is answered."""
         return [
             (Stage.MAIL, f"MAIL FROM:<{envelope.sender}>{self._options(envelope)}\r\n".encode()),
             (Stage.RCPT, f"RCPT TO:<{envelope.recipient}>\r\n".encode()),
@@ -78,21 +80,21 @@ class Offers:
         ]
 
     def _options(self, envelope: Envelope) -> str:
-        """What MAIL says beside the sender."""
+        """The parameters of MAIL."""
         options = ""
         if not envelope.recipient.isascii():
             options = " SMTPUTF8 BODY=8BITMIME" if self.eight_bit else " SMTPUTF8"
         if envelope.envid is not None and self.dsn:
-            options += f" RET=HDRS ENVID={envelope.envid}"  # RFC 3461: a report need not bring the whole message back
+            options += f" RET=HDRS ENVID={envelope.envid}"  # RFC 3461: a report returns only the headers
         return options
 
 
 def converse(offers: Offers, say: Callable[[bytes], None], *, recycle_after: int) -> Conversation:
-    """Offer message after message, ``recycle_after`` of them at most.
+    """Send message after message, at most ``recycle_after`` of them.
 
     Raises:
-        RelayTroubleError: nothing of the present message was delivered, and the connection is of no more use.
-        Lost: the connection has ended, and there is no message but perhaps one whose commands were said ahead.
+        RelayTroubleError: the present message was not delivered, and the connection cannot be used any more.
+        Lost: the connection has ended between messages. The commands of the next one may have been sent already.
     """
     envelope: Envelope | None = None
     is_said, left = False, recycle_after
@@ -117,10 +119,10 @@ def converse(offers: Offers, say: Callable[[bytes], None], *, recycle_after: int
 
 
 def _offer(offers: Offers, say: Callable[[bytes], None], envelope: Envelope, *, is_said: bool) -> _Offer:
-    """Say MAIL, RCPT and DATA, in one write where the relay can take that, and nothing if they were said before.
+    """Send MAIL, RCPT and DATA, in one write if the relay offers PIPELINING; send nothing if ``is_said``.
 
     Returns:
-        The first refusal, or None when the relay waits for the message; and whether the connection was lost after that.
+        The first refusal, or None if the relay waits for the message; and whether the connection was lost after that.
     """
     commands = offers.commands(envelope)
     if offers.pipelining and not is_said:
@@ -143,7 +145,7 @@ def _offer(offers: Offers, say: Callable[[bytes], None], envelope: Envelope, *, 
     except Lost as lost:
         if refusal is None:
             raise lost_before_the_dot(offers.relay, lost, stage, marked=False) from None
-        return refusal, True  # it stands, whatever comes behind it
+        return refusal, True  # the refusal counts, whatever came after it
     return refusal, False
 
 
@@ -151,7 +153,7 @@ def _undo(say: Callable[[bytes], None], envelope: Envelope, *, waits_for_text: b
     """End a transaction that the relay has refused.
 
     Raises:
-        Lost: the connection is of no more use.
+        Lost: the connection cannot be used any more.
     """
     # A relay that waits for a message although it refused the recipient gets an empty one (RFC 2920, 3.1).
     say(b".\r\n" if waits_for_text else b"RSET\r\n")
@@ -163,10 +165,10 @@ def _undo(say: Callable[[bytes], None], envelope: Envelope, *, waits_for_text: b
 def _deliver(
     offers: Offers, say: Callable[[bytes], None], *, ahead: bool
 ) -> Generator[Step, Any, tuple[Envelope | None, bool]]:
-    """Say the message, with the following one's commands behind its dot (RFC 2920, 3.1), and hear what came of it.
+    """Send the message, and behind its dot the next one's commands (RFC 2920, 3.1). Wait for the answer.
 
     Returns:
-        The message that follows, and whether its commands were said.
+        The next message, and whether its commands were sent.
     """
     try:
         envelope: Envelope = yield Wants.MARK
@@ -179,10 +181,10 @@ def _deliver(
     say(_dotted(envelope.data) + behind)
     try:
         answer = yield from _hear(Wants.DOT_REPLY, Stage.DOT, envelope)
-    except Closing as closing:  # a refusal: it has not taken the message
+    except Closing as closing:  # a refusal: the relay has not accepted the message
         raise lost_before_the_dot(offers.relay, closing, Stage.DOT, marked=True) from None
     except Lost as lost:
-        if lost.unsaid > len(behind):  # the dot is among it
+        if lost.unsaid > len(behind):  # the dot was not sent
             raise lost_before_the_dot(offers.relay, lost, Stage.DATA, marked=True) from None
         yield lost_after_the_dot(lost)
         raise
@@ -200,7 +202,7 @@ def _hear(want: Wants, stage: Stage, envelope: Envelope) -> Generator[Step, Any,
     """The relay's next answer.
 
     Raises:
-        Lost: none came, or it made no sense; `Closing` where it was a 421.
+        Lost: none came, or it was not valid; `Closing` if it was a 421.
     """
     code, text = yield want
     if not 200 <= code < 600:  # noqa: PLR2004 not SMTP, or a reply cut off by the end of the connection
@@ -214,6 +216,6 @@ def _hear(want: Wants, stage: Stage, envelope: Envelope) -> Generator[Step, Any,
 
 
 def _dotted(data: bytes) -> bytes:
-    """The message as it is said: with its dots doubled, and the final one (RFC 5321, 4.5.2)."""
+    """The message as it is sent: with leading dots doubled, and the final dot (RFC 5321, 4.5.2)."""
     first = b"." if data.startswith(b".") else b""
     return first + data.replace(b"\r\n.", b"\r\n..") + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")

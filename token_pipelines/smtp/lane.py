@@ -1,12 +1,13 @@
 """One connection to the relay: a socket that never blocks, and the conversation over it.
 
-``resume``, ``hear`` and ``lose`` go on with the conversation as far as it goes, and say what it wants then: see
+``resume``, ``hear`` and ``lose`` continue the conversation until it needs something, and return that: see
 `conversation.Wants`. None means that it waits for the relay. They raise what the conversation raises.
 """
 
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -21,7 +22,7 @@ _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Lane:
-    """Use `Relay.connect`. ``due`` is when the time for the reply that it waits for is up, by the monotonic clock."""
+    """Made by `Relay.connect`. ``due`` is the deadline for the reply that it waits for, on the monotonic clock."""
 
     def __init__(
         self, session: SmtpSession, *, name: str, command_timeout: float, dot_timeout: float, recycle_after: int
@@ -29,7 +30,7 @@ class Lane:
         """Take over a session that is ready for its first message. Timeouts in seconds.
 
         Raises:
-            Lost: it has ended already.
+            Lost: the session has ended already.
         """
         if session.sock is None:
             raise Lost
@@ -59,7 +60,7 @@ class Lane:
 
     @property
     def has_unsaid(self) -> bool:
-        """Whether octets wait until the socket can take them."""
+        """Whether there are octets that the socket could not take yet."""
         return bool(self._unsaid)
 
     @property
@@ -68,13 +69,14 @@ class Lane:
         return self._waits is not None
 
     def resume(self, value: object = None) -> Step | None:
-        """Give the conversation what it wanted. The first time, it wants nothing."""
+        """Send the conversation what it needs. The first time, that is nothing."""
         return self._go_on(lambda: self._conversation.send(value))
 
     def hear(self) -> Step | None:
         """Write and read what can be written and read now."""
-        try:
+        with suppress(OSError):  # what the relay sent before it hung up can still be read
             self._flush()
+        try:
             self._read()
         except EndlessReplyError:
             return self.lose("endless answer")
@@ -83,7 +85,7 @@ class Lane:
         if self._waits is not None and self._replies:
             reply = self._replies.popleft()
             return self._go_on(lambda: self._conversation.send(reply))
-        if self._replies or self._has_ended:  # what nobody asked for would be taken for the answer to what is said next
+        if self._replies or self._has_ended:  # an unrequested reply would be taken for the answer to the next command
             return self.lose()
         return None
 
@@ -114,27 +116,27 @@ class Lane:
         self._unsaid += octets
         try:
             self._flush()
-        except OSError:  # heard of when the answer is waited for, with what remains unsaid
+        except OSError:  # reported when the answer is waited for, with the count of unsent octets
             self._has_ended = True
 
     def _flush(self) -> None:
         try:
             while self._unsaid:
                 self._unsaid = self._unsaid[self._socket.send(self._unsaid) :]
-                if self._waits is not None:  # the answer's time begins when the last octet is out
+                if self._waits is not None:  # the timeout of the answer begins when the last octet is sent
                     self.due = monotonic() + self._seconds[self._waits]
         except _NOT_NOW:
             pass
 
     def _read(self) -> None:
-        """Take what has come; a reply that the connection's end makes whole is one."""
+        """Read what has come. The end of the connection also ends a reply."""
         try:
             octets = self._socket.recv(_AT_ONCE)
             while self._is_tls and self._socket.pending():  # type: ignore[attr-defined]
                 octets += self._socket.recv(_AT_ONCE)
         except _NOT_NOW:
             return
-        self._has_ended = not octets
+        self._has_ended |= not octets
         self._replies.extend(self._parser.feed(octets) if octets else self._parser.end())
 
     def close(self) -> None:
@@ -143,7 +145,7 @@ class Lane:
         self._session.close()
 
     def quit(self) -> None:
-        """Say QUIT and close, waiting for the answer a little: it blocks."""
+        """Send QUIT and close. Blocks for a short time, to wait for the answer."""
         self._conversation.close()
         self._socket.settimeout(None)
         connecting.part(self._session)

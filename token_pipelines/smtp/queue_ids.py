@@ -1,4 +1,4 @@
-"""The relay's own name for a message that it took: each kind of relay says it in its own way."""
+"""The relay's queue id of a message that it accepted. Each kind of relay writes it differently."""
 
 import re
 from typing import Final
@@ -11,12 +11,12 @@ _QUEUE_IDS: Final = (
     re.compile(r"\bqp (\d+)"),  # qmail
     re.compile(r"\bOK\s+\d+\s+(\S+) - gsmtp"),  # Gmail
     re.compile(r"\bqueued\s+\(?([\w.-]{6,})", re.IGNORECASE),  # Haraka
-    re.compile(r"^(?:\d\.\d\.\d\s+)?ok:?\s+([\w.-]*\d[\w.-]*)", re.IGNORECASE),  # Amazon SES, and what is left
+    re.compile(r"^(?:\d\.\d\.\d\s+)?ok:?\s+([\w.-]*\d[\w.-]*)", re.IGNORECASE),  # Amazon SES, and others
 )
 
 
 def queue_id_in(said: str) -> str | None:
-    """The id in what a relay said after the final dot, where there is one that we know how to read."""
+    """The queue id in a relay's answer to the final dot; None if there is none that we can read."""
     for pattern in _QUEUE_IDS:
         if (match := pattern.search(said)) is not None:
             return match[1].rstrip(".)")

@@ -1,17 +1,17 @@
-"""How fast messages may leave, over all connections together."""
+"""How fast messages may be sent, over all connections together."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-_BURST_SECONDS: Final = 0.1  # what may leave at once after a pause: enough to hide that the process was held up
+_BURST_SECONDS: Final = 0.1  # how much may be sent at once after a pause, to make up for delays in the process
 
 
 class RateLimit:
-    """A token bucket, for one thread. ``per_second`` None is no limit. It never waits: the caller does."""
+    """A token bucket, for one thread. ``per_second`` None means no limit. It never waits: the caller does."""
 
     def __init__(self, per_second: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` counts seconds and never goes back."""
+        """``clock`` returns seconds and never goes back."""
         self.per_second = per_second
         self._interval = 0.0 if per_second is None else 1 / per_second
         self._slack = 0.0 if per_second is None else max(_BURST_SECONDS - self._interval, 0.0)
@@ -19,7 +19,7 @@ class RateLimit:
         self._next = clock()
 
     def take_at_once(self) -> bool:
-        """Take a place if it has come already."""
+        """Take a place if one is free now; whether it was."""
         if not self._interval:
             return True
         now = self._clock()
@@ -29,5 +29,5 @@ class RateLimit:
         return True
 
     def seconds_left(self) -> float:
-        """The seconds until the next place comes; 0 when it has come."""
+        """The seconds until the next place is free; 0 if one is free now."""
         return max(self._next - self._clock(), 0.0) if self._interval else 0.0

@@ -1,6 +1,6 @@
-"""Taking addresses out of what relays say: in full, encoded, torn apart, and the bare name before the @.
+"""Removes addresses from relays' replies: whole, encoded, split, and the bare name before the @.
 
-Replies are kept in the ledger and shown in the Dagster UI; whom they are about is told by the recipient's id alone.
+Replies are stored in the ledger and shown in the Dagster UI, where only the recipient's id may identify a person.
 """
 
 import re
@@ -12,7 +12,7 @@ from urllib.parse import quote
 _INSTEAD: Final = "<address>"
 _ADDRESS_LIKE: Final = re.compile(r"""<?[^\s<>()\[\]"',;:]+(?:@|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE)
 _AT: Final = r"\s*(?:@|%40|[+=]40|=|&#64;|[(\[]at[)\]]|\bat\b)\s*"
-"""What stands between name and domain: in addresses, in links, in xtext (RFC 3461), in VERP, in HTML and for people."""
+"""What separates name and domain: in addresses, links, xtext (RFC 3461), VERP and HTML, and spelt out for people."""
 
 _WORDS: Final = (
     "a access account address admin again an and are as at be been blocked box by can cannot client closed code "
@@ -23,17 +23,17 @@ _WORDS: Final = (
     "sales security see sender sent server service smtp spam storage such support system temporarily temporary test "
     "that the this to too try unavailable unknown unrouteable us user users valid was we webmaster with you your"
 )
-"""Names before an @ that are also the words that replies are made of, or a role's: by themselves they tell of nobody,
-and without them ``User unknown`` could not be read. With their domain they go like any other."""
+"""Names that are also ordinary words of replies, or names of roles. Alone they identify nobody, and without them
+``User unknown`` would be unreadable, so they stay. With a domain they are removed like any other name."""
 
 _ORDINARY: Final = frozenset(_WORDS.split())
 
 
 def redacted(line: str, hide: Iterable[str] = ()) -> str:
-    """A line without anything that looks like an address, and without those in ``hide``, addresses or bare names.
+    """Remove from a line everything that looks like an address, and everything in ``hide``: addresses or bare names.
 
-    Of a hidden address the name before its @ goes too, as a whole word in any case, unless it is an ordinary word. A
-    bare domain stays: it tells which mail system is in trouble.
+    The name before the @ of a hidden address is removed too, as a whole word in any case, unless it is an ordinary
+    word. A bare domain stays: it shows which mail system has the problem.
     """
     found = _perhaps_in(line, hide)
     for secret in found:
@@ -48,7 +48,7 @@ def redacted(line: str, hide: Iterable[str] = ()) -> str:
 
 
 def _perhaps_in(line: str, hide: Iterable[str]) -> list[str]:
-    """Those of which a part may be in there. Asked for every message that is sent, and nearly always in vain."""
+    """Those in ``hide`` that may occur in the line. Fast, since it runs for every message and rarely finds any."""
     if "%" in line:
         return [*filter(_name, hide)]
     lower = line.lower()
@@ -57,7 +57,7 @@ def _perhaps_in(line: str, hide: Iterable[str]) -> list[str]:
 
 
 def _name(secret: str) -> str:
-    """The name before an address's @; anything else is a name as it is."""
+    """The name before the @ of an address; any other text is a name itself."""
     return secret[: secret.rfind("@")] if "@" in secret else secret
 
 
@@ -66,7 +66,7 @@ def _stem(name: str) -> str:
     return name.strip('"').partition("+")[0] or name
 
 
-@lru_cache(maxsize=64)  # the sender's is wanted again and again
+@lru_cache(maxsize=64)  # the sender's is used for every message
 def _whole(address: str) -> re.Pattern[str]:
     name, _, domain = address.rpartition("@")
     forms = _any_of(name, name.strip('"'), _stem(name))
@@ -78,12 +78,12 @@ def _word(name: str) -> re.Pattern[str] | None:
     words = [word for word in {name, name.strip('"'), _stem(name)} if word and word.lower() not in _ORDINARY]
     if not words:
         return None
-    # Part of a longer word, name, host or number it is not that person's name. Three dots are Sendmail's, one ends
-    # a sentence.
+    # Inside a longer word, name, host or number it is not that person's name. Dots may follow: one ends a sentence,
+    # Sendmail writes three.
     return re.compile(rf"(?<![\w.+-])<?(?:{_any_of(*words)})(?:\+[\w.+-]*)?>?(?![\w-]|\.\w)", re.IGNORECASE)
 
 
 def _any_of(*words: str) -> str:
-    """A pattern for these, as they are and as they stand in a link; the longest first."""
+    """A pattern for these words, as they are and as encoded in a link; the longest first."""
     forms = {form for word in words if word for form in (word, quote(word, safe=""))}
     return "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))

@@ -1,4 +1,4 @@
-"""The relay as configured: connections to it, and how fast messages may leave over all of them."""
+"""The relay as configured: connections to it, and how fast messages may be sent over all of them."""
 
 import select
 import time
@@ -16,11 +16,11 @@ from token_pipelines.smtp.lane import Lane
 from token_pipelines.smtp.rate import RateLimit
 
 TRIES: Final = 2
-"""Connections on which a message is tried before it is marked: one that was idle may be stale, and a new one tells."""
+"""On how many connections a message is tried before it is marked: an idle one may be stale, so a new one is tried."""
 
 
 class Relay:
-    """Makes connections. `send` has one of its own, for a caller with a few messages and nothing else to do."""
+    """Opens connections. `send` uses its own connection, for callers with a few messages that may block."""
 
     def __init__(self, smtp: config.Smtp) -> None:
         """Read the certificates.
@@ -37,7 +37,7 @@ class Relay:
         """A connection that is logged in and ready. Blocks; safe from any thread.
 
         Raises:
-            RelayError: one sentence says why not, and the cure.
+            RelayError: it could not be opened; the message says why, and the cure.
         """
         session = self._connector.open()
         try:
@@ -53,10 +53,10 @@ class Relay:
             raise RelayError(msg, may_pass=True) from None
 
     def send(self, envelope: Envelope) -> Outcome:
-        """Send one message when the rate allows, and wait for what becomes of it.
+        """Send one message when the rate allows, and wait for its outcome.
 
         Raises:
-            RelayError: the relay is in trouble, or refuses the sender or by policy; nothing was delivered.
+            RelayError: the relay has trouble, refuses the sender or refuses by policy; nothing was delivered.
         """
         while not self.rate.take_at_once():
             time.sleep(self.rate.seconds_left())
@@ -89,7 +89,7 @@ class Relay:
         return outcome
 
     def close(self) -> None:
-        """Say QUIT on the connection of `send`, without waiting long for the answer. A later `send` opens another."""
+        """Send QUIT on the connection of `send`, without waiting long for the answer. A later `send` opens another."""
         if self._lane is not None:
             self._lane.quit()
         self._lane = None
@@ -101,7 +101,7 @@ class Relay:
 
 
 def _awaited(lane: Lane, go_on: Callable[[], Step | None]) -> Step:
-    """Go on until the conversation wants something of us."""
+    """Wait until the conversation needs something from us."""
     step = go_on()
     while step is None:
         to_write = [lane] if lane.has_unsaid else []

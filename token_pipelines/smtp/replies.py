@@ -1,32 +1,32 @@
-"""Replies out of the octets that a relay sends: whole ones, and none without end."""
+"""Parses a relay's octets into whole replies, with a limit on their length."""
 
 import socket
 from time import monotonic
 from typing import Final
 
 _AT_ONCE: Final = 4096  # octets; the replies to a whole pipelined transaction fit many times over
-_REPLY_AT_MOST: Final = 1 << 14  # octets; the longest that relays give, to EHLO, are about a thousand
+_REPLY_AT_MOST: Final = 1 << 14  # octets; the longest real replies, to EHLO, have about a thousand
 
 RawReply = tuple[int, bytes]
 """A reply's code, -1 where there is none, and the texts of its lines, joined by LF."""
 
 
 class EndlessReplyError(OSError):
-    """A reply went on beyond any sense."""
+    """A reply was too long."""
 
 
 class ReplyParser:
-    """Takes octets as they come, gives replies as soon as they are whole."""
+    """Takes octets as they come, and returns replies as soon as they are whole."""
 
     def __init__(self, unread: bytes = b"") -> None:
-        """``unread`` are octets that came already."""
+        """``unread``: octets that came already."""
         self.unread = unread
 
     def feed(self, octets: bytes) -> list[RawReply]:
         """The replies that are whole now.
 
         Raises:
-            EndlessReplyError: the one that is not whole is too long.
+            EndlessReplyError: the incomplete reply is too long.
         """
         data = self.unread + octets
         found: list[RawReply] = []
@@ -45,28 +45,28 @@ class ReplyParser:
         return found
 
     def end(self) -> list[RawReply]:
-        """The reply that the connection's end makes whole, if there is one: the end also ends a line."""
+        """The last reply after the connection ended, if any: the end of the connection also ends a line."""
         return self.feed(b"\n") if self.unread.rpartition(b"\n")[2] else []
 
 
 class Replies:
-    """The replies on a blocking socket. Each one must be whole within its time.
+    """The replies on a blocking socket. Each one must be complete within its timeout.
 
-    smtplib counts the timeout anew at every read, and reads continuation lines for as long as they come: a relay that
-    sends octet after octet, or never ends, would hold a thread for ever.
+    smtplib restarts the timeout at every read, and reads any number of continuation lines: a relay that sends one octet
+    at a time, or never ends a reply, would block a thread for ever.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        """``sock`` gets the timeouts that ``next`` is told."""
+        """``next`` sets the timeout of ``sock``."""
         self._sock = sock
         self._parser = ReplyParser()
         self._waiting: list[RawReply] = []
 
     def next(self, seconds: float) -> RawReply:
-        """The next reply. ``seconds`` are counted over the whole of it.
+        """The next reply, which must be complete within ``seconds``.
 
         Raises:
-            OSError: the connection ended (a ConnectionError), the time was up (a TimeoutError), or it had no end.
+            OSError: the connection ended (ConnectionError), the time is up (TimeoutError), or the reply is too long.
         """
         deadline = 0.0
         while not self._waiting:
@@ -80,19 +80,19 @@ class Replies:
         return self._waiting.pop(0)
 
     def left(self) -> tuple[list[RawReply], bytes]:
-        """What has come and was not asked for: whole replies, and the octets behind them."""
+        """Unrequested input: whole replies, and the octets after them."""
         return self._waiting, self._parser.unread
 
     def close(self) -> None:
-        """Forget what has come; the socket is the owner's."""
+        """Forget what has come. Does not close the socket."""
         self._waiting, self._parser = [], ReplyParser()
 
 
 def set_timeout(sock: socket.socket, seconds: float) -> None:
-    """Set it where it is another one: that is a system call, and nearly always it is this one.
+    """Set a socket's timeout if it differs: setting is a system call, and it rarely differs.
 
     Raises:
-        TimeoutError: the time is over. For a socket 0 would mean not to wait at all.
+        TimeoutError: ``seconds`` is not positive. For a socket, 0 would mean not to wait at all.
     """
     if seconds <= 0:
         raise TimeoutError
@@ -101,7 +101,7 @@ def set_timeout(sock: socket.socket, seconds: float) -> None:
 
 
 def _line(line: bytes) -> tuple[int, bytes, bool]:
-    """A line's code, its text, and whether it is the last of its reply. A line without a code is."""
+    """A line's code, its text, and whether it is the last of its reply. A line without a code is the last."""
     try:
         code = int(line[:3])
     except ValueError:

@@ -1,8 +1,8 @@
-"""An SMTP session as smtplib opens it, and what its replies say. What they mean for a message is in ``answers``.
+"""An SMTP session opened by smtplib, and its replies. ``answers`` has what replies mean for a message.
 
-smtplib opens a session (TLS, EHLO, the login) and says QUIT. Messages are the business of `conversation`: ``sendmail``
-throws the reply to the final dot away, and raises the same error for "lost before the message" as for "lost after it
-was accepted".
+smtplib opens a session (TLS, EHLO, the login) and sends QUIT. `conversation` sends the messages: smtplib's ``sendmail``
+drops the reply to the final dot, and raises the same error for "lost before the message" and "lost after it was
+accepted".
 """
 
 import re
@@ -20,18 +20,18 @@ from token_pipelines.smtp.redaction import redacted
 from token_pipelines.smtp.replies import EndlessReplyError, RawReply, Replies, set_timeout
 
 CLOSING: Final = 421
-"""The relay ends the connection, whatever it was asked (RFC 5321, 3.8)."""
+"""The relay ends the connection; it may answer this to any command (RFC 5321, 3.8)."""
 
 _REPLY_LIMIT: Final = 500  # characters kept of a reply
-_READ_AT_MOST: Final = 2000  # of a reply that goes on for lines, before anything is searched for in it
+_READ_AT_MOST: Final = 2000  # characters of a reply that are searched
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the relay answered at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``.
+    """The relay's answer at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``.
 
-    ``queue_id`` is the relay's own name for an accepted message, where it gives one.
+    ``queue_id`` is the relay's id of an accepted message, if it gives one.
     """
 
     stage: Stage
@@ -41,7 +41,7 @@ class Reply:
     queue_id: str | None = None
 
     def __str__(self) -> str:
-        """As it is said in a sentence."""
+        """The code and the text, for messages."""
         return f"{self.code} {self.text}".strip()
 
     @property
@@ -61,10 +61,10 @@ class Reply:
 
 
 class ConnectionLost(Exception):  # noqa: N818 -- an event that `connecting` handles, never an operator's error
-    """No answer: the connection ended, or the time was up. ``stage`` is where."""
+    """No answer: the connection ended, or the time is up. ``stage`` says where."""
 
     def __init__(self, stage: Stage, cause: BaseException | None) -> None:
-        """``cause`` is what smtplib or the socket raised, if it did."""
+        """``cause`` is the error that smtplib or the socket raised, if any."""
         causes = (cause, getattr(cause, "__context__", None))  # smtplib's own errors hide the socket's
         what = "connection lost"
         if any(isinstance(one, TimeoutError) for one in causes):
@@ -76,40 +76,40 @@ class ConnectionLost(Exception):  # noqa: N818 -- an event that `connecting` han
 
 
 class SmtpSession(smtplib.SMTP):
-    """A session over a plain socket, which may be turned to TLS."""
+    """A session over a plain socket, which STARTTLS may encrypt."""
 
     timeout: float
     file: Replies | None = None
 
     def __init__(self, host: str, *, timeout: float, own_name: str | None) -> None:
-        """Does not connect yet. ``own_name`` is what EHLO says; None asks the resolver, which may be slow.
+        """Does not connect yet. ``own_name`` is the name in EHLO; None asks the resolver, which may be slow.
 
         ``timeout`` is in seconds, for connecting, for each write and for each reply as a whole.
         """
         super().__init__(local_hostname=own_name, timeout=timeout)
-        self._host = host  # smtplib takes it for the certificate's check, and sets it only when it connects at once
+        self._host = host  # smtplib checks the certificate against it, but sets it only if it connects in __init__
         self._refusal: smtplib.SMTPAuthenticationError | None = None
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        # Without it a message in two segments waits for the other side's delayed acknowledgement, 44 ms.
+        # Without TCP_NODELAY a message in two segments waits 44 ms for the relay's delayed acknowledgement.
         found: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return found
 
     @property
     def unread(self) -> tuple[list[RawReply], bytes]:
-        """What has come and was not asked for: whole replies, and the octets behind them."""
+        """Unrequested input: whole replies, and the octets after them."""
         return ([], b"") if self.file is None else self.file.left()
 
     def wait_at_most(self, seconds: float) -> None:
-        """From now on each write and each reply may take so long."""
+        """From now on, each write and each reply must be complete within ``seconds``."""
         self.timeout = seconds
 
     def send(self, s: bytes | str) -> None:  # type: ignore[override]
-        """As smtplib's, which all its steps use, but in time as a whole.
+        """Send, like smtplib's method that all its steps use; but the timeout covers the whole write.
 
         Raises:
-            SMTPServerDisconnected: with what happened as its context.
+            SMTPServerDisconnected: its context is the socket's error.
         """
         unsaid = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)
         deadline = monotonic() + self.timeout
@@ -124,10 +124,10 @@ class SmtpSession(smtplib.SMTP):
             raise smtplib.SMTPServerDisconnected from error
 
     def getreply(self) -> tuple[int, bytes]:
-        """As smtplib's, which all its steps use, but in time as a whole and not without end.
+        """Read a reply, like smtplib's method that all its steps use; but limit the whole reply in time and length.
 
         Raises:
-            SMTPServerDisconnected: with what happened as its context.
+            SMTPServerDisconnected: its context is the socket's error.
         """
         if self.file is None:  # a new socket: smtplib forgets what came before TLS, as it must (RFC 3207, 6)
             if self.sock is None:
@@ -142,7 +142,7 @@ class SmtpSession(smtplib.SMTP):
     def auth(
         self, mechanism: str, authobject: Callable[..., str | None], *, initial_response_ok: bool = True
     ) -> tuple[int, bytes]:
-        """As smtplib's, whose ``login`` tries the next method after any refusal: not after a relay's 421.
+        """Like smtplib's, whose ``login`` tries the next method after any refusal; but after a 421 it stops.
 
         Raises:
             SMTPResponseException: a 421; or a refusal after which the relay hung up on the next method.
@@ -162,7 +162,7 @@ class SmtpSession(smtplib.SMTP):
 
 
 class TlsSmtpSession(SmtpSession):
-    """A session that is TLS from its first byte. ``SMTP_SSL`` would connect in its constructor, or forget the host."""
+    """A session that is encrypted from the first byte. ``SMTP_SSL`` connects in __init__, or forgets the host."""
 
     def __init__(self, host: str, *, timeout: float, own_name: str | None, context: ssl.SSLContext) -> None:
         """``context`` verifies the relay's certificate."""
@@ -179,9 +179,9 @@ class TlsSmtpSession(SmtpSession):
 
 
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
-    """A reply with everything that looks like an address removed, and whatever is in ``hide``: see ``redaction``.
+    """A reply without anything that looks like an address, and without everything in ``hide``: see ``redaction``.
 
-    Its codes and its id are read before that, so that nobody's name can break them.
+    Codes and queue id are read before the removal, which could damage them.
     """
     raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
     if not raw.isprintable():

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, DateTime, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.types import NullType
 
-from token_pipelines.config import SQL_FILE
+from token_pipelines.config import ON_SENT_URL, SOURCE_URL, SQL_FILE
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import describe_url, explain, parse
+from token_pipelines.database import DatabaseUrl, explain
 from token_pipelines.database_errors import OPTION
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sql_text
@@ -26,9 +26,9 @@ from token_pipelines.source.databases.rows_reader import MARGIN
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.session import Session
-from token_pipelines.text_files import UnreadableFileError, read_text
 
-KEY: Final = "source.on_sent"
+ON_SENT: Final = "source.on_sent"
+"""The statement's key in the config."""
 
 TOKEN_IDS: Final = "token_ids"  # noqa: S105 -- a bind's name
 SENT_AT: Final = "sent_at"
@@ -50,13 +50,13 @@ class OnSentStatement:
             ConfigError: if the file, the URL or its driver is wrong.
             SourceContractError: if the statement does not ask for the tokens, or asks for other binds.
         """
-        self._key = "source.url" if config.on_sent_url is None else "source.on_sent_url"
-        url = parse((config.on_sent_url or config.url).get_secret_value(), self._key)
-        self._database = database_of(url.get_backend_name())
-        self._url = self._database.engine_url(url, read_only=False)
+        secret, key = (config.url, SOURCE_URL) if config.on_sent_url is None else (config.on_sent_url, ON_SENT_URL)
+        url = DatabaseUrl.read(secret.get_secret_value(), key)
+        self._database = database_of(url.backend)
+        self._url = url.with_parsed(self._database.engine_url(url.parsed, read_only=False))
         self._statement, self._binds = _statement(load(config.on_sent or ""), self._database)
         self._session = Session.to_write(config)
-        self._engine = make_engine(self._url, self._key, self._database, self._session)
+        self._engine = make_engine(self._url, self._database, self._session)
         self.fault = ""
         """Why its last run failed. Its caller sets it, and reports it once."""
 
@@ -84,7 +84,7 @@ class OnSentStatement:
         at = sent_at.astimezone(UTC)
         with (
             self._explained(),
-            connected(self._engine, self._url, self._key) as connection,
+            connected(self._engine, self._url) as connection,
             self._deadline(connection),
         ):
             for setting in self._database.settings(connection, self._session):
@@ -104,8 +104,7 @@ class OnSentStatement:
                 yield
                 return
             silent = (
-                f"The database of {self._key} ({describe_url(self._url)}) did not answer in time; check that it "
-                "runs and that it is not overloaded."
+                f"The {self._url.described} did not answer in time; check that it runs and that it is not overloaded."
             )
             deadline = Deadline(self._session.statement_timeout + MARGIN, silent)
             try:
@@ -121,14 +120,14 @@ class OnSentStatement:
         except DBAPIError as error:
             cause = error.orig or error
             never_connected = error.statement is None and isinstance(error, OperationalError | InterfaceError)
-            said = explain(cause, self._url, self._key, self._database.errors)
+            said = explain(cause, self._url, self._database.errors)
             if error.statement is None and self._database.errors.meaning(cause) == OPTION:
                 raise ConfigError(said) from None
             if error.connection_invalidated or never_connected:
                 raise SourceError(said, unreachable=True) from None
-            where = f"the database of {self._key} ({describe_url(self._url)})"
             words = self._database.safe_words(cause)
-            msg = f"{KEY} failed in {where}: {words}; fix the statement, or the rights of the account."
+            cure = "fix the statement, or the rights of the account"
+            msg = f"{ON_SENT} failed in the {self._url.described}: {words}; {cure}."
             raise SourceError(msg) from None
 
 
@@ -142,19 +141,21 @@ def load(on_sent: str) -> str:
         return on_sent
     path = Path(on_sent)
     try:
-        return read_text(path)
-    except UnreadableFileError as error:
-        msg = f"{KEY}: {path} {error}."
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{ON_SENT}: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
         raise ConfigError(msg) from None
 
 
 def _statement(written: str, database: Database) -> tuple[TextClause, set[str]]:
     """The statement and the names of its binds."""
     dialect = database.dialect
-    written = sql_text.one_statement(written, dialect, named=KEY, cure="keep one, or call a function of the database")
-    binds = sql_text.binds(written, dialect, named=KEY, known=(TOKEN_IDS, SENT_AT))
+    written = sql_text.one_statement(
+        written, dialect, named=ON_SENT, cure="keep one, or call a function of the database"
+    )
+    binds = sql_text.binds(written, dialect, named=ON_SENT, known=(TOKEN_IDS, SENT_AT))
     if TOKEN_IDS not in binds:
-        msg = f"{KEY} does not use :{TOKEN_IDS}; name the tokens with WHERE id IN :{TOKEN_IDS}."
+        msg = f"{ON_SENT} does not use :{TOKEN_IDS}; name the tokens with WHERE id IN :{TOKEN_IDS}."
         raise SourceContractError(msg)
     written = _IN_PARENTHESES.sub(rf"\1 :{TOKEN_IDS}", sql_text.for_sqlalchemy(written, dialect))
     _refuse_other_than_in(sql_text.code(written, dialect))
@@ -167,8 +168,9 @@ def _statement(written: str, database: Database) -> tuple[TextClause, set[str]]:
 
 def _refuse_other_than_in(code: str) -> None:
     if _CAST_IDS.search(code):
-        msg = f"{KEY} casts :{TOKEN_IDS}; write id IN :{TOKEN_IDS}, since each id is read in the column's own type."
+        msg = f"{ON_SENT} casts :{TOKEN_IDS}; write id IN :{TOKEN_IDS}, since each id is read in the column's own type."
         raise SourceContractError(msg)
     if len(_IDS.findall(code)) > len(_IN_IDS.findall(code)):
-        msg = f"{KEY} uses :{TOKEN_IDS} after something else than IN; write id IN :{TOKEN_IDS}, a list in parentheses."
+        cure = f"write id IN :{TOKEN_IDS}, a list in parentheses"
+        msg = f"{ON_SENT} uses :{TOKEN_IDS} after something else than IN; {cure}."
         raise SourceContractError(msg)

@@ -38,8 +38,9 @@ class Refusal:
                 return SourceContractError(msg)
             case Blame.VALUE:
                 cure = "leave such rows out in SQL, or fix the cast or the calculation in source.query"
-                return SourceError(f"The source query failed on a row's value ({self.words}); {cure}.")
+                msg = f"The source query failed on a row's value ({self.words}); {cure}."
+                return SourceError(msg, of_a_row=True)
             case Blame.UNKNOWN:
                 cure = "look into its log, or run the query by hand, and fix it"
                 msg = f"The source query failed in the database, whose words may hold a value ({self.words}); {cure}."
-                return SourceError(msg)
+                return SourceError(msg, of_a_row=True)

@@ -1,1 +1,1 @@
-"""Every email as it would be, on made-up tokens: to be looked at, and to be tried on a relay and on spam filters."""
+"""Every email, rendered on made-up tokens: to look at, and to send through the relay and spam filters as a test."""

@@ -1,4 +1,4 @@
-"""Writes the samples as pages to open from disk: in light and dark mode, at phone and desktop width, with the text.
+"""Writes the samples as HTML pages that open from disk: light and dark, at phone and desktop width, with the text.
 
 Each email is shown in a sandboxed frame, and nothing is fetched. The ``color-scheme`` of a frame decides what
 ``prefers-color-scheme`` matches in the email inside, whatever the machine's setting is.
@@ -71,7 +71,7 @@ pre {{ margin: 0; max-width: 56rem; height: 46rem; overflow: auto; padding: 1rem
 
 
 def write(config: Config, folder: Path, *, now: datetime) -> tuple[Path, int]:
-    """Render every sample into pages in ``folder``. Gives the path of the index, and the number of samples.
+    """Render every sample into pages in ``folder``. Returns the path of the index, and the number of samples.
 
     Raises:
         TemplateError: a template has a fault.

@@ -14,7 +14,7 @@ from token_pipelines.model import Recipient, TokenFacts
 from token_pipelines.tiers import Tier
 
 SENT_OFF_BY: Final = timedelta(hours=5)
-"""A sample is sent this long after an after tier begins, or before a before tier does: a run looks ahead a day."""
+"""How long before the threshold a sample is sent (a run looks ahead); in tiers after the expiry, how long after it"""
 AGE: Final = timedelta(days=90)
 MANY: Final = 500
 MORE_THAN_LISTED: Final = LISTED_AT_MOST + 10
@@ -83,7 +83,7 @@ def render_all(config: Config, renderer: Renderer, *, now: datetime) -> Iterator
 
 
 def _kinds(tier: Tier, ladder: tuple[Tier, ...], now: datetime) -> dict[str, tuple[str | None, tuple[TokenFacts, ...]]]:
-    """Give the recipient's name and the tokens of each kind of sample."""
+    """The recipient's name and the tokens of each kind of sample."""
     ada = "Ada Lovelace"
     first = _expiry(tier, now)
 

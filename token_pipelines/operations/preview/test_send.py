@@ -1,4 +1,4 @@
-"""Samples through the configured relay to one address: whether they arrive, and how a real mail program shows them."""
+"""Sends samples through the configured relay to one address: do they arrive, and how does a mail program show them?"""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -6,33 +6,20 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 
-from token_pipelines.addresses import valid_address
 from token_pipelines.config import Config
-from token_pipelines.errors import ConfigError, RelayError
+from token_pipelines.errors import RelayError
 from token_pipelines.model import State
 from token_pipelines.operations.preview.samples import Sample, render_all
 from token_pipelines.pipeline import Pipeline
 
 
-def check(address: str) -> None:
-    """Refuse what is no address.
-
-    Raises:
-        ConfigError: it is not one.
-    """
-    if not valid_address(address):
-        msg = "--send-to needs one address, like you@example.org."
-        raise ConfigError(msg)
-
-
 def send(config: Config, address: str, *, now: datetime) -> int:
-    """Send a choice of the samples to ``address``, whatever ``delivery.mode`` says; gives how many.
+    """Send a choice of the samples to ``address``, whatever ``delivery.mode`` says; return how many.
 
     Raises:
-        ConfigError: the address, a template or the sender is wrong.
-        RelayError: the relay cannot be reached, or did not take a message.
+        ConfigError: if a template or the sender is wrong.
+        RelayError: if the relay cannot be reached, or does not accept a message.
     """
-    check(address)
     pipeline = Pipeline(config)
     count = 0
     with closing(pipeline.channel) as channel:
@@ -42,7 +29,7 @@ def send(config: Config, address: str, *, now: datetime) -> int:
             outcome = channel.send(channel.write(recipient, sample.tokens, message_id=message_id, at=now))
             if outcome.state is not State.SENT:
                 msg = (
-                    f"The relay did not take sample {count} ({sample.key}): {outcome.reply or outcome.state}; "
+                    f"The relay did not accept sample {count} ({sample.key}): {outcome.reply or outcome.state}; "
                     "check the address, and the relay's log."
                 )
                 raise RelayError(msg)
@@ -50,7 +37,7 @@ def send(config: Config, address: str, *, now: datetime) -> int:
 
 
 def _chosen(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Every kind once, in the most urgent tier; and of the other tiers and languages one plain email each."""
+    """Every kind of sample in the most urgent tier, and one plain email in each other tier and language."""
     first_tier = None
     for sample in samples:
         first_tier = first_tier or sample.tier

@@ -1,6 +1,6 @@
-"""What a check of the source query found, and how it says so: facts about tokens, faults, advice. Reads nothing.
+"""What a check of the source query found, with its messages: facts about tokens, faults, advice. Reads nothing.
 
-Of an address it shows the first letter and the top-level domain at most.
+At most the first letter and the top-level domain of an address are shown.
 """
 
 import difflib
@@ -13,7 +13,7 @@ import pandas as pd
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.mail.names import clean
-from token_pipelines.model import Reason
+from token_pipelines.model import UNREADABLE_SHOWN, Reason, UnreadableRow
 from token_pipelines.operations.source_check.masks import SHOWN_LIMIT, mask_address, mask_name, without_address
 from token_pipelines.policy import Window
 from token_pipelines.source.contract import OPTIONAL
@@ -52,7 +52,7 @@ class CheckedToken:
 
     @property
     def why(self) -> str:
-        """Why it leads to an email now, or why not, in words."""
+        """Why the token leads to an email now, or why not, in words."""
         return "it is due" if self.reason is None else Reason(self.reason).meaning
 
 
@@ -70,6 +70,12 @@ class SourceCheck:
     tokens: list[CheckedToken] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
+
+    def keep_unreadable(self, rows: pd.DataFrame) -> None:
+        """Keep the first of the rows that cannot be read; ``outcomes`` counts them all."""
+        first = rows[["token_id", "unreadable"]].head(UNREADABLE_SHOWN - len(self.unreadable))
+        self.unreadable += [UnreadableRow(*row) for row in first.itertuples(index=False, name=None)]
 
 
 def checked_token(row: pd.Series, facts: pd.DataFrame) -> CheckedToken:
@@ -94,7 +100,7 @@ def checked_token(row: pd.Series, facts: pd.DataFrame) -> CheckedToken:
 
 
 def _names(facts: pd.DataFrame) -> tuple[str, str, str]:
-    """The token's name, the recipient's and the address; empty where there is none."""
+    """The token's name, the recipient's name and the address; empty if there is none."""
     rows = facts[["token_name", "recipient_name", "email"]].itertuples(index=False)
     token_name, recipient_name, email = (str(text or "") for text in next(rows, ("", "", "")))
     return token_name, recipient_name, email.strip()
@@ -125,7 +131,7 @@ def misspelt_columns(unused: list[str]) -> list[str]:
 
 
 def slow_by_id(count: int, took: float, *, filter_reaches_tables: bool | None) -> list[str]:
-    """Advice where reading ``count`` tokens by id reads whole tables, or ``took`` too many seconds."""
+    """Advice if reading ``count`` tokens by id reads whole tables, or if it ``took`` too many seconds."""
     if filter_reaches_tables is False:
         return [f"{UNREACHED} {MARKER}."]
     if took > SLOW_S:

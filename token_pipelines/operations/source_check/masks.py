@@ -10,7 +10,7 @@ SHOWN_LIMIT: Final = 40
 
 
 def mask_address(email: str) -> str:
-    """``a…@….org``: the first letter and the top-level domain; ``…`` for what is no address. Empty stays empty."""
+    """``a…@….org``: the first letter and the top-level domain; ``…`` for what is not an address. Empty stays empty."""
     if not email:
         return ""
     if not valid_address(email):
@@ -22,11 +22,11 @@ def mask_address(email: str) -> str:
 
 
 def mask_name(name: str) -> str:
-    """``A…``: enough to see that the column is the right one. Empty stays empty."""
+    """``A…``: enough to see that it is the right column. Empty stays empty."""
     cleaned = clean(name, SHOWN_LIMIT, stand_in="")
     return f"{cleaned[0] if cleaned[0].isalnum() else ''}{HIDDEN}" if cleaned else ""
 
 
 def without_address(text: str) -> str:
-    """The text, or ``…`` where it holds an @: people put addresses into the names of tokens too."""
+    """The text, or ``…`` if it contains an @: people put addresses into the names of tokens too."""
     return HIDDEN if any(at in text for at in "@\uff20\ufe6b") else text

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlalchemy import URL, Connection, Engine
 
 from token_pipelines.config import Source as SourceConfig
-from token_pipelines.database import explain
+from token_pipelines.database import DatabaseUrl, explain
 from token_pipelines.database_errors import OPTION, ErrorTable
 from token_pipelines.errors import ConfigError, SourceError
 from token_pipelines.source.dialect import Dialect
@@ -37,8 +37,8 @@ class Database(ABC):
     # Connecting
 
     @abstractmethod
-    def open_reader(self, url: URL, key: str, config: SourceConfig) -> Reader:
-        """A reader of the database at the URL of the config key ``key``. Opens no connection."""
+    def open_reader(self, url: DatabaseUrl, config: SourceConfig) -> Reader:
+        """A reader of the database at this URL. Opens no connection."""
 
     @abstractmethod
     def engine_url(self, url: URL, *, read_only: bool) -> URL:
@@ -97,12 +97,12 @@ class Database(ABC):
     def names_only(self, error: BaseException) -> bool:
         """Whether an error that blames no statement names tables, rights and locks only, so that it can be shown."""
 
-    def explained(self, error: BaseException, url: URL, key: str) -> ConfigError | SourceError:
-        """The error to raise for what the database of ``key`` answered to the source query."""
+    def explained(self, error: BaseException, url: DatabaseUrl) -> ConfigError | SourceError:
+        """The error to raise for what the database answered to the source query."""
         refusal = self.refusal(error)
         if refusal is not None:
             return refusal.error()
-        said = explain(error, url, key, self.errors)
+        said = explain(error, url, self.errors)
         meaning = self.errors.meaning(error)
         if meaning is None:
             return SourceError(said)

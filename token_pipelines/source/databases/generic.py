@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine
 
 from token_pipelines import database_errors as meanings
 from token_pipelines.config import Source as SourceConfig
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.database_errors import Cause, ErrorTable
 from token_pipelines.source import columns
 from token_pipelines.source.databases.database import Database
@@ -73,9 +74,9 @@ class Generic(Database):
         ),
     )
 
-    def open_reader(self, url: URL, key: str, config: SourceConfig) -> Reader:
+    def open_reader(self, url: DatabaseUrl, config: SourceConfig) -> Reader:
         """See Database."""
-        return RowsReader(self, url, key, config)
+        return RowsReader(self, url, config)
 
     def engine_url(self, url: URL, *, read_only: bool) -> URL:  # noqa: ARG002 -- as Database says
         """See Database."""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import URL, Connection, TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from token_pipelines.config import Source as SourceConfig
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.source import columns
 from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
@@ -28,18 +29,19 @@ MARGIN: Final = timedelta(seconds=2)
 class RowsReader:
     """Reads without a pool: no session's setting leaks into another."""
 
-    def __init__(self, database: Database, url: URL, key: str, config: SourceConfig) -> None:
-        """Opens nothing. ``key`` names the URL in messages.
+    def __init__(self, database: Database, url: DatabaseUrl, config: SourceConfig) -> None:
+        """Opens nothing.
 
         Raises:
             ConfigError: if the driver is not installed, or is an asynchronous one, or does not take an option.
         """
         self._database = database
         self._url = url
-        self._key = key
         self._statement_timeout = config.statement_timeout
         self._session = Session.to_read(config)
-        self._engine = make_engine(database.engine_url(url, read_only=True), key, database, self._session)
+        self._engine = make_engine(
+            url.with_parsed(database.engine_url(url.parsed, read_only=True)), database, self._session
+        )
 
     @property
     def dialect(self) -> Dialect:
@@ -80,12 +82,12 @@ class RowsReader:
     def _timeout(self) -> Deadline:
         """For databases that have no statement timeout; a little later than that of those that have one."""
         cure = "raise source.statement_timeout, or add the index in docs/sources"
-        return Deadline(self._statement_timeout + MARGIN, f"The database of {self._key} took too long; {cure}.")
+        return Deadline(self._statement_timeout + MARGIN, f"The database of {self._url.key} took too long; {cure}.")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         try:
-            with connected(self._engine, self._url, self._key) as connection:
+            with connected(self._engine, self._url) as connection:
                 for setting in self._database.settings(connection, self._session):
                     connection.exec_driver_sql(setting)
                 try:
@@ -96,7 +98,7 @@ class RowsReader:
                     raise
         except SQLAlchemyError as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-            raise self._database.explained(cause, self._url, self._key) from None
+            raise self._database.explained(cause, self._url) from None
 
 
 def _bound(statement: Statement) -> tuple[TextClause, dict[str, Any]]:
