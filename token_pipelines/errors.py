@@ -36,7 +36,15 @@ class TemplateError(ConfigError):
 
 
 class SourceContractError(ConfigError):
-    """The source query does not return what the contract asks for. Cure: fix the query, as the message says."""
+    """The source query does not return what the contract asks for. Cure: fix the query, as the message says.
+
+    ``of_a_row`` is as for `SourceError`.
+    """
+
+    def __init__(self, message: str, *, of_a_row: bool = False) -> None:
+        """Take the message, and whether reading other rows may help."""
+        super().__init__(message)
+        self.of_a_row = of_a_row
 
 
 class SourceError(TokenPipelinesError):

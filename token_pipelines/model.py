@@ -117,9 +117,10 @@ UNREADABLE_SHOWN: Final = 20
 def explain_unreadable(rows: Sequence[UnreadableRow], count: int) -> str:
     """Which rows of the source cannot be read, in a sentence with the cure."""
     named = ", ".join(map(str, rows))
+    noun = "row" if count == 1 else "rows"
     more = f" and {count - len(rows):,} more" if count > len(rows) else ""
     return (
-        f"Not readable in the source, so that nobody is told of them: {count:,} rows ({named}{more}); correct the "
+        f"Not readable in the source, so nobody is told about them: {count:,} {noun} ({named}{more}); correct the "
         "column's value, or convert it in source.query. Every other row was read."
     )
 

@@ -10,14 +10,14 @@ from typing import Final
 
 import pyarrow as pa
 
-from token_pipelines.errors import SourceError
+from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.source.tokens import UNKNOWN
 
 AT_ONCE: Final = 10_000
 """Tokens read at a time where a read of all has failed."""
 
 HOPELESS: Final = 100
-"""When so many tokens have failed and none was read, the query fails on every row, and is at fault itself."""
+"""When this many tokens have failed and none was read, the query itself is at fault: it fails on every row."""
 
 FEW: Final = 10
 """So many people with unreadable rows only may be a whole batch; more, and the query is at fault itself."""
@@ -36,7 +36,7 @@ class Isolation:
     ask: Ask
     columns: Sequence[str]
     keys: Sequence[str]
-    error: SourceError
+    error: SourceError | SourceContractError
     """Why the read of all failed: raised again where the query itself is at fault."""
     tables: list[pa.Table] = field(default_factory=list)
     unreadable: list[tuple[pa.Table, str]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Isolation:
     def _tried(self, columns: Sequence[str], token_ids: Collection[str]) -> list[pa.Table] | None:
         try:
             return self.ask(columns, token_ids)
-        except SourceError as error:
+        except (SourceError, SourceContractError) as error:
             if not error.of_a_row:
                 raise
             return None

@@ -48,7 +48,8 @@ def readable(rows: pa.Table) -> pa.Table:
         elif broken is not None and kind is not Kind.INSTANT and name != ADDRESS:
             broken = None  # only shown: repaired
         if broken is not None and pc.any(broken).as_py():
-            culprits = pc.if_else(pc.fill_null(broken, False), name, culprits)  # noqa: FBT003 -- Arrow's value to fill with
+            first = pc.and_(pc.fill_null(broken, False), pc.equal(culprits, ""))  # noqa: FBT003 -- Arrow's value to fill with
+            culprits = pc.if_else(first, name, culprits)
             column = _without(rows[name], column, broken) if kind is Kind.ID else pc.if_else(broken, None, column)
         if kind is Kind.TEXT:
             column = _shortened(column, name)

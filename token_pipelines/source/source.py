@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from token_pipelines.config import SOURCE_URL
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl
-from token_pipelines.errors import SourceError
+from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
@@ -50,6 +50,7 @@ LONGEST_LAG: Final = timedelta(days=36_525)
 """A longer lag means that the replica cannot say how far it is behind."""
 
 Read = TypeVar("Read")
+RowError = SourceError | SourceContractError
 
 
 class Source:
@@ -144,14 +145,14 @@ class Source:
             with closing(self.reader.read(statement, deadline)) as batches:
                 for rows in batches:
                     spool.add(tokens.check(rows, self.contract, bounds))
-        except SourceError as error:
+        except (SourceError, SourceContractError) as error:
             if not error.of_a_row:
                 raise
             spool.clear()
             self._read_window_by_id(spool, bounds, error, deadline)
         spool.finish()
 
-    def _read_window_by_id(self, spool: Spool, bounds: Bounds, error: SourceError, deadline: Deadline) -> None:
+    def _read_window_by_id(self, spool: Spool, bounds: Bounds, error: RowError, deadline: Deadline) -> None:
         """The same where the database fails on a row's value: which row it is shows only by reading rows by id."""
         keys = query.wrap(self._query, self.contract.key_columns, bounds.values)
         rows = pa.concat_tables([readable(each) for each in self._tables(keys, deadline)])
@@ -169,7 +170,7 @@ class Source:
         with closing(self.reader.read(statement, deadline)) as batches:
             return list(batches)
 
-    def _isolation(self, columns: Sequence[str], bounds: Bounds, error: SourceError, deadline: Deadline) -> Isolation:
+    def _isolation(self, columns: Sequence[str], bounds: Bounds, error: RowError, deadline: Deadline) -> Isolation:
         def ask(columns: Sequence[str], token_ids: Collection[str]) -> list[pa.Table]:
             return self._tables(query.wrap(self._query, columns, bounds.values, self.literals(token_ids)), deadline)
 
@@ -184,7 +185,7 @@ class Source:
         bounds = self._bounds(ANY_EXPIRY)
         try:
             tables, odd = self._tables(self._by_id(token_ids), deadline), []
-        except SourceError as error:
+        except (SourceError, SourceContractError) as error:
             if not error.of_a_row:
                 raise
             isolation = self._isolation(self.contract.resolve_columns, bounds, error, deadline)

@@ -37,6 +37,9 @@ _WORDS: Final = re.compile(
 )
 """How messages begin that name identifiers only: the code says no more. SQLite writes English only."""
 
+_OF_A_ROW: Final = ("malformed JSON", "integer overflow")
+"""Messages that a row's value can cause, or the statement itself."""
+
 _TOKEN: Final = re.compile(r"unrecognized token: \"(.)", re.DOTALL)
 
 
@@ -143,7 +146,7 @@ class Sqlite(Generic):
             words = "a quote is not closed" if token[1] in "'\"`[" else "a character has no meaning in SQL"
             return Refusal(Blame.STATEMENT, words)
         if _WORDS.match(said):
-            return Refusal(Blame.STATEMENT, " ".join(said.split()))
+            return Refusal(Blame.STATEMENT, " ".join(said.split()), of_a_row=said in _OF_A_ROW)
         unknown = isinstance(error, sqlite3.Error) and code_of(error) in ("", _ANY_ERROR)
         return Refusal(Blame.UNKNOWN, self.errors.shown_code(error)) if unknown else None
 
