@@ -3,15 +3,10 @@
 from datetime import UTC, date, datetime
 
 import click
-import pyarrow as pa
 import pytest
 
 from token_pipelines.cli.main import cli
-from token_pipelines.errors import SourceError
 from token_pipelines.instants import parse_day, parse_instant
-from token_pipelines.source.databases import postgres, sqlite
-from token_pipelines.source.dialect import Dialect
-from token_pipelines.source.instants import to_utc
 
 BEYOND = (
     "9999-12-31T23:59:59-05:00",
@@ -57,21 +52,3 @@ def test_day_that_does_not_exist_is_said_to_be_none() -> None:
     with pytest.raises(ValueError, match=r"^'2026-02-30' is a day that does not exist; write it like 2026-01-31$"):
         parse_day("2026-02-30", like="2026-01-31")
     assert parse_day("2028-02-29", like="2026-01-31") == date(2028, 2, 29)
-
-
-@pytest.mark.parametrize(
-    ("column", "zone", "dialect"),
-    [
-        (pa.array(["9999-12-31T23:59:59-05:00"]), None, sqlite.SQLITE.dialect),
-        (pa.array(["0001-01-01 00:00:00+05:00"]), None, sqlite.SQLITE.dialect),
-        (pa.array(["0001-01-01 00:00:00"]), "Asia/Tokyo", sqlite.SQLITE.dialect),
-        (pa.array([datetime(1, 1, 1)], pa.timestamp("us")), "Asia/Tokyo", postgres.POSTGRES.dialect),  # noqa: DTZ001
-        (pa.array([datetime(9999, 12, 31, 23)], pa.timestamp("us")), "America/Lima", postgres.POSTGRES.dialect),  # noqa: DTZ001
-    ],
-)
-def test_row_whose_zone_leads_out_of_the_calendar_is_refused(
-    column: pa.Array, zone: str | None, dialect: Dialect
-) -> None:
-    rows = pa.table({"token_id": ["7"], "recipient_id": ["9"], "created_at": column})
-    with pytest.raises(SourceError, match="an instant before the year 1 or after 9999 as created_at"):
-        to_utc(rows, "created_at", zone, dialect)

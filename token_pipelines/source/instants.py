@@ -40,12 +40,6 @@ def to_utc(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.
     Raises:
         SourceError: naming a row whose value is no instant.
     """
-    column = _in_utc(rows, name, zone, dialect)
-    _refuse_extremes(rows, name, column, dialect)  # a zone or an offset may lead out of the calendar
-    return column
-
-
-def _in_utc(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.ChunkedArray:
     column = rows[name]
     if pa.types.is_null(column.type):
         return column.cast(UTC)
