@@ -265,7 +265,7 @@ def test_tier_fails_alone_in_one_sentence_and_keeps_its_numbers(
         [(step, said)] = failures(result).items()
         assert step.endswith("send_day")
         assert said == (
-            f"The relay 127.0.0.1:{relay.port} answered 550 5.7.1 policy at RCPT TO; mend what its reply names (sender,"
+            f"The relay 127.0.0.1:{relay.port} answered 550 5.7.1 policy at RCPT TO; fix what its reply names (sender,"
             " login, SPF, DKIM or reputation)."
         )
         assert [accepted.recipient for accepted in relay.accepted] == ["bob@example.org"]
