@@ -57,7 +57,6 @@ def test_run_whose_log_cannot_be_written_goes_on(
 ) -> None:
     registry = Registry(registry_url)
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 2 * DAY)
-    monkeypatch.setattr(logging, "raiseExceptions", False)
     full = logging.Logger("full")  # noqa: LOG001 -- none that others could find
     monkeypatch.setattr(full, "log", lambda *_: 1 / 0)
     follow = RunLog.follow

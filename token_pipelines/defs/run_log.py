@@ -6,6 +6,7 @@ instance. We copy only the few lines of that module, since Dagster's event log g
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import dagster as dg
 
@@ -25,11 +26,12 @@ class RunLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line. A log that cannot be written must not stop the day."""
-        try:
+        """Write one line. A log that cannot be written must not stop the day.
+
+        Nor does it print a traceback, as ``handleError`` would: if Dagster's storage is lost, the run says so once.
+        """
+        with suppress(Exception):
             self._log.log(record.levelno, record.getMessage())
-        except Exception:  # noqa: BLE001 -- as every handler of the standard library
-            self.handleError(record)
 
 
 @dg.resource(description="Copies the log of the day's steps into the run's log.")
