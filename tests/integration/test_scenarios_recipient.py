@@ -137,11 +137,11 @@ def test_message_in_doubt_waits_for_a_person_under_hold(registry: Registry, make
 
 
 def test_notice_that_another_run_has_taken_over_is_not_sent(registry: Registry, make_pipeline: MakePipeline) -> None:
-    """Held for dead while it was only slow, a run must not send what is no longer its own."""
+    """Presumed dead while it was only slow, a run must not send what is no longer its own."""
     people(registry, 2)
 
     def slow(stage: str, _argument: str) -> None:
-        if stage == "mail":
+        if stage == "dot":
             registry.execute("UPDATE token_pipelines.notices SET claimed_by = 'another run' WHERE state = 'claimed'")
 
     with Smtpd(script=slow) as relay:
