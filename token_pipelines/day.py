@@ -15,7 +15,7 @@ import pandas as pd
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.delivery.tier import send_tier
 from token_pipelines.errors import TokenPipelinesError
-from token_pipelines.model import Mode
+from token_pipelines.model import UNREADABLE_SHOWN, Mode, Reason, explain_unreadable
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts, examine, no_tokens, plan
 
@@ -83,6 +83,8 @@ def read_tokens(pipeline: Pipeline, *, day: date, counts: SnapshotCounts) -> Ite
         _listed(counts.due_by_tier),
         _listed(counts.reasons),
     )
+    if counts.unreadable:
+        log.warning("%s: %s", day, explain_unreadable(counts.unreadable, counts.reasons[Reason.UNREADABLE]))
 
 
 def collect(pipeline: Pipeline, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -148,6 +150,9 @@ def send_share(
             time.monotonic() - started,
             _listed(report.skipped),
         )
+        if report.unreadable:
+            rows = list(report.unreadable)
+            log.warning("%s: %s", share.tier, explain_unreadable(rows[:UNREADABLE_SHOWN], len(rows)))
 
 
 def _listed(counts: Mapping[str, int]) -> str:

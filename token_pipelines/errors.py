@@ -30,7 +30,15 @@ class TemplateError(ConfigError):
 
 
 class SourceContractError(ConfigError):
-    """The source query does not return what the contract asks for. Cure: fix the query, as the message says."""
+    """The source query does not return what the contract asks for. Cure: fix the query, as the message says.
+
+    ``of_a_row`` is as for `SourceError`.
+    """
+
+    def __init__(self, message: str, *, of_a_row: bool = False) -> None:
+        """Take the message, and whether reading other rows may help."""
+        super().__init__(message)
+        self.of_a_row = of_a_row
 
 
 class SourceError(TokenPipelinesError):
@@ -38,11 +46,15 @@ class SourceError(TokenPipelinesError):
 
     ``may_pass``: reading again on a new connection may succeed, for example after a replica's conflict or a lost
     connection. ``unreachable``: no connection could be made. If there was one before, reading again may succeed.
+    ``of_a_row``: the database may have failed on one row's value, so that the other rows can be read without it.
     """
 
-    def __init__(self, message: str, *, may_pass: bool = False, unreachable: bool = False) -> None:
-        """Take the message, and whether reading again may help."""
+    def __init__(
+        self, message: str, *, may_pass: bool = False, unreachable: bool = False, of_a_row: bool = False
+    ) -> None:
+        """Take the message, whether reading again may help, and whether reading other rows may."""
         super().__init__(message)
+        self.of_a_row = of_a_row
         self.may_pass = may_pass
         self.unreachable = unreachable
 

@@ -3,6 +3,7 @@
 Every instant is an aware ``datetime`` in UTC; every id is text in one canonical form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
@@ -68,6 +69,7 @@ class Reason(StrEnum):
         reason.whose = whose
         return reason
 
+    UNREADABLE = "unreadable", "the token's row in the source cannot be read"
     LIFETIME_TOO_SHORT = "lifetime_too_short", "the token's lifetime is too short for the tier"
     OUTSIDE_TIERS = "outside_tiers", "no tier has begun for the token, or the last one is over"
     GONE = "gone", "the source no longer returns the token"
@@ -91,6 +93,36 @@ class Reason(StrEnum):
 
 
 RECIPIENT_REASONS: Final = tuple(reason for reason in Reason if reason.whose is Whose.RECIPIENT)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row of the source whose facts cannot be made: its token's id, and the column that is at fault."""
+
+    token_id: str
+    column: str
+
+    def __str__(self) -> str:
+        """``token_id 4711: last_used_at``, on one line, without anything that looks like an address."""
+        shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in self.token_id[:_ID_SHOWN])
+        return f"token_id {'…' if '@' in shown else shown}: {self.column}"
+
+
+_ID_SHOWN: Final = 80
+
+UNREADABLE_SHOWN: Final = 20
+"""Rows that are named of those that cannot be read; the others are only counted."""
+
+
+def explain_unreadable(rows: Sequence[UnreadableRow], count: int) -> str:
+    """Which rows of the source cannot be read, in a sentence with the cure."""
+    named = ", ".join(map(str, rows))
+    noun = "row" if count == 1 else "rows"
+    more = f" and {count - len(rows):,} more" if count > len(rows) else ""
+    return (
+        f"Not readable in the source, so nobody is told about them: {count:,} {noun} ({named}{more}); correct the "
+        "column's value, or convert it in source.query. Every other row was read."
+    )
 
 
 class Stage(StrEnum):

@@ -15,7 +15,7 @@ from token_pipelines.errors import FuseTripped
 from token_pipelines.ledger.fuse import Trip
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, among
 from token_pipelines.ledger.told import RefusedLine, Told
-from token_pipelines.model import RECIPIENT_REASONS, Mode, Reason
+from token_pipelines.model import RECIPIENT_REASONS, UNREADABLE_SHOWN, Mode, Reason, UnreadableRow
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, no_history, urgency
 from token_pipelines.token_facts import TOKEN_COLUMNS
@@ -40,6 +40,8 @@ class SnapshotCounts:
     due: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     due_by_tier: Counter[str] = field(default_factory=Counter)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
+    """The first of the rows that cannot be read; ``reasons`` counts them all."""
     _recipients: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -55,6 +57,10 @@ class SnapshotCounts:
         self.due += len(due)
         counts = decided["reason"].value_counts().items()
         self.reasons.update({str(reason): int(count) for reason, count in counts if count})
+        odd = decided.loc[decided["unreadable"] != "", ["token_id", "unreadable"]].head(
+            UNREADABLE_SHOWN - len(self.unreadable)
+        )
+        self.unreadable += [UnreadableRow(*row) for row in odd.itertuples(index=False, name=None)]
         self.due_by_tier.update({str(tier): int(count) for tier, count in due["tier"].value_counts().items()})
         # Python's own hash is ten times faster than pandas'. A hash takes eight bytes, however long the id is.
         hashes = map(hash, due["recipient_id"].to_numpy(dtype=object))

@@ -56,7 +56,13 @@ def when_false(flags: "pd.Series", now: datetime) -> np.ndarray:  # noqa: ARG001
     return ~flags.to_numpy()
 
 
-def once_past(instants: "pd.Series", now: datetime) -> np.ndarray:
+def where_named(columns: "pd.Series", now: datetime) -> "np.ndarray":  # noqa: ARG001 -- as `once_past`
+    """Rows in which a column is named."""
+    named: np.ndarray = (columns != "").to_numpy(dtype=bool)
+    return named
+
+
+def once_past(instants: "pd.Series", now: datetime) -> "np.ndarray":
     """Rows whose instant has come. A row without an instant does not count."""
     when = micros(instants)
     has_come: np.ndarray = (when != NEVER) & (when <= to_micros(now))
@@ -78,7 +84,7 @@ class TokenFact:
     meaning: str
     _: KW_ONLY
     decides: bool = False
-    absent: bool | None = None
+    absent: bool | str | None = None
     without: str = ""
     reason: Reason | None = None
     holds: "Callable[[pd.Series, datetime], np.ndarray] | None" = None
@@ -103,6 +109,16 @@ FACTS: Final = (
     ),
     TokenFact("created_at", _INSTANT, _REQUIRED, "When the token was issued.", decides=True),
     TokenFact("expires_at", _INSTANT, _REQUIRED, "When the token expires.", decides=True),
+    TokenFact(
+        "unreadable",
+        _TEXT,
+        _DERIVED,
+        "The column whose value cannot be read; empty where all can.",
+        decides=True,
+        absent="",
+        reason=Reason.UNREADABLE,
+        holds=where_named,
+    ),
     TokenFact("token_name", _TEXT, _REQUIRED, "The token's name, as its owner typed it."),
     TokenFact("recipient_name", _TEXT, _REQUIRED, "The recipient's name."),
     TokenFact("email", _TEXT, _REQUIRED, "The recipient's address."),

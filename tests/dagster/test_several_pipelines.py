@@ -250,8 +250,7 @@ def test_demo_leaves_several_pipelines_alone(command: Command, configure: Config
     said = command("demo", "--once")
     assert said.status == 2
     assert said.err == (
-        "token_pipelines.yaml holds several pipelines, which the demo does not support; "
-        "name another file with --config.\n"
+        "token_pipelines.yaml holds several pipelines, which the demo cannot run; name another file with --config.\n"
     )
 
 

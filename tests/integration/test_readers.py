@@ -156,6 +156,7 @@ def test_same_tokens_come_as_the_same_frames(open_database: OpenDatabase, form: 
         "recipient_id": [str(token_id % 3 + 1) for token_id in EXPIRIES],
         "created_at": [CREATED] * len(EXPIRIES),
         "expires_at": expiries(form),
+        "unreadable": [""] * len(EXPIRIES),
         "has_address": [token_id % 3 == 0 for token_id in EXPIRIES],
         "email_verified": [True] * len(EXPIRIES),
         "revoked": [token_id == 4 for token_id in EXPIRIES],

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,9 +22,10 @@ import psycopg
 import yaml
 
 from token_pipelines import shipped
-from token_pipelines.config import Config, load
+from token_pipelines.config import Config, Email, load
 from token_pipelines.day import DayResult, run_day
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.mail.rendering import Renderer
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import SnapshotCounts
 
@@ -151,6 +153,8 @@ class PipelineRunner:
         self._now = now
         if self._parts is None:
             self._parts = Pipeline(self.config, lambda: self._now)
+            if self._parts.config.email.templates == Path(shipped.path("templates")):
+                self._parts.renderer = _shipped_renderer(self._parts.email)
         return self._parts
 
     def pass_time(self, span: timedelta) -> None:
@@ -183,6 +187,12 @@ class PipelineRunner:
 
 MakePipeline = Callable[..., PipelineRunner]
 """The fixture ``make_pipeline``: ``make_pipeline(relay, delivery={"max_attempts": 1})``."""
+
+
+@cache
+def _shipped_renderer(email: Email) -> Renderer:
+    """The shipped templates, which a test process compiles once: that takes half a second of a core."""
+    return Renderer(email.templates, email)
 
 
 def write_config(

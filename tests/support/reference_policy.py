@@ -20,6 +20,7 @@ class Token:
     recipient_id: str
     created_at: datetime
     expires_at: datetime
+    unreadable: str = ""
     has_address: bool = True
     email_verified: bool = True
     revoked: bool = False

@@ -78,6 +78,7 @@ def test_columns_of_the_policy_are_pinned() -> None:
         "recipient_id": "str",
         "created_at": instant,
         "expires_at": instant,
+        "unreadable": "str",
         "has_address": "bool",
         "email_verified": "bool",
         "revoked": "bool",

@@ -82,6 +82,7 @@ def _build_checks(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # one for every partitioned check, on the command line too
         built = [volume.build_volume_check(names, partitions), checks.build_bounces_check(names, partitions)]
+        built.append(checks.build_rows_check(names, partitions))
         for tier in config.tier_ladder:
             built.append(checks.build_delivery_check(names, tier, partitions))
             if config.source.on_sent is not None:

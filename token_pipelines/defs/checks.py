@@ -8,7 +8,14 @@ import dagster as dg
 
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.numbers import NOT_WRITTEN_BACK, WRITE_BACK_FAULT, explain_write_back, read_text
+from token_pipelines.defs.numbers import (
+    NOT_WRITTEN_BACK,
+    UNREADABLE_COUNT,
+    UNREADABLE_ROWS,
+    WRITE_BACK_FAULT,
+    explain_write_back,
+    read_text,
+)
 from token_pipelines.defs.tags import PARTITION_TAG
 from token_pipelines.tiers import Tier
 
@@ -35,19 +42,46 @@ def build_delivery_check(names: Names, tier: Tier, partitions: Days) -> dg.Asset
         asset=names.notices(tier.name),
         partitions_def=partitions,
         name="everyone_was_told",
-        description="Nothing that was due in this tier was put off, refused or left in doubt.",
+        description="Nothing that was due in this tier was put off, refused, left in doubt or unreadable.",
     )
     def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         metadata = _metadata_of_the_day(context, names.notices(tier.name))
         counts = {outcome: _number(metadata, outcome) for outcome in TROUBLES}
+        unreadable = read_text(metadata, UNREADABLE_ROWS)
+        said = [sentence for sentence in (_explain_troubles(counts), unreadable) if sentence]
         return dg.AssetCheckResult(
-            passed=not any(counts.values()),
+            passed=not said,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata=dict(counts),
-            description=_explain_troubles(counts),
+            metadata=dict(counts) | {UNREADABLE_COUNT: _number(metadata, UNREADABLE_COUNT)},
+            description=" ".join(said) or None,
         )
 
     return everyone_was_told
+
+
+def build_rows_check(names: Names, partitions: Days) -> dg.AssetChecksDefinition:
+    """Name the rows of the source that cannot be read; they keep nobody else from being told.
+
+    What is read only just before sending, as names are, shows in the tier's check `everyone_was_told`.
+    """
+
+    @dg.asset_check(
+        asset=names.expiring_tokens,
+        partitions_def=partitions,
+        name="every_row_is_readable",
+        description="Every row that the source query returned for the day could be read.",
+    )
+    def every_row_is_readable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        metadata = _metadata_of_the_day(context, names.expiring_tokens)
+        count = _number(metadata, UNREADABLE_COUNT)
+        return dg.AssetCheckResult(
+            passed=not count,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={UNREADABLE_COUNT: count},
+            description=read_text(metadata, UNREADABLE_ROWS) or None,
+        )
+
+    return every_row_is_readable
 
 
 def build_on_sent_check(names: Names, tier: Tier, partitions: Days) -> dg.AssetChecksDefinition:

@@ -6,12 +6,15 @@ from typing import Any, Final
 import dagster as dg
 
 from token_pipelines.delivery.counts import TierReport
+from token_pipelines.model import UNREADABLE_SHOWN, Reason, UnreadableRow, explain_unreadable
 from token_pipelines.planning import SnapshotCounts
 from token_pipelines.tiers import Tier
 
 OUTCOMES: Final = ("due", "sent", "deferred", "failed", "unknown", "waiting")
 NOT_WRITTEN_BACK: Final = "not_written_back"
 WRITE_BACK_FAULT: Final = "write_back_fault"
+UNREADABLE_ROWS: Final = "unreadable_rows"
+UNREADABLE_COUNT: Final = "unreadable"
 RECIPIENTS_DUE: Final = "recipients_due"
 SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
@@ -29,6 +32,7 @@ def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -
         "due_by_tier": _table("Tier", "Tokens due", due),
         "not_due": _table("Reason", "Tokens", reasons),
         **numbers,
+        **_unreadable(counts.unreadable, counts.reasons[Reason.UNREADABLE]),
         "seconds": round(seconds, 3),
     }
 
@@ -51,8 +55,14 @@ def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
         "skipped": report.skipped.total(),
         **skipped,
         **write_back,
+        **_unreadable(list(report.unreadable)[:UNREADABLE_SHOWN], len(report.unreadable)),
         "seconds": round(seconds, 3),
     }
+
+
+def _unreadable(rows: Sequence[UnreadableRow], count: int) -> dict[str, Any]:
+    """How many rows could not be read, and which; nothing where all could."""
+    return {UNREADABLE_COUNT: count, UNREADABLE_ROWS: explain_unreadable(rows, count)} if count else {}
 
 
 def _table(left: str, right: str, rows: list[str]) -> dg.MarkdownMetadataValue:

@@ -13,7 +13,7 @@ from token_pipelines.delivery.helpers import Helpers
 from token_pipelines.delivery.resolving import ResolvedNotice, resolve
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.sending import Sending
-from token_pipelines.model import Notice, Reason
+from token_pipelines.model import Notice, Reason, UnreadableRow
 from token_pipelines.pipeline import Pipeline
 
 CLAIM_SIZE: Final = 1000
@@ -34,6 +34,7 @@ class Batch:
 
     to_send: list[ResolvedNotice]
     skipped: list[tuple[str, Reason]]
+    unreadable: list[UnreadableRow]
     read_at: datetime
 
 
@@ -51,8 +52,12 @@ class Batches:
         *,
         helpers: Helpers,
         on_skip: Callable[[str, Reason], None],
+        on_unreadable: Callable[[Sequence[UnreadableRow]], None],
     ) -> None:
-        """Begin to read the first batch. ``on_skip`` gets the notices in which nothing is left to say."""
+        """Begin to read the first batch.
+
+        ``on_skip`` gets the notices in which nothing is left to say, ``on_unreadable`` the rows that cannot be read.
+        """
         self._pipeline = pipeline
         self._sending = sending
         self._helpers = helpers
@@ -61,6 +66,7 @@ class Batches:
         self._again: list[Notice] = []
         self._ready: deque[tuple[ResolvedNotice, datetime]] = deque()
         self._on_skip = on_skip
+        self._on_unreadable = on_unreadable
         self._coming: Future[Batch] | None = None
         self._ask()
 
@@ -109,6 +115,7 @@ class Batches:
         self._ready.extend((resolved, batch.read_at) for resolved in batch.to_send)
         for notice_id, reason in batch.skipped:
             self._on_skip(notice_id, reason)
+        self._on_unreadable(batch.unreadable)
 
     def _ask(self) -> None:
         if self._again:
@@ -143,14 +150,16 @@ def _resolved(pipeline: Pipeline, sending: Sending, notices: Sequence[Notice]) -
     """Read the tokens again; skip notices in which nothing is left to say, and drop what else is not worth saying."""
     to_send: list[ResolvedNotice] = []
     skipped: list[tuple[str, Reason]] = []
+    unreadable: list[UnreadableRow] = []
     for resolved in resolve(pipeline, notices, pipeline.clock()) if notices else ():
+        unreadable += resolved.unreadable
         if resolved.recipient is None:
             sending.skip(resolved.notice, resolved.reason)
             skipped.append((resolved.notice.notice_id, resolved.reason))
         else:
             to_send.append(_without_dropped(sending, resolved))
     # Not before: however slow the source is, each read must lead to a message.
-    return Batch(to_send=to_send, skipped=skipped, read_at=pipeline.clock())
+    return Batch(to_send=to_send, skipped=skipped, unreadable=unreadable, read_at=pipeline.clock())
 
 
 def _without_dropped(sending: Sending, resolved: ResolvedNotice) -> ResolvedNotice:

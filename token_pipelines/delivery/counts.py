@@ -1,13 +1,13 @@
 """The numbers of one tier's run, and the line between a person's trouble and the relay's."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from token_pipelines.errors import RelayError
 from token_pipelines.ledger.settlement import Record
-from token_pipelines.model import State
+from token_pipelines.model import State, UnreadableRow
 
 REFUSALS_ALLOWED: Final = 10
 REFUSALS_ALLOWED_PERCENT: Final = 5
@@ -27,6 +27,8 @@ class TierReport:
     """Sent, but `source.on_sent` failed for them, also of earlier runs; None where it is not set."""
     write_back_fault: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[UnreadableRow, None] = field(default_factory=dict)
+    """Rows that could not be read just before sending, in order, each once."""
 
     @property
     def due(self) -> int:
@@ -51,6 +53,10 @@ class TierCounts:
         """Count a notice in which nothing was left to say."""
         self._report.skipped[reason] += 1
         self._finish(notice_id)
+
+    def keep_unreadable(self, rows: Iterable[UnreadableRow]) -> None:
+        """Keep which rows could not be read."""
+        self._report.unreadable.update(dict.fromkeys(rows))
 
     def keep(self, record: Record) -> None:
         """Count an outcome.

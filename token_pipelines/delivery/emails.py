@@ -33,6 +33,8 @@ class Email:
     """Why it could not be written; then there is no envelope."""
     tries: int = 0
     """Connections that were lost with it before it was marked."""
+    goes_as_it_stands: bool = False
+    """Whether it took so long to write that it would be old each time: it is sent as it was read and written."""
     is_marked: bool = False
     """Whether the ledger says that its text may have gone out."""
 
@@ -43,11 +45,16 @@ class Email:
 
     def must_be_read_again(self, now: datetime) -> bool:
         """Whether its tokens were read too long ago."""
-        return now - self.read_at > READ_AGAIN_AFTER
+        return not self.goes_as_it_stands and is_read_too_long_ago(self.read_at, now)
 
     def must_be_written_again(self, now: datetime) -> bool:
         """Whether it was written too long ago."""
-        return now - self.written_at > WRITTEN_AGAIN_AFTER
+        return not self.goes_as_it_stands and now - self.written_at > WRITTEN_AGAIN_AFTER
+
+
+def is_read_too_long_ago(read_at: datetime, now: datetime) -> bool:
+    """Whether tokens that were read at this instant must be read again."""
+    return now - read_at > READ_AGAIN_AFTER
 
 
 def write(pipeline: Pipeline, resolved: ResolvedNotice, *, read_at: datetime, tries: int = 0) -> Email:
@@ -63,7 +70,16 @@ def write(pipeline: Pipeline, resolved: ResolvedNotice, *, read_at: datetime, tr
     except Exception as error:  # noqa: BLE001 -- one email that cannot be written must not stop the next
         log.error("Notice %s could not be written: %s", resolved.notice.notice_id, whereabouts(error))  # noqa: TRY400 -- a traceback may quote an address
         fault = f"the email could not be written ({whereabouts(error)})"
-    return Email(resolved=resolved, read_at=read_at, at=at, written_at=now, envelope=envelope, fault=fault, tries=tries)
+    return Email(
+        resolved=resolved,
+        read_at=read_at,
+        at=at,
+        written_at=now,
+        envelope=envelope,
+        fault=fault,
+        tries=tries,
+        goes_as_it_stands=pipeline.clock() - now > WRITTEN_AGAIN_AFTER,
+    )
 
 
 def write_again(pipeline: Pipeline, email: Email) -> Email:

@@ -83,7 +83,7 @@ class SendingLoop:
             self._let_go()
         self._settle()
         if not self.is_stopping:
-            self._outbox.fill()
+            self._outbox.fill(lambda: self.is_stopping)
             self._hand_out()
 
     # Hear

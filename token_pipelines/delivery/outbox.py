@@ -2,14 +2,19 @@
 
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from token_pipelines.delivery.batches import Batches
-from token_pipelines.delivery.emails import Email, write, write_again
+from token_pipelines.delivery.emails import Email, is_read_too_long_ago, write, write_again
 from token_pipelines.pipeline import Pipeline
 
 WRITTEN_AT_ONCE: Final = 64
 """Emails written in a row when half of them are used up. One by one, between waits, each takes a third longer."""
+
+WRITING_S: Final = 0.5
+"""How long emails are written in a row. Then those that are written go out, before they get old, and relays are
+heard. Names that somebody has made expensive to write slow the tier down, and do not stop it."""
 
 WRITTEN_SECONDS: Final = 5.0
 """At a low rate: for how many seconds emails are written ahead, since they get old."""
@@ -49,21 +54,27 @@ class Outbox:
         """How long until the rate lets the next one go."""
         return self._rate.seconds_left()
 
-    def fill(self) -> None:
-        """Write emails, where few are left.
+    def fill(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """Write emails, where few are left: at least one, and no more once time is up or ``is_stopping`` says so.
 
         Raises:
             TokenPipelinesError: the source or the ledger is in trouble.
         """
         if not self.can_fill:
             return
+        until = monotonic() + WRITING_S
         for _ in range(self._at_once):
             found = self._batches.next()
             if found is None:
                 break
             resolved, read_at = found
+            if is_read_too_long_ago(read_at, self._pipeline.clock()):
+                self._batches.read_again([resolved])
+                continue
             email = write(self._pipeline, resolved, read_at=read_at)
             self._written.append(email) if email.envelope is not None else self._on_fault(email)
+            if is_stopping() or monotonic() > until:
+                break
 
     def take(self) -> Email | None:
         """The next email, if the rate lets it go now."""

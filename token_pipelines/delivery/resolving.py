@@ -5,14 +5,14 @@ Addresses live here and in the envelope, in memory, and nowhere else.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
 from token_pipelines.addresses import valid_address
-from token_pipelines.model import DueToken, Mode, Notice, Reason, Recipient, TokenFacts
+from token_pipelines.model import DueToken, Mode, Notice, Reason, Recipient, TokenFacts, UnreadableRow
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import no_history
 
@@ -31,6 +31,7 @@ class _Row(NamedTuple):
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime
+    unreadable: str
     threshold: datetime | None
     reason: str | None
     blocking_reason: str | None
@@ -48,6 +49,7 @@ class ResolvedNotice:
     tokens: tuple[TokenFacts, ...]
     dropped: dict[str, Reason]
     address_hash: bytes = b""
+    unreadable: tuple[UnreadableRow, ...] = ()
 
     @property
     def reason(self) -> Reason:
@@ -110,11 +112,15 @@ class _ToldSince:
 def _letter(notice: Notice, rows: dict[tuple[str, str], _Row], told: _ToldSince, now: datetime) -> ResolvedNotice:
     kept: list[TokenFacts] = []
     dropped: dict[str, Reason] = {}
+    unreadable: list[UnreadableRow] = []
     recipient: Recipient | None = None
     for token in notice.tokens:
         row = rows.get((token.token_id, notice.recipient_id))
         if row is None:
             dropped[token.token_id] = Reason.GONE
+        elif row.unreadable:
+            dropped[token.token_id] = Reason.UNREADABLE
+            unreadable.append(UnreadableRow(row.token_id, row.unreadable))
         elif reason := _drop(token, row, now) or told.reason(notice, token):
             dropped[token.token_id] = reason
         else:
@@ -122,7 +128,9 @@ def _letter(notice: Notice, rows: dict[tuple[str, str], _Row], told: _ToldSince,
             kept.append(_facts(row))
     if not kept and not dropped:
         dropped[""] = Reason.SUPERSEDED
-    return ResolvedNotice(notice=notice, recipient=recipient, tokens=tuple(kept), dropped=dropped)
+    return ResolvedNotice(
+        notice=notice, recipient=recipient, tokens=tuple(kept), dropped=dropped, unreadable=tuple(unreadable)
+    )
 
 
 def _drop(token: DueToken, row: _Row, now: datetime) -> Reason | None:
@@ -193,6 +201,4 @@ def _with_hash(
             locale=recipient.locale,
             timezone=recipient.timezone,
         )
-    return ResolvedNotice(
-        notice=letter.notice, recipient=recipient, tokens=tokens, dropped=dropped, address_hash=address_hash
-    )
+    return replace(letter, recipient=recipient, tokens=tokens, dropped=dropped, address_hash=address_hash)

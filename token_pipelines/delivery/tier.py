@@ -124,7 +124,14 @@ class _Run:
         with (
             Helpers(count) as helpers,
             Connections(pipeline.channel, helpers, count=count, pauses=smtp.reconnect_pauses) as connections,
-            Batches(pipeline, self._sending, notice_ids, helpers=helpers, on_skip=self._counts.skip) as batches,
+            Batches(
+                pipeline,
+                self._sending,
+                notice_ids,
+                helpers=helpers,
+                on_skip=self._counts.skip,
+                on_unreadable=self._counts.keep_unreadable,
+            ) as batches,
         ):
             batches.on_more = connections.wake
             recorder = Recorder(self._sending, self._counts, self._on_sent, helpers=helpers, clock=pipeline.clock)

@@ -50,7 +50,7 @@ def serving(path: Path) -> Iterator[Servers]:
     """Run the demo's servers for the config at ``path``, and override its URLs with theirs.
 
     Raises:
-        ConfigError: if the config is an operator's own: the demo never touches its databases.
+        ConfigError: if the config is an operator's own: its databases are never touched by the demo.
         DemoError: if a server cannot be started.
     """
     raw = load_all(path).get(None)

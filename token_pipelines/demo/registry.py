@@ -1,4 +1,4 @@
-"""A sample registry with the tables of crates.io: users, their addresses, their API tokens.
+"""A sample registry, shaped as crates.io's database is: users, their addresses, their API tokens.
 
 The same ``now`` gives the same rows. All addresses are in the example domains, and there are no real secrets.
 """
@@ -57,7 +57,7 @@ LOCK_KEY = 7_261_901  # advisory; two demos that start at once must not both fil
 OLDER_JOB_NOTICE = timedelta(days=3)  # how long before the expiry crates.io's own job writes
 ENDPOINTS = ("publish-new", "publish-update", "yank", "change-owners", "trusted-publishing")
 
-EXPIRIES = (  # share of the tokens, first and last day of their expiry from now; None: never
+EXPIRIES = (  # share of the tokens, first and last day of their expiry as seen from now; None: never
     (0.491, None),
     (0.066, (-6, 9)),  # over forty a day, so that each tier has new ones today and on the days before: expired, 1d, 7d
     (0.030, (26, 32)),  # the same for 30d

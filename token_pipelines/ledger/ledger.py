@@ -107,7 +107,7 @@ class Ledger:
 
     @contextmanager
     def planning(self, *, run_id: str, mode: Mode) -> "Iterator[Planning]":
-        """One planning transaction: nobody else plans or claims while it lasts. It commits when the block ends well.
+        """One planning transaction: nobody else plans or claims meanwhile. It commits if the block raises nothing.
 
         Inside the block, do nothing but work on the ledger: every sender waits for its end.
         """

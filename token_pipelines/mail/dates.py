@@ -25,6 +25,9 @@ _MONTHS: Final = (
     "December",
 )  # not strftime, whose names depend on the process's locale
 _NO_ZONES: Final = ("right/", "posix")  # prefixes that some installations list among the zones
+_ZONE_AT_MOST: Final = 100
+"""A longer name is no zone's. It is not looked up, so that no cache keeps it."""
+
 _NARROW_BLANK: Final = "\u202f"  # CLDR puts it before AM and PM, and many fonts lack it
 
 
@@ -67,7 +70,7 @@ def _date(local: date, locale: Locale | None) -> str:
 
 
 def _localised(moment: datetime, zone: str | None) -> tuple[datetime, str]:
-    found = None if zone is None else _zone(zone)
+    found = None if zone is None or len(zone) > _ZONE_AT_MOST else _zone(zone)
     try:
         return (moment.astimezone(UTC), "UTC") if found is None else (moment.astimezone(found), found.key)
     except OverflowError:  # the first or the last day of the calendar

@@ -12,9 +12,17 @@ from babel import Locale, UnknownLocaleError
 _NAME: Final = re.compile(r"([A-Za-z]{2,3}(?:[_-][A-Za-z0-9]{2,8}){0,3})(?:\.[A-Za-z0-9-]*)?(?:@\w*)?")
 
 
-@lru_cache(maxsize=1024)
+_NAME_AT_MOST: Final = 100
+"""A longer name is no locale's. It is not looked up, so that no cache keeps it."""
+
+
 def candidates(name: str | None) -> tuple[str, ...]:
     """Give the names to look for, the most specific first: ``("de_at", "de")`` for ``de-AT.UTF-8``."""
+    return () if name is None or len(name) > _NAME_AT_MOST else _candidates(name)
+
+
+@lru_cache(maxsize=1024)
+def _candidates(name: str) -> tuple[str, ...]:
     match = _NAME.fullmatch(name.strip()) if name else None
     if match is None:
         return ()
@@ -31,7 +39,11 @@ def exact(name: str) -> Locale | None:
         return None
 
 
-@lru_cache(maxsize=1024)
 def known(name: str | None) -> Locale | None:
     """Give the locale of that name, or the most specific known one (``de`` for ``de_QQ``), or None."""
+    return None if name is None or len(name) > _NAME_AT_MOST else _known(name)
+
+
+@lru_cache(maxsize=1024)
+def _known(name: str) -> Locale | None:
     return next((found for candidate in candidates(name) if (found := exact(candidate))), None)

@@ -10,7 +10,7 @@ NO_NAME: Final = "(no name)"
 NAME_LIMIT: Final = 80  # characters; about one line of the text part
 ELLIPSIS: Final = "…"
 
-_READ_AT_MOST: Final = 4096  # normalising takes quadratic time in a run of combining marks; real names are shorter
+_READ_AT_MOST: Final = 1024  # six times what is shown; each character read costs time, and anyone may type a name
 _DROPPED: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANK: Final = frozenset({"Zs", "Zl", "Zp"})
 _LOOKS_BLANK: Final = frozenset(  # letters and symbols without a visible glyph
@@ -18,10 +18,15 @@ _LOOKS_BLANK: Final = frozenset(  # letters and symbols without a visible glyph
 )
 
 _MARKS: Final = frozenset({"Mn", "Mc", "Me"})
+_UNSEEN: Final = _DROPPED | _BLANK | _MARKS
+_LOOKED_AT: Final = 64  # characters
 _EMOJI_OR_TEXT: Final = frozenset("\ufe0e\ufe0f")  # shows the character before it as text, or as an emoji
 _INVISIBLE_MARKS: Final = frozenset(  # the marks among Unicode's Default_Ignorable_Code_Point
     "\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f" + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
+_LONG_RUN: Final = regex.compile(r"(\p{M}{32})\p{M}+")
+"""Normalising takes quadratic time in a run of combining marks, and fewer are shown."""
+
 _MARKS_IN_A_ROW: Final = 8  # Burmese and Tibetan use up to seven
 _STACKED_MARKS: Final = 4  # above or below a letter; no script needs more, and more would cover other lines
 _POINTS_A_CHARACTER: Final = (
@@ -61,13 +66,21 @@ def clean(text: str | None, limit: int = NAME_LIMIT, *, stand_in: str = NO_NAME)
     return line or stand_in
 
 
+def shows(text: str) -> bool:
+    """Whether something of a text is visible, as far as its beginning tells: cheaper than `clean`."""
+    return any(
+        character not in _LOOKS_BLANK and unicodedata.category(character) not in _UNSEEN
+        for character in text[:_LOOKED_AT]
+    )
+
+
 def _visible(text: str) -> str:
     """Drop what is invisible and normalise to NFC. Gives ``""`` when only blanks and marks are left."""
     kept: list[str] = []
     marks = stacked = 0
     visible = False  # whether there was a character other than a blank or a mark
     bare = False  # whether the last character is such a one, without a mark so far
-    for character in unicodedata.normalize("NFC", text):
+    for character in unicodedata.normalize("NFC", _LONG_RUN.sub(r"\1", text)):
         category = unicodedata.category(character)
         if category in _BLANK or character.isspace() or character in _LOOKS_BLANK:
             kept.append(" ")

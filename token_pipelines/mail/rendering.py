@@ -14,7 +14,7 @@ from babel import Locale
 
 from token_pipelines import config
 from token_pipelines.mail import dates, links, locales, remaining
-from token_pipelines.mail.names import clean, unlinked
+from token_pipelines.mail.names import clean, shows, unlinked
 from token_pipelines.mail.templates import PARTS, Language, Templates
 from token_pipelines.model import Recipient, TokenFacts
 
@@ -210,11 +210,19 @@ def _unlinked(shown: _Shown) -> _Shown:
     return shown if name == shown.name and scopes == shown.scopes else shown._replace(name=name, scopes=scopes)
 
 
-@lru_cache(maxsize=1024)  # a platform has few combinations
+@lru_cache(maxsize=256)  # a platform has few combinations
 def _scopes(scopes: tuple[str, ...]) -> tuple[str, int]:
-    """Join the scopes, and count those beyond the limit. Scopes without a visible character are left out."""
-    seen = [shown for scope in scopes if (shown := clean(scope, stand_in=""))]
-    return ", ".join(seen[:SCOPES_AT_MOST]), max(0, len(seen) - SCOPES_AT_MOST)
+    """Join the scopes up to the limit, and count the others. Those without a visible character are left out.
+
+    Only what is listed is cleaned: a token may have a thousand scopes.
+    """
+    seen: list[str] = []
+    for position, scope in enumerate(scopes):
+        if len(seen) == SCOPES_AT_MOST:
+            return ", ".join(seen), sum(map(shows, scopes[position:]))
+        if shown := clean(scope, stand_in=""):
+            seen.append(shown)
+    return ", ".join(seen), 0
 
 
 def _size(html: str) -> int:

@@ -32,7 +32,7 @@ def array(name: str, kind: pa.DataType | None, values: Sequence[Any]) -> pa.Arra
         values = [None if value is None else str(value) for value in values]
     try:
         return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
         found = " and ".join(sorted(each.__name__ for each in kinds))
         msg = f"The source query's {name} holds values of several types ({found}); cast it to one in SQL."
         raise SourceContractError(msg) from None

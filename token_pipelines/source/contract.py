@@ -104,17 +104,28 @@ class Contract:
         return frozenset(self.schema.names)
 
     @property
+    def key_columns(self) -> list[str]:
+        """SQL expressions of the ids."""
+        return [self.dialect.id_as_text.format(name=name) for name in IDS]
+
+    @property
     def snapshot_columns(self) -> list[str]:
         """SQL expressions of a snapshot: ids, times and flags, whether there is an address, never the address."""
-        ids = [self.dialect.id_as_text.format(name=name) for name in IDS]
         optional = [name for name in _READ_EARLY if name in self.present]
-        return [*ids, "created_at", "expires_at", self.dialect.has_address, *optional]
+        return [*self.key_columns, "created_at", "expires_at", self.dialect.has_address, *optional]
 
     @property
     def resolve_columns(self) -> list[str]:
         """SQL expressions of resolving: what a snapshot reads, and what only the email needs."""
         read = self.snapshot_columns
-        return [*read, *(name for name in DETAIL_COLUMNS if name in self.present and name not in read)]
+        return [*read, *(self._detail(name) for name in DETAIL_COLUMNS if name in self.present and name not in read)]
+
+    def _detail(self, name: str) -> str:
+        """The SQL expression of a column that only the email needs, of a limited length."""
+        kind = self.schema.field(name).type
+        if KINDS[name] is Kind.SCOPES and pa.types.is_list(kind):
+            return self.dialect.flat_array.format(name=name)
+        return self.dialect.shortened.format(name=name)
 
     def _fault(self, name: str, kind: pa.DataType) -> str | None:
         """What is wrong with this column, and its cure."""

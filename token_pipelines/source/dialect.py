@@ -13,6 +13,12 @@ import pyarrow as pa
 _INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,19}")  # in no other notation, or 007 would find 7
 _INT64_OR_UNSIGNED: Final = range(-(2**63), 2**64)
 
+TEXT_AT_MOST: Final = 4096
+"""Characters of a text that are read. Names and scopes are shown with 80, and no address is longer than 254."""
+
+ID_OCTETS: Final = 1000
+"""The longest id, in UTF-8. The ledger's unique index takes keys of 2,700 octets, and a key holds two ids."""
+
 _HAS_ADDRESS: Final = "CASE WHEN trim(email) LIKE '_%' THEN 1 ELSE 0 END AS has_address"
 """For databases without booleans, and for Oracle, where an empty text is a null."""
 
@@ -57,6 +63,13 @@ class Dialect:
     explain: str = "EXPLAIN"
     id_as_text: str = "{name}"
     has_address: str = _HAS_ADDRESS
+
+    shortened: str = "{name}"
+    """A text column with at most TEXT_AT_MOST characters, so that one long value fills no memory. A second limit, on
+    arrival, holds for every database."""
+
+    flat_array: str = "{name}"
+    """An array of scopes without nesting, and not longer than what is shown or counted of it."""
 
     # For `expiry_probe`, where a database compares any value with any other.
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
 from token_pipelines.source import row_errors
+from token_pipelines.source.contract import NEVER_NULL_INSTANTS
 from token_pipelines.source.dialect import Dialect
 
 UTC: Final = pa.timestamp("us", tz="UTC")
@@ -18,6 +19,13 @@ UTC: Final = pa.timestamp("us", tz="UTC")
 FIRST: Final = -62_135_596_800_000_000  # 0001-01-01
 LAST: Final = 253_402_300_799_999_999  # the last of 9999
 """The range of Python's datetime, in µs since 1970."""
+
+ONE_DAY: Final = 86_400_000_000
+"""In µs. The first of January in some zone lies within a day of the one in UTC."""
+
+NEVER_BEFORE: Final = 2 * ONE_DAY
+"""An optional instant before 1970-01-03 means never: programs write 0001-01-01 or 1970-01-01 for a time that is not
+set, in any zone, and no token was used then."""
 
 FORM: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 ZONE: Final = r"(Z|[+-]\d\d(:?\d\d)?)$"
@@ -36,22 +44,35 @@ def to_utc(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.
     if pa.types.is_null(column.type):
         return column.cast(UTC)
     if _is_text(column.type):
-        return _from_text(rows, name, zone, dialect)
+        return _in_range(_from_text(rows, name, zone, dialect), name)
     if column.type.unit != "us":
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
     _refuse_extremes(rows, name, column, dialect)
     if column.type.tz is None:
         column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
-    return column.cast(UTC)
+    return _in_range(column.cast(UTC), name)
+
+
+def _in_range(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """What lies beyond Python's calendar only because of its zone, at its edge; null for an optional "never"."""
+    micros = column.cast(pa.int64())
+    found = pc.min_max(micros).as_py()
+    if found["min"] is None or (found["min"] >= NEVER_BEFORE and found["max"] <= LAST):
+        return column
+    micros = pc.min_element_wise(pc.max_element_wise(micros, FIRST, skip_nulls=False), LAST, skip_nulls=False)
+    if name not in NEVER_NULL_INSTANTS:
+        micros = pc.if_else(pc.less(micros, NEVER_BEFORE), None, micros)
+    return micros.cast(UTC)
 
 
 def _refuse_extremes(rows: pa.Table, name: str, column: pa.ChunkedArray, dialect: Dialect) -> None:
-    extremes = pc.min_max(column.cast(pa.int64())).as_py()
-    if extremes["min"] is None or (extremes["min"] >= FIRST and extremes["max"] <= LAST):
-        return
     micros = column.cast(pa.int64())
+    found = pc.min_max(micros).as_py()
+    first = FIRST - ONE_DAY  # 0001-01-01, written in a zone east of UTC
+    if found["min"] is None or (found["min"] >= first and found["max"] <= LAST):
+        return
     cure = f"write {dialect.without_extremes.format(name=name)}, or exclude such rows in SQL"
-    outside = pc.or_(pc.less(micros, FIRST), pc.greater(micros, LAST))
+    outside = pc.or_(pc.less(micros, first), pc.greater(micros, LAST))
     faults = {name: pc.is_in(micros, pa.array(values)) for name, values in dialect.extremes.items()}
     for words, where in (faults | {"an instant before the year 1 or after 9999 as": outside}).items():
         row_errors.refuse(rows, pc.fill_null(where, False), f"The source query returns {words} {name} {{row}}", cure)  # noqa: FBT003 -- Arrow's value to fill with

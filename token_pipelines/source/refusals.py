@@ -29,17 +29,20 @@ class Refusal:
     blame: Blame
     words: str
     cure: str = FIX_QUERY
+    of_a_row: bool = False
+    """Whether the database reports a row's value in the way in which it reports a mistake in the statement."""
 
     def error(self) -> SourceContractError | SourceError:
         """The error to raise where the statement is the source query."""
         match self.blame:
             case Blame.STATEMENT:
                 msg = f"The source query is not accepted by the database: {self.words}; {self.cure}."
-                return SourceContractError(msg)
+                return SourceContractError(msg, of_a_row=self.of_a_row)
             case Blame.VALUE:
                 cure = "leave such rows out in SQL, or fix the cast or the calculation in source.query"
-                return SourceError(f"The source query failed on a row's value ({self.words}); {cure}.")
+                msg = f"The source query failed on a row's value ({self.words}); {cure}."
+                return SourceError(msg, of_a_row=True)
             case Blame.UNKNOWN:
                 cure = "look into its log, or run the query by hand, and fix it"
                 msg = f"The source query failed in the database, whose words may hold a value ({self.words}); {cure}."
-                return SourceError(msg)
+                return SourceError(msg, of_a_row=True)

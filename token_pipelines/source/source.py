@@ -7,7 +7,8 @@ Start here. A snapshot goes through these steps, one module each:
 3. `contract` checks the query's columns and their types, before any row is read.
 4. `bounds` turns the window of expiries into the query's two binds.
 5. The reader runs one statement and gives its rows as Arrow tables. `deadline` interrupts it when the time is over.
-6. `tokens` checks each batch and makes tokens of it: ids, flags, `instants` in UTC. `row_errors` names a bad row.
+6. `tokens` checks each batch and makes tokens of it: ids, flags, `instants` in UTC. `row_errors` names a bad row that
+   breaks the contract. `readable` and `isolation` set apart the rows that nobody can read, so that all others are read.
 7. `spool` keeps the tokens in a temporary file until the read is over, and refuses duplicates.
 
 A read that breaks on a replica's conflict or a lost connection begins again on a new connection. Nothing is
@@ -23,11 +24,12 @@ from typing import Final, TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from token_pipelines.config import SOURCE_URL
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl
-from token_pipelines.errors import SourceError
+from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.policy import Window
 from token_pipelines.source import query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
@@ -36,6 +38,8 @@ from token_pipelines.source.databases.known import database_of
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialect import Dialect
 from token_pipelines.source.expiry_probe import probe_expiries
+from token_pipelines.source.isolation import Isolation
+from token_pipelines.source.readable import has_readable_ids, readable
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.spool import Spool
 
@@ -46,6 +50,7 @@ LONGEST_LAG: Final = timedelta(days=36_525)
 """A longer lag means that the replica cannot say how far it is behind."""
 
 Read = TypeVar("Read")
+RowError = SourceError | SourceContractError
 
 
 class Source:
@@ -133,13 +138,43 @@ class Source:
         self._refuse_lag()
         if self.dialect.probe_each_run:
             probe_expiries(self.reader, self._query, self.contract, deadline)
-        bounds = self._bounds(window)
-        statement = query.wrap(self._query, self.contract.snapshot_columns, bounds.values)
-        # Closed at once when a row is bad: else the error's traceback would keep the connection open.
-        with closing(self.reader.read(statement, deadline)) as batches:
-            for rows in batches:
-                spool.add(tokens.check(rows, self.contract, bounds))
+        bounds, columns = self._bounds(window), self.contract.snapshot_columns
+        statement = query.wrap(self._query, columns, bounds.values)
+        try:
+            # Closed at once when a row is bad: else the error's traceback would keep the connection open.
+            with closing(self.reader.read(statement, deadline)) as batches:
+                for rows in batches:
+                    spool.add(tokens.check(rows, self.contract, bounds))
+        except (SourceError, SourceContractError) as error:
+            if not error.of_a_row:
+                raise
+            spool.clear()
+            self._read_window_by_id(spool, bounds, error, deadline)
         spool.finish()
+
+    def _read_window_by_id(self, spool: Spool, bounds: Bounds, error: RowError, deadline: Deadline) -> None:
+        """The same where the database fails on a row's value: which row it is shows only by reading rows by id."""
+        keys = query.wrap(self._query, self.contract.key_columns, bounds.values)
+        rows = pa.concat_tables([readable(each) for each in self._tables(keys, deadline)])
+        known = has_readable_ids(rows)
+        spool.add(tokens.stand_ins(rows.filter(pc.invert(known)), self.contract))
+        token_ids = rows.filter(known)["token_id"].cast(pa.string()).unique().to_pylist()
+        isolation = self._isolation(self.contract.snapshot_columns, bounds, error, deadline)
+        isolation.read(token_ids)
+        for table in isolation.tables:
+            spool.add(tokens.check(table, self.contract, bounds))
+        for row, culprit in isolation.unreadable:
+            spool.add(tokens.unreadable(row, culprit, self.contract))
+
+    def _tables(self, statement: query.Statement, deadline: Deadline) -> list[pa.Table]:
+        with closing(self.reader.read(statement, deadline)) as batches:
+            return list(batches)
+
+    def _isolation(self, columns: Sequence[str], bounds: Bounds, error: RowError, deadline: Deadline) -> Isolation:
+        def ask(columns: Sequence[str], token_ids: Collection[str]) -> list[pa.Table]:
+            return self._tables(query.wrap(self._query, columns, bounds.values, self.literals(token_ids)), deadline)
+
+        return Isolation(ask=ask, columns=columns, keys=self.contract.key_columns, error=error)
 
     def _by_id(self, token_ids: Collection[str]) -> query.Statement:
         bounds = self._bounds(ANY_EXPIRY)
@@ -148,8 +183,16 @@ class Source:
     def _read_by_id(self, token_ids: Collection[str], deadline: Deadline) -> pd.DataFrame:
         self._refuse_lag()
         bounds = self._bounds(ANY_EXPIRY)
-        with closing(self.reader.read(self._by_id(token_ids), deadline)) as batches:
-            found = [tokens.facts(rows, self.contract, bounds) for rows in batches]
+        try:
+            tables, odd = self._tables(self._by_id(token_ids), deadline), []
+        except (SourceError, SourceContractError) as error:
+            if not error.of_a_row:
+                raise
+            isolation = self._isolation(self.contract.resolve_columns, bounds, error, deadline)
+            isolation.read(list(token_ids))
+            tables, odd = isolation.tables, isolation.unreadable
+        found = [tokens.facts(rows, self.contract, bounds) for rows in tables]
+        found += [tokens.without_facts(tokens.unreadable(keys, culprit, self.contract)) for keys, culprit in odd]
         return pd.concat(found, ignore_index=True) if found else tokens.no_facts()
 
     def _refuse_lag(self) -> None:

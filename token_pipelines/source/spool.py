@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from token_pipelines.errors import SourceError
 from token_pipelines.source import row_errors
+from token_pipelines.source.readable import UNREADABLE
 from token_pipelines.source.tokens import TOKENS
 
 KEY: Final = ["token_id", "recipient_id"]
@@ -64,7 +65,7 @@ class Spool:
 
     def add(self, tokens: pa.Table) -> None:
         """Add a batch of columns TOKENS."""
-        self._hashes.append(_hashes(tokens))
+        self._hashes.append(_hashes(_readable(tokens)))
         with _room():
             if self._writer is None:
                 self._writer = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), TOKENS)
@@ -103,13 +104,19 @@ class Spool:
         if not len(twice):
             return
         suspects = []
-        for tokens in self.tables():
+        for tokens in map(_readable, self.tables()):
             found = np.isin(_hashes(tokens), twice)
             suspects.append(tokens.select(KEY).filter(pa.array(found)))
         rows = pa.concat_tables(suspects)
         again = pa.chunked_array([rows.to_pandas().duplicated(keep=False)])
         fault = "The source query returns a token and recipient more than once {row}"
         row_errors.refuse(rows, again, fault, "a join multiplies its rows: aggregate, or join on a unique column")
+
+
+def _readable(tokens: pa.Table) -> pa.Table:
+    """Without rows that cannot be read: their ids may be shown in the same way."""
+    fine = pc.equal(tokens[UNREADABLE], "")
+    return tokens if pc.all(fine).as_py() else tokens.filter(fine)
 
 
 def _hashes(tokens: pa.Table) -> np.ndarray:

@@ -3,18 +3,18 @@
 Vectorised, a batch at a time. A bad row is reported in one sentence with its id, and nothing is sent.
 """
 
-import json
-from collections.abc import Collection
 from datetime import UTC
+from functools import partial
 from typing import Final
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from token_pipelines.source import instants, row_errors
+from token_pipelines.source import instants, row_errors, scopes
 from token_pipelines.source.bounds import Bounds
 from token_pipelines.source.contract import DETAIL_COLUMNS, IDS, INSTANTS, NOT_NULL, Contract
+from token_pipelines.source.readable import UNREADABLE, apart, has_readable_ids, readable
 from token_pipelines.token_facts import FACTS, TOKEN_COLUMNS, Kind
 
 _ARROW: Final = {"str": pa.string(), "bool": pa.bool_()}
@@ -22,21 +22,52 @@ _ARROW: Final = {"str": pa.string(), "bool": pa.bool_()}
 TOKENS: Final = pa.schema([(name, _ARROW.get(kind, instants.UTC)) for name, kind in TOKEN_COLUMNS.items()])
 """TOKEN_COLUMNS in Arrow's types."""
 
+UNKNOWN: Final = "unknown"
+"""Stands for the column where none alone is at fault."""
+
 _FACTS: Final = {fact.column: fact for fact in FACTS}
 
 
 def check(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
-    """The rows as tokens: columns TOKENS, those in the window only.
+    """The rows as tokens: columns TOKENS, those in the window only. A row that cannot be read says so in UNREADABLE.
 
     Raises:
         SourceContractError: for a column of the wrong type.
         SourceError: for a row that breaks the contract.
     """
-    return _tokens(_inside(rows, contract, bounds), contract)
+    contract.check_types(rows.schema)
+    rows = readable(rows)
+    fine = pc.equal(rows[UNREADABLE], "")
+    make, stand_in = partial(_checked, contract=contract, bounds=bounds), partial(_stand_in, contract=contract)
+    made = apart(rows.filter(fine), make, stand_in)
+    odd = rows.filter(pc.invert(fine))
+    if odd.num_rows:  # what else is wrong with them refuses nobody
+        made += apart(odd, make, stand_in, forgive=True)
+    return pa.concat_tables(made)
 
 
 def facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
-    """Resolved rows: TOKEN_COLUMNS and DETAIL_COLUMNS, objects where they are optional."""
+    """Resolved rows: TOKEN_COLUMNS and DETAIL_COLUMNS, objects where they are optional.
+
+    Rows whose ids cannot be read are left out: nobody asked for them.
+    """
+    contract.check_types(rows.schema)
+    rows = readable(rows)
+    rows = rows.filter(has_readable_ids(rows))
+    fine = pc.equal(rows[UNREADABLE], "")
+    make, stand_in = partial(_facts, contract=contract, bounds=bounds), partial(_facts_missing, contract=contract)
+    made = apart(rows.filter(fine), make, stand_in)
+    odd = rows.filter(pc.invert(fine))
+    if odd.num_rows:
+        made += apart(odd, make, stand_in, forgive=True)
+    return pd.concat(made, ignore_index=True)
+
+
+def _checked(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
+    return _tokens(_inside(rows, contract, bounds), contract)
+
+
+def _facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
     rows = _inside(rows, contract, bounds)
     frame = to_frame(_tokens(rows, contract))
     for name in DETAIL_COLUMNS:
@@ -47,11 +78,65 @@ def facts(rows: pa.Table, contract: Contract, bounds: Bounds) -> pd.DataFrame:
             utc = instants.to_utc(rows, name, contract.zone, contract.dialect).cast(pa.timestamp("us")).to_numpy()
             values = [instant and instant.replace(tzinfo=UTC) for instant in utc.tolist()]
         elif _FACTS[name].kind is Kind.SCOPES:
-            values = [_scopes(value) for value in rows[name].to_pylist()]
+            values = [scopes.parse(value) for value in _listed(rows[name])]
         else:
             values = rows[name].to_numpy().tolist()
         frame[name] = pd.Series(values, index=frame.index, dtype="object")
     return frame
+
+
+def _stand_in(row: pa.Table, contract: Contract) -> pa.Table:
+    """One row of which not every value can be made: its ids, and the column at fault."""
+    culprit = row[UNREADABLE][0].as_py() or _culprit(row, contract)
+    known = {name: str(row[name][0].as_py()) for name in IDS} | {UNREADABLE: culprit}
+    values = {field.name: known.get(field.name, _FACTS[field.name].absent) for field in TOKENS}
+    flags = {field.name: bool(values[field.name]) for field in TOKENS if pa.types.is_boolean(field.type)}
+    return pa.Table.from_pylist([values | flags], schema=TOKENS)
+
+
+def _facts_missing(row: pa.Table, contract: Contract) -> pd.DataFrame:
+    return without_facts(_stand_in(row, contract))
+
+
+def _culprit(row: pa.Table, contract: Contract) -> str:
+    """The column of this row that cannot be made a value of ours."""
+    for name in row.column_names:
+        try:
+            if name in INSTANTS:
+                instants.to_utc(row, name, contract.zone, contract.dialect).to_pylist()
+            else:
+                row[name].to_pylist()
+        except Exception:  # noqa: BLE001 -- whatever it is that cannot be done with this value
+            return str(name)
+    return UNKNOWN
+
+
+def unreadable(keys: pa.Table, culprit: str, contract: Contract) -> pa.Table:
+    """These rows, of which the database gives only the ids, as tokens: columns TOKENS."""
+    rows = readable(keys)
+    named = pc.if_else(pc.equal(rows[UNREADABLE], ""), culprit, rows[UNREADABLE])
+    return stand_ins(rows.set_column(rows.schema.get_field_index(UNREADABLE), UNREADABLE, named), contract)
+
+
+def stand_ins(rows: pa.Table, contract: Contract) -> pa.Table:
+    """Rows of `readable` that cannot be read, as tokens: columns TOKENS."""
+    made = [_stand_in(rows.slice(row, 1), contract) for row in range(rows.num_rows)]
+    return pa.concat_tables([TOKENS.empty_table(), *made])
+
+
+def without_facts(tokens: pa.Table) -> pd.DataFrame:
+    """Tokens that cannot be read, as `facts` gives them; those whose ids cannot be read are left out."""
+    frame = to_frame(tokens.filter(has_readable_ids(tokens)))
+    return frame.assign(**{name: pd.Series([None] * len(frame), dtype="object") for name in DETAIL_COLUMNS})
+
+
+def _listed(column: pa.ChunkedArray) -> list[object]:
+    """Values of the column ``scopes``. Those of an array may be octets that are no UTF-8."""
+    kind = column.type
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        column = column.cast(pa.list_(pa.binary()))
+    values: list[object] = column.to_pylist()
+    return values
 
 
 def no_facts() -> pd.DataFrame:
@@ -67,7 +152,6 @@ def to_frame(tokens: pa.Table) -> pd.DataFrame:
 
 
 def _inside(rows: pa.Table, contract: Contract, bounds: Bounds) -> pa.Table:
-    contract.check_types(rows.schema)
     _refuse_nulls(rows)
     _refuse_addresses(rows)
     expires_at = instants.to_utc(rows, "expires_at", contract.zone, contract.dialect)
@@ -116,17 +200,3 @@ def _refuse_addresses(rows: pa.Table) -> None:
         cure = "an address must not be stored: return the person's opaque id instead"
         fault = f"The source query's {name} holds an @ {{row}}"
         row_errors.refuse(rows, pc.match_substring(rows[name].cast(pa.string()), "@"), fault, cure)
-
-
-def _scopes(value: object) -> tuple[str, ...]:
-    """From an array, a JSON array, or text with blanks or commas."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = str(value)
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
-    return tuple(str(scope) for scope in value if scope) if isinstance(value, Collection) else (str(value),)

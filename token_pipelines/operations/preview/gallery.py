@@ -1,4 +1,4 @@
-"""Writes the samples as HTML pages that open from disk: light and dark, at phone and desktop width, with the text.
+"""Writes the samples as pages that open from disk: in light and dark mode, at phone and desktop width, with the text.
 
 Each email is shown in a sandboxed frame, and nothing is fetched. The ``color-scheme`` of a frame decides what
 ``prefers-color-scheme`` matches in the email inside, whatever the machine's setting is.

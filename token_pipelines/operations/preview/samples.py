@@ -14,7 +14,7 @@ from token_pipelines.model import Recipient, TokenFacts
 from token_pipelines.tiers import Tier
 
 SENT_OFF_BY: Final = timedelta(hours=5)
-"""How long before the threshold a sample is sent, as a run looks ahead; in tiers after the expiry, how long after."""
+"""How long before its threshold a sample is sent, since runs look ahead; after it, for tiers after the expiry."""
 AGE: Final = timedelta(days=90)
 MANY: Final = 500
 MORE_THAN_LISTED: Final = LISTED_AT_MOST + 10

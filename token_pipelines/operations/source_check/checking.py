@@ -13,6 +13,7 @@ from typing import Final
 import pandas as pd
 
 from token_pipelines.errors import ConfigError, LedgerError, SourceError
+from token_pipelines.model import Reason, explain_unreadable
 from token_pipelines.operations.source_check.findings import (
     NOBODY,
     SourceCheck,
@@ -51,6 +52,8 @@ def check_source(pipeline: Pipeline) -> SourceCheck:
     )
     checked.advice += misspelt_columns(checked.unused)
     kinds = _read(pipeline, checked)
+    if checked.unreadable:
+        checked.advice.append(explain_unreadable(checked.unreadable, checked.outcomes[Reason.UNREADABLE]))
     chosen = _choose(kinds)
     if len(chosen):
         _read_by_id(pipeline, chosen, checked)
@@ -89,7 +92,7 @@ def _read(pipeline: Pipeline, checked: SourceCheck) -> pd.DataFrame:
     reach = pipeline.config.schedule.reach(pipeline.config.schedule.today(now), now)
     kinds = pd.DataFrame()
     for window in _windows(pipeline.policy.window(now=now, reach=reach), now):
-        checked.window, checked.rows, checked.outcomes = window, 0, Counter()
+        checked.window, checked.rows, checked.outcomes, checked.unreadable = window, 0, Counter(), []
         told, told_before = _told(pipeline, window, checked)
         frames = []
         for tokens in pipeline.source.snapshot(window):
@@ -97,6 +100,9 @@ def _read(pipeline: Pipeline, checked: SourceCheck) -> pd.DataFrame:
             decided = decided.astype({"tier": "object", "reason": "object"})
             checked.rows += len(decided)
             checked.outcomes.update(decided["reason"].fillna("due").tolist())
+            fine = decided["unreadable"] == ""
+            checked.keep_unreadable(decided[~fine])
+            decided = decided[fine]
             frames.append(decided.groupby(["tier", "reason"], dropna=False).head(SHOWN))
         kinds = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
         if checked.rows >= SHOWN:

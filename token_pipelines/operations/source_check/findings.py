@@ -13,7 +13,7 @@ import pandas as pd
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.mail.names import clean
-from token_pipelines.model import Reason
+from token_pipelines.model import UNREADABLE_SHOWN, Reason, UnreadableRow
 from token_pipelines.operations.source_check.masks import SHOWN_LIMIT, mask_address, mask_name, without_address
 from token_pipelines.policy import Window
 from token_pipelines.source.contract import OPTIONAL
@@ -70,6 +70,12 @@ class SourceCheck:
     tokens: list[CheckedToken] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
+
+    def keep_unreadable(self, rows: pd.DataFrame) -> None:
+        """Keep the first of the rows that cannot be read; ``outcomes`` counts them all."""
+        first = rows[["token_id", "unreadable"]].head(UNREADABLE_SHOWN - len(self.unreadable))
+        self.unreadable += [UnreadableRow(*row) for row in first.itertuples(index=False, name=None)]
 
 
 def checked_token(row: pd.Series, facts: pd.DataFrame) -> CheckedToken:

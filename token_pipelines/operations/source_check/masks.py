@@ -10,7 +10,7 @@ SHOWN_LIMIT: Final = 40
 
 
 def mask_address(email: str) -> str:
-    """``a…@….org``: the first letter and the top-level domain; ``…`` for what is not an address. Empty stays empty."""
+    """``a…@….org``: the first letter and the top-level domain; ``…`` if it is not an address. Empty stays empty."""
     if not email:
         return ""
     if not valid_address(email):

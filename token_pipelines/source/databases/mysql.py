@@ -16,7 +16,7 @@ from token_pipelines import database_errors as meanings
 from token_pipelines.database_errors import Cause, ErrorTable
 from token_pipelines.source.contract import NEVER_NULL_INSTANTS
 from token_pipelines.source.databases.generic import Generic
-from token_pipelines.source.dialect import Dialect
+from token_pipelines.source.dialect import TEXT_AT_MOST, Dialect
 from token_pipelines.source.refusals import Blame, Refusal
 from token_pipelines.source.session import CONNECT_TIMEOUT_S, Session
 
@@ -92,6 +92,7 @@ class MySql(Generic):
         from_text="CAST({name} AS datetime(6))",
         without_extremes="nullif({name}, 0)",
         backslashes=True,
+        shortened=f"left({{name}}, {TEXT_AT_MOST}) AS {{name}}",
         extremes={"a zero date as": (ZERO_DATE,)},
         widest=((-(2**62), 2**62), ("", "\U0010ffff")),
         readable="expires_at IS NOT NULL",
@@ -134,7 +135,11 @@ class MySql(Generic):
         """See Database."""
         if url.get_driver_name() != "pymysql":
             return {}
-        return {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": session.patience.total_seconds()}
+        return {
+            "charset": "utf8mb4",
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": session.patience.total_seconds(),
+        }
 
     def settings(self, connection: Connection, session: Session) -> list[str]:
         """See Database. The server's statement timeout is for reading: MySQL has none for other statements."""

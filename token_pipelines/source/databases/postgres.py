@@ -13,9 +13,10 @@ from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import POSTGRES as BACKEND
 from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.database_errors import POSTGRES_ERRORS
+from token_pipelines.source import scopes
 from token_pipelines.source.databases.generic import Generic
 from token_pipelines.source.databases.postgres_reader import INFINITIES, PostgresReader
-from token_pipelines.source.dialect import Dialect
+from token_pipelines.source.dialect import ID_OCTETS, TEXT_AT_MOST, Dialect
 from token_pipelines.source.reader import Reader
 from token_pipelines.source.refusals import Blame, Refusal
 from token_pipelines.source.session import CONNECT_TIMEOUT_S, Session
@@ -28,6 +29,9 @@ _TO_INSTANT: Final = (
     "make an instant of the column, with to_timestamp(…) of seconds since 1970, with CAST(… AS timestamptz) of text, "
     "in the WHERE of source.query as in its SELECT"
 )
+
+_SCOPE: Final = f"left(CAST(scope AS text), {scopes.LONGEST})"
+_FLAT_ARRAY: Final = f"ARRAY(SELECT {_SCOPE} FROM unnest({{name}}) AS scope LIMIT {scopes.AT_MOST}) AS {{name}}"  # noqa: S608 -- constants only
 
 _MESSAGE: Final = re.compile(r"(?:^|\s)[^\s:]+:  (.+)")
 """A server's message as libpq writes it: the severity in the server's language, a colon, two blanks, one line."""
@@ -55,7 +59,10 @@ class Postgres(Generic):
         binary_as_text="encode({name}, 'hex')",
         has_booleans=True,
         untyped_literals=True,
-        id_as_text="CAST({name} AS text) AS {name}",
+        # One octet more than an id may have: a longer one stays too long, and does not become another's.
+        id_as_text=f"left(CAST({{name}} AS text), {ID_OCTETS + 1}) AS {{name}}",
+        shortened=f"left(CAST({{name}} AS text), {TEXT_AT_MOST}) AS {{name}}",
+        flat_array=_FLAT_ARRAY,
         has_address="(email IS NOT NULL AND trim(email) <> '') AS has_address",
     )
 
@@ -77,6 +84,8 @@ class Postgres(Generic):
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         return {
+            # Named here, it counts whatever the URL and PGCLIENTENCODING say.
+            "client_encoding": "UTF8",
             "application_name": session.application_name,
             "connect_timeout": str(CONNECT_TIMEOUT_S),
             "options": f"{url.query.get('options', '')} {options}".strip(),

@@ -41,6 +41,9 @@ EPOCH: Final = 946_684_800_000_000
 INFINITIES: Final = (2**63 - 1 + EPOCH - 2**64, -(2**63) + EPOCH)
 """What ADBC makes of infinity and -infinity, in µs since 1970."""
 
+NO_ENCODING: Final = "SQL_ASCII"
+"""The encoding of a database that takes any octets for text."""
+
 _CONDITIONS: Final = ("Index Cond", "Recheck Cond", "Filter", "Hash Cond", "Merge Cond", "Join Filter")
 _ELSEWHERE: Final = "Foreign Scan"
 """What this asks of the other server is not shown in the plan."""
@@ -93,10 +96,11 @@ class PostgresReader:
             return None
         return timedelta(seconds=min(seconds, timedelta.max.total_seconds() // 1))
 
-    def uri(self) -> str:
-        """The URL as libpq reads it, with the session's settings."""
+    def uri(self, encoding: str | None = None) -> str:
+        """The URL as libpq reads it, with the session's settings; in UTF-8, unless another encoding is asked for."""
         parsed = self._url.parsed
         url = parsed.update_query_dict(self._database.connect_arguments(parsed, self._session))
+        url = url.update_query_dict({"client_encoding": encoding} if encoding else {})
         # libpq reads a + in a query string as a plus sign.
         return url.render_as_string(hide_password=False).replace("+", "%20")
 
@@ -111,9 +115,24 @@ class PostgresReader:
         """What ADBC knows of the database, read once: it asks for every type there is, 20 ms of processor time."""
         with self._opening:
             if self._opened_database is None:
-                self._opened_database = adbc_driver_postgresql.connect(self.uri())
+                self._opened_database = self._of_its_encoding()
                 weakref.finalize(self, self._opened_database.close)
             return self._opened_database
+
+    def _of_its_encoding(self) -> Any:  # noqa: ANN401 -- ADBC has no types
+        """The database, asked for UTF-8. One that knows no encoding is asked for octets as they are.
+
+        Of such a one Postgres gives nothing at all where one text is no UTF-8.
+        """
+        database = adbc_driver_postgresql.connect(self.uri())
+        connection = dbapi.Connection(_KeptOpen(), adbc_driver_manager.AdbcConnection(database))
+        with closing(connection), closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT current_setting('server_encoding')")
+            encoding = cursor.fetchone()[0]
+        if encoding != NO_ENCODING:
+            return database
+        database.close()
+        return adbc_driver_postgresql.connect(self.uri(NO_ENCODING))
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:

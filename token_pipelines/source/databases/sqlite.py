@@ -6,18 +6,24 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+import pyarrow as pa
 from sqlalchemy import URL, Connection
 
 from token_pipelines import database_errors as meanings
 from token_pipelines.database_errors import Cause, ErrorTable, Meaning
+from token_pipelines.source.contract import KINDS
 from token_pipelines.source.databases.generic import Generic
-from token_pipelines.source.dialect import Dialect
+from token_pipelines.source.dialect import TEXT_AT_MOST, Dialect
 from token_pipelines.source.refusals import Blame, Refusal
 from token_pipelines.source.session import Session
+from token_pipelines.token_facts import Kind
 
 _DATE: Final = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _SIX_DIGITS: Final = "*[0-9]" * 6 + "*"
 """For GLOB. With fewer digits a text is no instant but a word for never, as 0 and -1 are among numbers."""
+
+_NO_TEXT: Final = b"\xff"
+"""Begins what stands for a blob among ids that are text. No text has this octet, so the row counts as unreadable."""
 
 _ANY_ERROR: Final = "SQLITE_ERROR"
 """Of the statement. Locks, files and disks have names of their own."""
@@ -30,6 +36,9 @@ _WORDS: Final = re.compile(
     r"|You can only execute one statement"
 )
 """How messages begin that name identifiers only: the code says no more. SQLite writes English only."""
+
+_OF_A_ROW: Final = ("malformed JSON", "integer overflow")
+"""Messages that a row's value can cause, or the statement itself."""
 
 _TOKEN: Final = re.compile(r"unrecognized token: \"(.)", re.DOTALL)
 
@@ -54,6 +63,9 @@ class Sqlite(Generic):
         untyped_columns=True,
         probe_each_run=True,  # two thirds of a snapshot's time; without it, people are left out and nothing says so
         integers=range(-(2**63), 2**63),
+        # Only where it is long: text ends at a NUL for substr(), and an address would become another.
+        shortened=f"CASE WHEN length(CAST({{name}} AS BLOB)) > {4 * TEXT_AT_MOST} "
+        f"THEN substr({{name}}, 1, {TEXT_AT_MOST}) ELSE {{name}} END AS {{name}}",
         widest=((-(2**62), b"\xff" * 16), ("0000-01-01 00:00:00", "9999-12-31 23:59:59")),
         # Numbers are below any text, blobs above; typeof() would say it too, but its calls take three times as long.
         misread=f"""(
@@ -106,8 +118,20 @@ class Sqlite(Generic):
         """See Database. How long to wait for a lock."""
         return {"timeout": session.lock_timeout.total_seconds()}
 
-    def settings(self, connection: Connection, session: Session) -> list[str]:  # noqa: ARG002 -- as Database says
+    def array(self, name: str, kind: pa.DataType | None, values: Sequence[Any]) -> pa.Array:
+        """See Database. Any row may hold a blob or a number where the others hold text."""
+        kinds = {type(value) for value in values if value is not None}
+        if KINDS.get(name) in (Kind.TEXT, Kind.SCOPES) or kinds == {str}:
+            return _text_array([_octets(value) for value in values])
+        if KINDS.get(name) is Kind.ID and len(kinds) > 1 and kinds <= {bytes, int, str}:
+            return _text_array([_NO_TEXT + each if isinstance(each, bytes) else _octets(each) for each in values])
+        return super().array(name, kind, values)
+
+    def settings(self, connection: Connection, session: Session) -> list[str]:
         """See Database."""
+        driver: Any = connection.connection.driver_connection
+        # By itself the driver fails where text is no UTF-8, with all rows.
+        driver.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
         return ["PRAGMA query_only = ON"] if session.read_only else []
 
     def reaches_tables(self, plan: Sequence[str], token_ids: Collection[str]) -> bool | None:  # noqa: ARG002 -- as Database says
@@ -122,13 +146,25 @@ class Sqlite(Generic):
             words = "a quote is not closed" if token[1] in "'\"`[" else "a character has no meaning in SQL"
             return Refusal(Blame.STATEMENT, words)
         if _WORDS.match(said):
-            return Refusal(Blame.STATEMENT, " ".join(said.split()))
+            return Refusal(Blame.STATEMENT, " ".join(said.split()), of_a_row=said in _OF_A_ROW)
         unknown = isinstance(error, sqlite3.Error) and code_of(error) in ("", _ANY_ERROR)
         return Refusal(Blame.UNKNOWN, self.errors.shown_code(error)) if unknown else None
 
     def names_only(self, error: BaseException) -> bool:
         """See Database."""
         return isinstance(error, sqlite3.OperationalError)
+
+
+def _octets(value: object) -> bytes | None:
+    """A value as text in UTF-8, or what it has instead."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return str(value).encode("utf-8", "surrogateescape")
+
+
+def _text_array(octets: Sequence[bytes | None]) -> pa.Array:
+    """Text that need not be UTF-8, as other readers give it: `source.readable` looks."""
+    return pa.array(octets, pa.binary()).view(pa.string())
 
 
 SQLITE: Final = Sqlite()
