@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def compare(other: Path, port: int, connections: int, messages: int, rounds: int) -> None:
-    """Measure with so many connections."""
+    """Measure with this number of connections."""
     with ExitStack() as stack:
         checkouts = {}
         for name, folder in (("theirs", other), ("ours", HERE)):

@@ -3,6 +3,8 @@
 We never show a driver's own message: it may quote values, and it rarely says what to do.
 """
 
+import os
+import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -26,7 +28,17 @@ PSYCOPG2: Final = "postgresql+psycopg2"
 
 DEMO: Final = "demo"
 
+_SHOWABLE: Final = re.compile(r"[^@:?&=;#]*|[\[\]0-9A-Fa-f:.%]+")
+"""A user, a host or a database without what a URL is divided by; or an IPv6 address."""
+
 UNKNOWN: Final = "answered with an error that we do not know ({code}); look into its log"
+
+
+LIBPQ_SETTINGS: Final = {"PGCLIENTENCODING": "UTF8", "PGTZ": None, "PGDATESTYLE": None}
+"""Variables from which libpq sets up every session, stronger than what a URL or ``options`` asks for.
+
+We read text as UTF-8, and instants in UTC. PGOPTIONS stays: ours take precedence over it.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,18 +55,25 @@ class DatabaseUrl:
     def read(cls, url: str, key: str) -> Self:
         """Parse the URL of this key.
 
+        Every connection of this process begins here, Dagster's too, so this sets libpq's variables to what we need.
+
         Raises:
             ConfigError: if it is not a URL, or if it is the demo's URL and no demo runs.
         """
+        _set_libpq_variables()
         try:
             parsed = make_url(url)
         except (ArgumentError, ValueError):
             msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
             raise ConfigError(msg) from None
+        if parsed.host is not None and "@" in parsed.host:  # SQLAlchemy ends the password at its first @
+            msg = f"{key} has an @ in its user or password; write it there as %40."
+            raise ConfigError(msg)
         if parsed.get_backend_name() == HEROKUS:
             parsed = parsed.set(drivername=parsed.drivername.replace(HEROKUS, POSTGRES, 1))
         if parsed.drivername == DEMO:
-            msg = f"{key} is {url}, the demo's; run `token-pipelines demo` first, or put your own database's URL there."
+            cure = "run `token-pipelines demo` first, or put your own database's URL there"
+            msg = f"{key} begins with {DEMO}://, as the demo's do; {cure}."
             raise ConfigError(msg)
         return cls(parsed, key)
 
@@ -86,6 +105,14 @@ class DatabaseUrl:
         return f"database of {self.key} ({describe_url(self.parsed)})"
 
 
+def _set_libpq_variables() -> None:
+    for name, value in LIBPQ_SETTINGS.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:
     """One sentence with the cure for a database's error, without values or passwords."""
     meaning = errors.meaning(error)
@@ -103,10 +130,17 @@ def odd_option(url: DatabaseUrl) -> str:
 
 
 def describe_url(url: URL) -> str:
-    """Where a database is, in readable form: user, host, port and name, never the password."""
+    """Where a database is, in readable form: user, host, port and name, never the password nor an option.
+
+    A URL whose parts may hold a piece of a password, since it has an @ in it, is not shown.
+    """
     if url.get_backend_name() == SQLITE:
         return url.database or ""
-    host = url.host or url.query.get("host") or "localhost"
+    hosts = url.host or url.query.get("host") or "localhost"
+    host = hosts if isinstance(hosts, str) else ",".join(hosts)
+    parts = (url.username or "", host, url.database or "")
+    if not all(map(_SHOWABLE.fullmatch, parts)):
+        return "its URL is not shown, as it may hold a password"
     user = f"{url.username}@" if url.username else ""
     port = f":{url.port}" if url.port else ""
     return f"{user}{host}{port}/{url.database or ''}"

@@ -117,6 +117,18 @@ LOST: Final = Meaning(says="was lost while we spoke to it", cure="run again; not
 NO_CONNECTION_LEFT: Final = Meaning(
     says="has no connection left", cure="raise max_connections, or lower smtp.connections"
 )
+NO_CONNECTION_FOR_ROLE: Final = Meaning(
+    says="allows this user no more connections",
+    cure="raise the limit with ALTER ROLE … CONNECTION LIMIT, or lower smtp.connections",
+)
+NO_CONNECTION_TO_DATABASE: Final = Meaning(
+    says="allows no more connections", cure="raise the limit with ALTER DATABASE … CONNECTION LIMIT"
+)
+NO_LOGIN: Final = Meaning(says="does not let the user log in", cure="allow it: ALTER ROLE … LOGIN")
+NO_SCHEMA: Final = Meaning(
+    says="has no schema in which tables can be made",
+    cure="check search_path: in PGOPTIONS, in the URL's options, or set for the role or the database",
+)
 DENIED: Final = Meaning(says="refused the access", cure="grant it: docs/failures.md lists the rights that are needed")
 READ_ONLY: Final = Meaning(says="is a replica or read-only", cure="point the URL at the primary")
 REPLICA_CONFLICT: Final = Meaning(
@@ -174,11 +186,15 @@ POSTGRES_ERRORS: Final = ErrorTable(
         Cause(meaning=WRONG_IN_PG_HBA, codes=("28",), text="authentication failed"),
         Cause(meaning=NOT_IN_PG_HBA, codes=("28",), text="no pg_hba.conf entry"),
         Cause(meaning=DENIED, codes=("42501",), text="permission denied"),
+        Cause(meaning=NO_LOGIN, codes=("28",), text="not permitted to log in"),
+        Cause(meaning=NO_CONNECTION_LEFT, codes=("53300",), text="too many clients|connection slots"),
+        Cause(meaning=NO_CONNECTION_FOR_ROLE, codes=("53300",), text="too many connections for role"),
+        Cause(meaning=NO_CONNECTION_TO_DATABASE, codes=("53300",), text="too many connections for database"),
         Cause(meaning=NO_ROLE, codes=("28",), text='role "'),
         Cause(meaning=CLOSED_DATABASE, text="not currently accepting connections"),
         Cause(meaning=NO_DATABASE, codes=("3D000",), text='database "'),
         Cause(meaning=NO_HOST, text=NO_HOST_TEXT),
-        Cause(meaning=NO_CONNECTION_LEFT, codes=("53300",), text="too many clients"),
+        Cause(meaning=NO_SCHEMA, codes=("3F000",), text="no schema has been selected"),
         Cause(meaning=READ_ONLY, codes=("25006",)),
         Cause(meaning=FULL_DISK, codes=("53100",), text="no space left|disk is full|disk full"),
         Cause(meaning=DEADLOCK, codes=("40P01",)),

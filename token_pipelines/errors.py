@@ -3,7 +3,13 @@
 Messages are shown in the Dagster UI and in logs, so they never contain an address, a token's secret or a password.
 """
 
+import re
 from traceback import extract_tb
+
+
+def shown(value: object) -> str:
+    """What an operator wrote, in quotes; not where a URL at the wrong key, or something else, may hold a password."""
+    return "what is written" if re.search(r"@|passw|pwd|secret", str(value), re.IGNORECASE) else repr(value)
 
 
 def whereabouts(error: BaseException) -> str:

@@ -77,7 +77,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--recipients", type=int, default=DEFAULTS.recipients)
     parser.add_argument("--kills", type=int, default=DEFAULTS.kills)
     parser.add_argument("--postgres-restarts", type=int, default=DEFAULTS.postgres_restarts)
-    parser.add_argument("--freezes", type=int, default=DEFAULTS.freezes, help="workers held for dead that are not")
+    parser.add_argument("--freezes", type=int, default=DEFAULTS.freezes, help="live workers presumed dead")
     parser.add_argument("--rate", type=int, default=DEFAULTS.rate, help="messages a second")
     parser.add_argument("--seed", type=int, help="of everything random; another one each time without it")
     parser.add_argument("--sabotage", choices=sorted(SABOTAGES), help="break the product: the verdict must fail")

@@ -113,7 +113,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """Something that happens once so many messages were accepted, after a pause."""
+    """Something that happens after a number of accepted messages and a pause."""
 
     kind: Kind
     after: int
@@ -287,7 +287,7 @@ class _Storm:
             self._lapse(worker)
 
     def _freeze(self, worker: Worker) -> None:
-        """A worker that is held for dead and is not: it stops, its lease lapses, another takes over, it goes on."""
+        """A worker is presumed dead while it lives: it stops, its lease expires, another takes over, it goes on."""
         _signal(worker, signal.SIGSTOP)
         self._lapse(worker)
         until = time.monotonic() + FROZEN_SECONDS

@@ -73,7 +73,7 @@ def _sent_before_the_answer() -> None:
 
 
 def _ignore_claims() -> None:
-    """Whatever has not been sent may be claimed and marked, whoever has it."""
+    """Every notice that was not sent may be claimed and marked, even if another run holds it."""
     open_states = [state for state in State if state not in {State.SENT, State.FAILED, State.WITHDRAWN, State.SKIPPED}]
     listed = ", ".join(f"'{state}'" for state in open_states)
     taken = (State.CLAIMED, State.SENDING)

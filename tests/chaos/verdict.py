@@ -54,7 +54,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Crash:
-    """Postgres was killed, while so many senders worked."""
+    """Postgres was killed while this number of workers sent."""
 
     at: datetime
     senders: int
@@ -62,7 +62,7 @@ class Crash:
 
 @dataclass(frozen=True, kw_only=True)
 class Freeze:
-    """A run was held for dead and was not: it went on at this instant, with what it had marked before."""
+    """A run was presumed dead while it lived: it went on at this instant, with what it had marked before."""
 
     run_id: str
     thawed_at: datetime

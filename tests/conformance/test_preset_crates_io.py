@@ -137,7 +137,7 @@ def test_successor_that_was_revoked_gives_the_old_token_back(crates_io: Database
 
 
 def test_day_tells_of_the_newer_token_only(crates_io: Database, tmp_path: Path) -> None:
-    """Both expire within the week: the owner has moved on, and is told of what they use."""
+    """Both expire within the week; the owner gets a notice about the one in use."""
     now = datetime.now(UTC)
     crates_io.add("emails", user_id=1, email="ada@example.org", verified=True)
     for name, days in (("deploy", 2), ("deploy (copy)", 5)):

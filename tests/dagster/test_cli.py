@@ -102,7 +102,11 @@ def test_run_with_something_undelivered_exits_with_1(
         configure(relay.port)
         said = command(*RUN)
     found = json.loads(said.out)
-    assert (said.status, said.err, found["status"]) == (1, "", "success")
+    assert (said.status, found["status"]) == (1, "success")
+    assert said.err == (
+        f"Not every notice that was due is delivered ({outcome} 1); `token-pipelines history --date 2026-11-20 --json` "
+        "shows what the relay answered.\n"
+    )
     assert found["tiers"]["day"] == outcomes(due=1, **{outcome: 1})
 
 

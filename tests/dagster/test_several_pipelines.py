@@ -105,7 +105,7 @@ def test_single_pipeline_keeps_its_bare_names(tmp_path: Path, dagster_url: str) 
         ops = repository.get_job("daily_notices").graph.node_named("notices").definition.node_dict  # type: ignore[attr-defined]
         assert set(ops) == {"partition_by_tier", "send_expired", "send_day", "send_week", "send_month"}
         assert {schedule.name for schedule in repository.schedule_defs} == {"daily"}
-        resources = {"parts", "overrides", "life", "parquet"}
+        resources = {"pipeline", "overrides", "heartbeat", "run_log", "parquet", "shares"}
         assert set(repository.get_top_level_resources()) == resources
 
 
@@ -158,7 +158,7 @@ def test_day_of_one_leaves_the_other_alone(
         assert run(definitions, "deploy_keys", instance).success
         assert len(relay.accepted) == 2
     kept = {file.relative_to(tmp_path / ".token_pipelines/parquet").parts[0] for file in tmp_path.rglob("*.parquet")}
-    assert kept == {*NAMES, "runs"}
+    assert kept == set(NAMES)
     histories = [PipelineRunner.named(path, name).history() for name in NAMES]
     assert [[entry["tier"] for entry in history] for history in histories] == [["week"], ["week"]]
 
@@ -286,7 +286,7 @@ def test_approval_tells_the_option_that_is_needed(command: Command, configure: C
     with Smtpd() as relay:
         configure(relay.port, delivery={"max_notices": 1})
         said = command(*RUN, "--pipeline", "deploy_keys")
-        assert "run it with --pipeline deploy_keys --approve-volume" in said.err
+        assert "token-pipelines run --pipeline deploy_keys --approve-volume" in said.err
         assert command(*RUN, "--pipeline", "user_tokens").status == 0
         assert command(*RUN, "--pipeline", "deploy_keys", "--approve-volume").status == 0
     assert date.fromisoformat(json.loads(said.out)["date"]) == NOW.date()

@@ -53,5 +53,5 @@ def test_unreadable_rows_show_in_checks(tmp_path: Path, database_url: str, relay
         (checks["notices/week", "everyone_was_told"], "token_id 3: email"),
     ]:
         assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
-        said = f"Not readable in the source, so that nobody is told of them: 1 row ({named}); {cure}"
+        said = f"Not readable in the source, so nobody is told about them: 1 row ({named}); {cure}"
         assert (check.description, check.metadata["unreadable"].value) == (said, 1)

@@ -53,7 +53,7 @@ class House:
         return read_bounces(self.ledger, files, clock=lambda: self.now, on_warning=self.told.append)
 
     def next_day(self, days: int = 1) -> list[str]:
-        """Run so many days later; who gets an email."""
+        """Run this number of days later; the result is who gets an email."""
         self.now += days * DAY
         with Smtpd() as server:
             PipelineRunner(self._folder, self.registry.url, server.port).run(self.now)

@@ -98,7 +98,7 @@ def test_ledger_is_postgres_only() -> None:
         ledger_at("sqlite:///x.db")
 
 
-# What the database refuses, whoever asks
+# What the database refuses from every client
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_send_reset_refused() -> None:
 
 
 def test_send_recycled() -> None:
-    """A connection is renewed after so many messages."""
+    """A connection is renewed after a number of messages."""
     with Smtpd() as server, connect(server, recycle_after=2) as connection:
         for _ in range(5):
             assert connection.send(ENVELOPE).state is State.SENT

@@ -202,7 +202,7 @@ def test_only_what_the_relay_can_take(writes: list[bytes]) -> None:
 
 
 class HalfDeaf:
-    """A socket that takes so many octets, a few at a time, and then breaks."""
+    """A socket that takes a number of octets, a few at a time, and then breaks."""
 
     def __init__(self, takes: int) -> None:
         self.left = takes

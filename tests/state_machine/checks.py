@@ -85,7 +85,7 @@ class Checks(RuleBasedStateMachine):
     def planned(self, worker: Worker, shares: dict[str, Share], snapshot: pd.DataFrame) -> None:
         """Nothing is planned while the fuse has tripped, until a person approves it or raises the limit.
 
-        After a planning of all tiers, whoever has something due has one notice that waits, and no second one.
+        After a planning of all tiers, each person with something due has exactly one waiting notice.
         """
         mode = worker.setting.mode
         approved = worker.job.approve or self.tripped.get(mode, 0) <= worker.setting.max_notices

@@ -115,8 +115,8 @@ class Worker:
     given_up: bool = False  # counts as dead: its lease has expired_leases, or the orchestrator says that it ended
     killed: bool = False
     finished: bool = False
-    cut_after: int = 0  # so many transactions find the database,
-    cut: int = 0  # and so many after them do not
+    cut_after: int = 0  # this number of transactions find the database,
+    cut: int = 0  # and this number after them do not
     attempts_before: int = 0
     planned_for: tuple[str, ...] = ()  # the recipients of the notices that its plan left waiting
     trouble: TokenPipelinesError | None = None

@@ -40,7 +40,7 @@ class Action:
 
     ``code`` and ``text`` replace the answer, and a code other than the ordinary one refuses. ``drop`` ends the
     connection: ``before`` anything is processed, ``after`` it was processed but without an answer, or once
-    ``answered``. ``stall`` waits so many seconds between processing and answering. ``drip`` waits so many before each
+    ``answered``. ``stall`` is the seconds between processing and answering. ``drip`` is the seconds before each
     octet of the answer; an ``endless`` one goes on for lines until the client hangs up.
     """
 

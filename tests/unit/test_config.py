@@ -63,8 +63,7 @@ def test_optional_sections_may_be_missing(tmp_path: Path) -> None:
     [
         (b"source: [", "is not valid YAML at line 1"),
         (b"a: 1\n b: 2\n", "is not valid YAML at line 2"),
-        (b"schedule: {start_date: 2026-02-30}", "is not valid YAML; check the indentation, the quotes and the dates"),
-        (b"\xff\xfe", "cannot be read (UnicodeDecodeError)"),
+        (b"\xff\xfe", "is in UTF-16; save it as UTF-8."),
         (b"", "must hold keys like source"),
         (b"- a\n", "must hold keys like source"),
     ],

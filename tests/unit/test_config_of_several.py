@@ -1,5 +1,6 @@
 """Several pipelines in one file: what they share, what is each one's own, and who is told what is wrong."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -51,7 +52,7 @@ def refusal(path: Path, pipeline: str | None = None) -> str:
         load(path, pipeline) if pipeline else load_all(path)
     said = str(caught.value)
     assert said.startswith(str(path)) or "environment variable" in said
-    return said.removeprefix(f"{path}: ")
+    return re.sub(rf"^{re.escape(str(path))}( line \d+)?: ", "", said)
 
 
 def test_each_has_its_name_and_its_own_sections_over_the_shared_ones(write: Write) -> None:

@@ -74,7 +74,7 @@ def test_share_of_a_lifetime_that_cannot_be_is_refused(refusal: Callable[..., st
     said = refusal(tiers=[{"name": "soon", "remaining": written, "at_most": "60d"}])
     assert said.endswith(
         f"tiers.0.remaining: {written!r} is not a share of a lifetime; write it like 10% or 12.5%, "
-        "more than 0% and less than 100%."
+        "above 0% and below 100%."
     )
 
 

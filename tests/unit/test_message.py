@@ -94,7 +94,7 @@ def test_envelope_same_inputs_same_bytes() -> None:
 
 
 def test_envelope_boundary_in_a_body() -> None:
-    """A body that holds the boundary, whoever guessed it, does not end early."""
+    """A body that holds the boundary does not end early."""
     boundary = parsed(made()).get_boundary()
     text = f"--{boundary}\n\nforged\n--{boundary}--\n"
     assert body(parsed(made(Content(subject="s", text=text, html="<p>h</p>\n"))), "plain") == text

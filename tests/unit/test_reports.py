@@ -80,7 +80,7 @@ def report(*fields: str, before: str = "", returned: str = "", kind: str = "mess
     ],
 )
 def test_read_report_no_such_user(name: str, expected: Report) -> None:
-    """The notice, the address, the status and what was said, whoever wrote the report."""
+    """The notice, the address, the status and the reply, for each author of reports."""
     found = read(sample(name))
     assert found == expected
     assert found.given_up

@@ -7,9 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from token_pipelines.cli import terminal
+from token_pipelines.cli.output import make_console
 from token_pipelines.clock import clock_starting_at, system_clock
 from token_pipelines.definitions import CONFIG_VARIABLE
 from token_pipelines.defs.day_report import DayReport
@@ -19,7 +18,7 @@ from token_pipelines.demo.inbox_pages import write_index
 
 PAST_DAYS: Final = 3
 
-console = Console()
+console = make_console()
 
 
 def show(path: Path, *, once: bool, port: int) -> int:

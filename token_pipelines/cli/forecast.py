@@ -9,7 +9,7 @@ import click
 
 from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import make_console, print_json, print_table
 
 if TYPE_CHECKING:
     from token_pipelines.operations.forecasting import ForecastDay
@@ -56,10 +56,9 @@ def _as_object(day: "ForecastDay") -> dict[str, object]:
 
 def _show(coming: "Sequence[ForecastDay]", limit: int) -> None:
     """A row with a bar for each day, and a line for each day that the fuse would hold."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = make_console()
     blocks = BLOCKS if console.encoding.lower().startswith("utf") else ASCII_BLOCKS
     marks = dict(zip(coming[0].tiers, cycle(blocks), strict=False))
     most = max(day.notices for day in coming)
@@ -84,8 +83,7 @@ def _show(coming: "Sequence[ForecastDay]", limit: int) -> None:
     width = max(SHORTEST_BAR, min(room, LONGEST_BAR))
     for day, row in zip(coming, numbers, strict=True):
         table.add_row(*row, _bar(day, marks, width / most if most else 0))
-    # In a narrow terminal a number would be cut after its first digit; a line that is too long is better.
-    Console(width=console.width + max(0, width - room)).print(table)
+    print_table(table)
     for day in coming:
         if day.notices > limit:
             click.echo(

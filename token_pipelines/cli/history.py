@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION, Day
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import print_json, print_table
+
+IDENTIFYING: Final = ("Day", "Tier", "Recipient", "Tokens", "Sent at")
+"""Columns that are never cut or broken: what they say is looked for."""
 
 
 @click.command()
@@ -32,16 +35,18 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
 
 def _show(entries: Iterable[dict[str, Any]]) -> None:
     """A line per notice."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in IDENTIFYING, overflow="fold")
     for entry in entries:
-        tokens = ", ".join(token["token_id"] for token in entry["tokens"])
+        tokens = "\n".join(token["token_id"] for token in entry["tokens"])
         state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
         who, when = entry["recipient_id"], entry["sent_at"] or ""
         tries = str(len(entry["attempts"]))
         table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
-    Console().print(table if table.row_count else "The ledger holds nothing that fits.")
+    if table.row_count:
+        print_table(table)
+    else:
+        click.echo("The ledger holds nothing that fits.")

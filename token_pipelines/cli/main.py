@@ -3,10 +3,11 @@
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from token_pipelines.cli import output
 from token_pipelines.errors import ConfigError, TokenPipelinesError
 
 INTERRUPTED: Final = 130
@@ -27,6 +28,14 @@ COMMANDS: Final = {
 
 class _Commands(click.Group):
     """Imports a command's module only when the command is used: Dagster and pandas take seconds to import."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:  # noqa: ANN401 -- click's hook
+        with output.noticing_a_closed_pipe():  # it prints the help
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's hook
+        with output.noticing_a_closed_pipe():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's hook
         return list(COMMANDS)
@@ -51,16 +60,27 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    output.escape_what_cannot_be_encoded()
+    try:
+        with output.noticing_a_closed_pipe():
+            status = _run()
+    except output.ReaderGoneError:
+        output.discard()
+        status = output.READER_GONE
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
-        status = INTERRUPTED
+        return INTERRUPTED
     except click.ClickException as error:
         click.echo(f"{error.format_message()} See --help.", err=True)
-        status = ConfigError.exit_status
+        return ConfigError.exit_status
     except TokenPipelinesError as error:
         click.echo(str(error), err=True)
-        status = error.exit_status
+        return error.exit_status
     except KeyboardInterrupt:
-        status = INTERRUPTED
-    sys.exit(status if isinstance(status, int) else 0)
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0

@@ -1,13 +1,14 @@
 """Options that several commands share, and the types of their values."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from token_pipelines import shipped
+from token_pipelines.instants import parse_day, parse_instant
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CHOSEN: Final = "token_pipelines.pipeline"
@@ -58,12 +59,9 @@ class Instant(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 -- click's hook
         """Read what was typed."""
         try:
-            instant = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not an instant; write it like 2026-11-20T09:00:00Z.", param, ctx)
-        if instant.tzinfo is None:
-            self.fail(f"{value!r} has no time zone; write it like 2026-11-20T09:00:00Z.", param, ctx)
-        return instant.astimezone(UTC)
+            return parse_instant(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 class Day(click.ParamType[date]):
@@ -74,6 +72,6 @@ class Day(click.ParamType[date]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:  # noqa: ANN401 -- click's hook
         """Read what was typed."""
         try:
-            return date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a day; write it like 2026-11-20.", param, ctx)
+            return parse_day(str(value), like="2026-11-20")
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)

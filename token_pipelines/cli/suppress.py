@@ -16,8 +16,6 @@ from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
 
 BY_HAND: Final = "by hand"
-SHOWN_OF_A_HASH: Final = 16
-"""How many characters of a hash the list shows: enough to tell two apart. ``--json`` has it whole."""
 
 _ADDRESSES = click.argument("addresses", nargs=-1)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -102,7 +100,7 @@ def list_(path: Path, *, as_json: bool) -> int:
             if as_json:
                 print_json({"address_hash": address_hash, "since": since, "why": entry.cause})
             else:
-                click.echo(f"{address_hash[:SHOWN_OF_A_HASH]}  {since}  {entry.cause}")
+                click.echo(f"{address_hash}  {since}  {entry.cause}")
     return 0
 
 

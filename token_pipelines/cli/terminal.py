@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from token_pipelines.cli.output import make_console, print_table
 from token_pipelines.defs.day_report import DayReport
 from token_pipelines.defs.numbers import OUTCOMES
 
@@ -20,7 +21,7 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
     Yields the function to call with a tier's name and how many of its notices are done.
     """
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if not sys.stderr.isatty():
         yield lambda _tier, _done: None
         return
@@ -47,18 +48,17 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
 def show_report(report: DayReport) -> None:
     """A day's numbers: a row per tier, then why some were skipped."""
-    console = Console()
     of = f"{report.pipeline}, " if report.pipeline else ""
     table = Table(title=f"{of}{report.day} ({report.mode}): {report.examined:,} tokens examined, {report.due:,} due")
-    table.add_column("Tier")
+    table.add_column("Tier", no_wrap=True)
     for outcome in (*OUTCOMES, "skipped"):
-        table.add_column(outcome.capitalize(), justify="right")
+        table.add_column(outcome.capitalize(), justify="right", no_wrap=True)
     reasons: Counter[str] = Counter()
     for name, tier in report.tiers.items():
         numbers = [*(tier.outcomes[outcome] for outcome in OUTCOMES), sum(tier.skipped.values())]
         table.add_row(name, *(f"{number:,}" for number in numbers))
         reasons.update(tier.skipped)
-    console.print(table)
+    print_table(table)
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
-        console.print(f"Skipped: {listed}", highlight=False)
+        click.echo(f"Skipped: {listed}")

@@ -1,7 +1,7 @@
 """Describes what is wrong in the config: one sentence, which names the key where the operator wrote it."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from token_pipelines.config.config import PIPELINES, Config
+
+Lines = Mapping[tuple[int | str, ...], int]
+"""The line of each key of the file, by the keys and positions that lead to it."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,30 @@ class Layer:
 
     keys: dict[str, Any]
 
+    overrides: dict[str, Any]
+    """Those of the keys that the environment sets."""
+
+    lines: Lines
+    """At which line of the file a key is."""
+
     def holds(self, location: Sequence[int | str]) -> bool:
         """Whether this layer has a key at this location."""
-        found: Any = self.keys
-        for part in location:
-            try:
-                found = found[part]
-            except (KeyError, IndexError, TypeError):
-                return False
-        return bool(location)
+        return _holds(self.keys, location)
+
+    def line(self, location: Sequence[int | str]) -> int | None:
+        """The line of a key in the file; None where the file does not have it, or the environment overrides it."""
+        if _holds(self.overrides, location):
+            return None
+        return self.lines.get((*self.key_path, *location))
+
+
+def _holds(keys: Any, location: Sequence[int | str]) -> bool:  # noqa: ANN401 -- YAML
+    for part in location:
+        try:
+            keys = keys[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return bool(location)
 
 
 def describe_error(path: Path, error: ValidationError, layers: Sequence[Layer]) -> str:
@@ -48,18 +66,20 @@ def describe_error(path: Path, error: ValidationError, layers: Sequence[Layer]) 
     location = first["loc"]
     written = next((layer for layer in reversed(layers) if layer.holds(location)), layers[-1])
     key = ".".join(str(part) for part in (*written.key_path, *location))
+    line = written.line(location)
+    where = f"{path} line {line}" if line is not None else str(path)
     match first["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], written.key_path), n=1)
             hint = f"did you mean {near[0]}?" if near else "remove it, or check its spelling in docs/configuration.md."
-            return f"{path}: {key} is not a key we know; {hint}"
+            return f"{where}: {key} is not a key we know; {hint}"
         case "missing":
-            return f"{path}: {key} is missing; add it (docs/configuration.md shows how)."
+            return f"{where}: {key} is missing; add it (docs/configuration.md shows how)."
         case "value_error":
             prefix = f"{key}: " if key else ""
-            return f"{path}: {prefix}{first['msg'].removeprefix('Value error, ')}."
+            return f"{where}: {prefix}{first['msg'].removeprefix('Value error, ')}."
         case _:
-            return f"{path}: {key} is not valid: {first['msg']}."
+            return f"{where}: {key} is not valid: {first['msg']}."
 
 
 def _known_keys(location: tuple[int | str, ...], key_path: tuple[str, ...]) -> list[str]:

@@ -9,20 +9,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from token_pipelines.config.config import DEFAULT_PATH, PIPELINES, Config
 from token_pipelines.config.environment import overrides, refuse_unknown_variables, variable
-from token_pipelines.config.messages import Layer, describe_error
+from token_pipelines.config.messages import Layer, Lines, describe_error
 from token_pipelines.config.origin import Origin
 from token_pipelines.config.sections import LEDGER_URL, ON_SENT_URL, SOURCE_URL
+from token_pipelines.config.yaml_text import YamlError, read_yaml
 from token_pipelines.errors import ConfigError
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 _SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
 _URL_KEYS = tuple(key.split(".") for key in (SOURCE_URL, ON_SENT_URL, LEDGER_URL))
-_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|[?&](ssl)?passw(or)?d=", re.IGNORECASE)
+_PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|(?:[?&;]|%3B)\w*(passw(or)?d|pwd|secret)(?:=|%3D)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST_NAME = 31
 
@@ -75,19 +76,20 @@ def _checked(path: Path, name: str | None, *layers: Layer) -> Config:
 
 def _layers(path: Path) -> tuple[Layer, dict[str, Layer] | None]:
     """The keys for all pipelines, and those of each pipeline by name; None if the file holds a single one."""
-    data = _read(path)
+    data, lines = _read(path)
     named = _named(path, data)
     refuse_unknown_variables(named or ())
-    shared = _layer(path, (), {key: value for key, value in data.items() if key != PIPELINES})
+    shared = _layer(path, (), {key: value for key, value in data.items() if key != PIPELINES}, lines)
     if named is None:
         return shared, None
-    return shared, {name: _layer(path, (PIPELINES, name), keys) for name, keys in named.items()}
+    return shared, {name: _layer(path, (PIPELINES, name), keys, lines) for name, keys in named.items()}
 
 
-def _layer(path: Path, key_path: tuple[str, ...], data: dict[str, Any]) -> Layer:
+def _layer(path: Path, key_path: tuple[str, ...], data: dict[str, Any], lines: Lines) -> Layer:
     _refuse_secrets(path, key_path, data)
     try:
-        return Layer(key_path, _laid_over(data, overrides(key_path)))
+        above = overrides(key_path)
+        return Layer(key_path, _laid_over(data, above), above, lines)
     except SettingsError as error:
         msg = f"{path}: an environment override is not valid: {error}; lists and tables are written as JSON."
         raise ConfigError(msg) from None
@@ -122,24 +124,20 @@ def _named(path: Path, data: dict[str, Any]) -> dict[str, dict[str, Any]] | None
     return {name: _with_text_keys(keys or {}) for name, keys in found.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _read(path: Path) -> tuple[dict[str, Any], Lines]:
+    """The file's keys, and the line of each."""
+    if not path.exists():
         msg = f"{path} does not exist; name your config with --config, or start from the token_pipelines.yaml we ship."
+        raise ConfigError(msg)
+    try:
+        written = read_yaml(read_text(path))
+    except (UnreadableFileError, YamlError) as error:
+        msg = f"{path} {error}."
         raise ConfigError(msg) from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read ({error.__class__.__name__}); check the path and its permissions."
-        raise ConfigError(msg) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        msg = f"{path} is not valid YAML{where}; check the indentation, the quotes and the dates there."
-        raise ConfigError(msg) from None
-    if not isinstance(data, dict):
+    if not isinstance(written.values, dict):
         msg = f"{path} must hold keys like source, ledger and schedule; start from the token_pipelines.yaml we ship."
         raise ConfigError(msg)
-    return _with_text_keys(data)
+    return _with_text_keys(written.values), written.lines
 
 
 def _with_text_keys(data: dict[Any, Any]) -> dict[str, Any]:

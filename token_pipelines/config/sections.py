@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from token_pipelines.config.origin import AbsolutePath, SecretUrl, SqlOrName
-from token_pipelines.config.value_types import Address, Date, Duration, OneLine, Rate, TimeOfDay, Timeout, Zone
+from token_pipelines.config.value_types import Address, Date, Duration, Host, OneLine, Rate, TimeOfDay, Timeout, Zone
+from token_pipelines.errors import shown
 from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
@@ -85,10 +86,10 @@ class Links(Section):
     def _fields(cls, value: str | None) -> str | None:
         if value is not None:
             if not value.startswith(("https://", "http://")):
-                msg = f"{value!r} must start with https://"
+                msg = f"{shown(value)} must start with https://"
                 raise ValueError(msg)
             if set(re.findall(r"\{(.*?)\}", value)) - {"token_id", "recipient_id"}:
-                msg = f"{value!r} may hold {{token_id}} and {{recipient_id}} and no other field"
+                msg = f"{shown(value)} may hold {{token_id}} and {{recipient_id}} and no other field"
                 raise ValueError(msg)
         return value
 
@@ -136,7 +137,7 @@ class Dkim(Section):
 class Smtp(Section):
     """The relay. ``rate`` is in messages a second over all connections; None means no limit."""
 
-    host: OneLine = "localhost"
+    host: Host = "localhost"
     port: int = Field(default=587, ge=1, le=65535)
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: OneLine | None = None
@@ -179,7 +180,12 @@ class Delivery(Section):
     @field_validator("only_recipients", mode="before")
     @classmethod
     def _ids_as_text(cls, value: object) -> object:
-        return tuple(str(item) for item in value) if isinstance(value, list | tuple) else value
+        if not isinstance(value, list | tuple):
+            return value
+        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+            msg = "must be ids; write one that is not a whole number in quotes"
+            raise ValueError(msg)
+        return tuple(str(item) for item in value)
 
     @model_validator(mode="after")
     def _redirect(self) -> Self:

@@ -4,7 +4,7 @@ Each is a type for a field of a section. A value that is refused gets a message 
 """
 
 import re
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from fractions import Fraction
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from token_pipelines.addresses import valid_address
+from token_pipelines.errors import shown
+from token_pipelines.instants import parse_day
 
 LONGEST = timedelta(days=36_525)  # a century: longer ones are typing mistakes, and overflow the calendar
 
@@ -28,14 +30,14 @@ def _duration(value: object) -> object:
         return value
     parts = _DURATION_PART.findall(str(value))
     if not parts or _DURATION_PART.sub("", str(value)).strip():  # a number without a unit could be days or seconds
-        msg = f"{value!r} is not a duration; write it like 30d, 2h or 1d12h"
+        msg = f"{shown(value)} is not a duration; write it like 30d, 2h or 1d12h"
         raise ValueError(msg)
     try:
         total = sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
     except OverflowError:
         total = timedelta.max
     if total > LONGEST:
-        msg = f"{value!r} is longer than a century; write it like 30d, 2h or 1d12h"
+        msg = f"{shown(value)} is longer than a century; write it like 30d, 2h or 1d12h"
         raise ValueError(msg)
     return total
 
@@ -50,7 +52,7 @@ def _rate(value: object) -> object:
         return value
     match = _RATE.fullmatch(value.strip())
     if match is None or float(match[1]) == 0:
-        msg = f"{value!r} is not a rate; write it like 50/s or 600/m, or null for no limit"
+        msg = f"{shown(value)} is not a rate; write it like 50/s or 600/m, or null for no limit"
         raise ValueError(msg)
     return float(match[1]) / _SECONDS[match[2]]
 
@@ -58,7 +60,7 @@ def _rate(value: object) -> object:
 def _share(value: object) -> object:
     match = _SHARE.fullmatch(str(value).strip())
     if match is None or not Fraction(match[1]):  # a bare 0.1 could be a tenth or a tenth of a percent
-        msg = f"{value!r} is not a share of a lifetime; write it like 10% or 12.5%, more than 0% and less than 100%"
+        msg = f"{shown(value)} is not a share of a lifetime; write it like 10% or 12.5%, above 0% and below 100%"
         raise ValueError(msg)
     return Fraction(match[1]) / 100
 
@@ -66,6 +68,13 @@ def _share(value: object) -> object:
 def _one_line(value: str) -> str:
     if any(ord(character) < ord(" ") or ord(character) == 0x7F for character in value):  # noqa: PLR2004 DEL
         msg = "must not contain line breaks or control characters"
+        raise ValueError(msg)
+    return value
+
+
+def _host(value: str) -> str:
+    if not value or re.search(r"[/@?#\s]", value):  # a URL, in which there may be a password
+        msg = "must be the bare name of a host, like mail.example.org; a user goes into smtp.username"
         raise ValueError(msg)
     return value
 
@@ -85,8 +94,10 @@ def _some_time(value: timedelta) -> timedelta:
 
 
 def _date(value: object) -> object:
-    if isinstance(value, int | float):  # else 20260101 would be read as seconds since 1970
-        msg = f"{value!r} is not a date; write it like 2026-01-31"
+    if isinstance(value, str):
+        return parse_day(value, like="2026-01-31")
+    if not isinstance(value, date) or isinstance(value, datetime):  # a number could be seconds since 1970
+        msg = f"{shown(value)} is not a day; write it like 2026-01-31"
         raise ValueError(msg)  # noqa: TRY004 -- pydantic collects ValueErrors
     return value
 
@@ -95,14 +106,14 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        msg = f"{name!r} is not a time zone; write it like UTC or Europe/Berlin"
+        msg = f"{shown(name)} is not a time zone; write it like UTC or Europe/Berlin"
         raise ValueError(msg) from None
     return name
 
 
 def _time_of_day(value: object) -> object:
     if not isinstance(value, str) or re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) is None:
-        msg = f'{value!r} is not a time of day; write it in quotes, like "09:00"'
+        msg = f'{shown(value)} is not a time of day; write it in quotes, like "09:00"'
         raise ValueError(msg)
     return time.fromisoformat(value)
 
@@ -120,5 +131,8 @@ Address = Annotated[str, AfterValidator(_address)]
 
 Date = Annotated[date, BeforeValidator(_date)]
 OneLine = Annotated[str, AfterValidator(_one_line)]
+Host = Annotated[OneLine, AfterValidator(_host)]
+"""A host's name or address, and no URL."""
+
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 Zone = Annotated[str, AfterValidator(_zone)]

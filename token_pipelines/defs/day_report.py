@@ -53,8 +53,20 @@ class DayReport:
         """0: done. 1: the run failed, or a due notice was not delivered. 2: the config is wrong."""
         if not self.succeeded:
             return max(1, self.worst_exit_status)
-        undelivered = ("deferred", "failed", "unknown", "waiting") if self.mode != "dry_run" else ()
-        return int(any(tier.outcomes[outcome] for tier in self.tiers.values() for outcome in undelivered))
+        return int(self.mode != "dry_run" and any(self._counts_of_undelivered().values()))
+
+    def _counts_of_undelivered(self) -> dict[str, int]:
+        outcomes = ("deferred", "failed", "unknown", "waiting")
+        return {outcome: sum(tier.outcomes[outcome] for tier in self.tiers.values()) for outcome in outcomes}
+
+    def _undelivered(self) -> str:
+        """Why a run in which nothing broke ends with 1."""
+        counts = ", ".join(f"{outcome} {count:,}" for outcome, count in self._counts_of_undelivered().items() if count)
+        option = f" --pipeline {self.pipeline}" if self.pipeline else ""
+        return (
+            f"Not every notice that was due is delivered ({counts}); "
+            f"`token-pipelines history{option} --date {self.day} --json` shows what the relay answered."
+        )
 
     def as_object(self) -> dict[str, object]:
         """As printed by ``run --json``."""
@@ -82,6 +94,8 @@ class DayReport:
             described = getattr(data, "materialization", None) or getattr(data, "asset_observation", None)
             if isinstance(described, AssetMaterialization | AssetObservation):
                 self._read_numbers(described.asset_key, described.metadata)
+        if not self.failures and self.exit_status:
+            self._add_failure(self._undelivered())
         missed = max(tier.not_written_back or 0 for tier in self.tiers.values())
         if missed:
             self._add_failure(numbers.explain_write_back(missed, self.write_back_fault))

@@ -13,18 +13,29 @@ import jinja2
 import jinja2.meta
 import jinja2.nodes
 from babel import Locale
+from jinja2.loaders import split_template_path
 from markupsafe import Markup
 
 from token_pipelines.errors import TemplateError
 from token_pipelines.mail import locales
 from token_pipelines.mail.styling import Stylesheet
 from token_pipelines.mail.wrapping import hanging, paragraph
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 PARTS: Final = ("subject.txt", "body.txt", "body.html")
 STYLESHEET: Final = "_base/style.css"
 
-_FAULTS: Final = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError)
-"""What an operator's template can raise: Jinja's errors, and Python's from expressions in the template."""
+_FAULTS: Final = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    OSError,
+    UnreadableFileError,
+)
+"""What an operator's template can raise: Jinja's errors, Python's from expressions in the template, and the file's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ class Templates:
     def _stylesheet(self) -> Stylesheet:
         path = self._folder / STYLESHEET
         try:
-            return Stylesheet(path.read_text(encoding="utf-8") if path.exists() else "")
+            return Stylesheet(read_text(path) if path.exists() else "")
         except _FAULTS as error:
             raise self._fault(STYLESHEET, error) from None
 
@@ -129,6 +140,8 @@ class Templates:
 
     def _fault(self, name: str, error: Exception) -> TemplateError:
         file, line = self._folder / name, 0
+        if isinstance(error, UnreadableFileError):
+            return TemplateError(f"{file} {error}.")
         if isinstance(error, jinja2.TemplateSyntaxError):
             file, line = Path(error.filename or file), error.lineno
         for found, number in _steps(error):
@@ -174,11 +187,15 @@ class _StyledLoader(jinja2.FileSystemLoader):
 
     def __init__(self, folder: Path, sheet: Stylesheet) -> None:
         super().__init__(folder)
+        self._folder = folder
         self._sheet = sheet
 
-    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        source, path, is_current = super().get_source(environment, template)
-        return self._sheet.apply(source) if template.endswith(".html") else source, path, is_current
+    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:  # noqa: ARG002 -- Jinja's hook
+        path = self._folder.joinpath(*split_template_path(template))
+        if not path.is_file():
+            raise jinja2.TemplateNotFound(template)
+        source = read_text(path)
+        return self._sheet.apply(source) if template.endswith(".html") else source, str(path), lambda: True
 
 
 def _escapes(name: str | None) -> bool:

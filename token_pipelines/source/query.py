@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from token_pipelines.config import SQL_FILE
-from token_pipelines.errors import ConfigError, SourceContractError
+from token_pipelines.errors import ConfigError, SourceContractError, shown
 from token_pipelines.source import sql_text
 from token_pipelines.source.dialect import Dialect
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 PRESETS: Final = Path(__file__).parent / "presets"
 
@@ -48,12 +49,12 @@ def load(name: str, dialect: Dialect) -> str:
         path = PRESETS / f"{name}{SQL_FILE}"
         if not path.is_file():
             known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.sql")))
-            msg = f"source.query: {name!r} is not a preset; take one of {known}, or give the path of a .sql file."
+            msg = f"source.query: {shown(name)} is not a preset; take one of {known}, or give the path of a .sql file."
             raise ConfigError(msg)
     try:
-        query = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"source.query: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
+        query = read_text(path)
+    except UnreadableFileError as error:
+        msg = f"source.query: {path} {error}."
         raise ConfigError(msg) from None
     query = sql_text.one_statement(query, dialect, named=str(path), cure="keep one SELECT")
     _check(query, path, dialect)
