@@ -115,11 +115,11 @@ SILENT: Final = Meaning(
 )
 LOST: Final = Meaning(says="was lost while we spoke to it", cure="run again; nothing is sent twice", may_pass=True)
 NO_CONNECTION_LEFT: Final = Meaning(
-    says="has no connection left", cure="raise max_connections, or lower smtp.connections"
+    says="has no connection left", cure="raise max_connections, or end connections that are not needed"
 )
 NO_CONNECTION_FOR_ROLE: Final = Meaning(
     says="allows this user no more connections",
-    cure="raise the limit with ALTER ROLE … CONNECTION LIMIT, or lower smtp.connections",
+    cure="raise the limit with ALTER ROLE … CONNECTION LIMIT: a run needs about four to the ledger",
 )
 NO_CONNECTION_TO_DATABASE: Final = Meaning(
     says="allows no more connections", cure="raise the limit with ALTER DATABASE … CONNECTION LIMIT"

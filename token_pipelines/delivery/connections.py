@@ -94,11 +94,6 @@ class Connections:
         """Whether none is open, and none will be."""
         return not (self.open or self._opening or self._closed)
 
-    @property
-    def seconds_left(self) -> float | None:
-        """How long until the next closed one may be opened; None where none is closed."""
-        return max(0.0, min(slot.opens_at for slot in self._closed) - monotonic()) if self._closed else None
-
     def open_more(self, count: int) -> None:
         """Begin to open up to ``count`` connections, in slots whose pause is over."""
         now = monotonic()
