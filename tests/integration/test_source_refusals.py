@@ -219,7 +219,6 @@ def test_option_of_a_postgres_url_that_is_none_is_named_so(
     [
         ("mariadb", "foo=bar"),
         ("mariadb", "ssl_ca=/nope"),
-        ("mariadb", "charset=nope"),
         ("mariadb", "connect_timeout=x"),
         ("sqlite", "timeout=x"),
     ],

@@ -89,7 +89,7 @@ def test_start_date_that_is_no_date_is_refused(refusal: Callable[..., str], writ
     assert ": schedule.start_date" in refusal(schedule__start_date=written)
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "Europe", "../etc/passwd", "europe/berlin "])
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "Europe", "../etc/hosts", "europe/berlin "])
 def test_zone_that_does_not_exist_is_refused(refusal: Callable[..., str], zone: str) -> None:
     for key in ("schedule.timezone", "source.timezone"):
         assert refusal(**{key.replace(".", "__"): zone}).endswith(

@@ -26,6 +26,7 @@ from token_pipelines.source.databases.rows_reader import MARGIN
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.engines import connected, make_engine
 from token_pipelines.source.session import Session
+from token_pipelines.text_files import UnreadableFileError, read_text
 
 ON_SENT: Final = "source.on_sent"
 """The statement's key in the config."""
@@ -135,15 +136,15 @@ def load(on_sent: str) -> str:
     """The statement: as it is given, or from the .sql file at a path.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if the file cannot be read.
     """
     if not on_sent.endswith(SQL_FILE):
         return on_sent
     path = Path(on_sent)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{ON_SENT}: {path} cannot be read ({type(error).__name__}); check the path and its permissions."
+        return read_text(path)
+    except UnreadableFileError as error:
+        msg = f"{ON_SENT}: {path} {error}."
         raise ConfigError(msg) from None
 
 
