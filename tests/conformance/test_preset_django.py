@@ -63,6 +63,7 @@ def test_token_is_read_as_knox_means_it(django: Database) -> None:
         "created_at": pd.Timestamp(BORN),
         "expires_at": pd.Timestamp(NOW + 2 * DAY),
         "has_address": True,
+        "unreadable": "",
         "email_verified": True,
         "revoked": False,
         "muted": False,

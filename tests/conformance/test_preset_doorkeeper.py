@@ -73,6 +73,7 @@ def test_token_is_read_as_doorkeeper_means_it(doorkeeper: Database) -> None:
         "created_at": pd.Timestamp(BORN, tz=UTC),
         "expires_at": pd.Timestamp(NOW + 2 * DAY),
         "has_address": True,
+        "unreadable": "",
         "email_verified": True,
         "revoked": False,
         "muted": False,

@@ -59,6 +59,7 @@ def test_token_is_read_as_gitlab_means_it(gitlab: Database) -> None:
         "created_at": pd.Timestamp(NAIVE_UTC, tz=UTC),
         "expires_at": pd.Timestamp(MIDNIGHT),
         "has_address": True,
+        "unreadable": "",
         "email_verified": True,
         "revoked": False,
         "muted": False,
