@@ -168,7 +168,7 @@ def test_nothing_planted_is_left_behind(
     (tmp_path / "tokens.sql").unlink()
 
     assert [accepted.recipient for accepted in relay.accepted] == [ADDRESSES["ada"]], "it was really sent"
-    assert [each.status for each in said] == [1, 1, 1, 0, 0, 1, 1]
+    assert [each.status for each in said] == [1, 1, 1, 0, 0, 0, 0], "rows that Postgres fails on are unreadable"
     files, ledger = left_in_files(tmp_path), left_in_database(dagster_url)
     assert any(name.endswith(".parquet") for name in files)
     assert any("storage" in name for name in files), "Dagster's logs of each step are among them"
