@@ -21,7 +21,7 @@ from token_pipelines.channel import Channel
 from token_pipelines.delivery.breaker import Breaker
 from token_pipelines.delivery.connections import Connections
 from token_pipelines.delivery.emails import Email
-from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.helper_pool import HelperPool
 from token_pipelines.delivery.loop import SendingLoop
 from token_pipelines.delivery.outbox import WRITTEN_AT_ONCE, Outbox
 from token_pipelines.delivery.recording import Recorder
@@ -79,7 +79,7 @@ def _send(relay: Relay, writer: Writer, *, messages: int, connections: int) -> N
     """The product's sending loop, without source and ledger."""
     recorder = _NoLedger()
     channel = cast("Channel", relay)  # all that connections need of one is to connect
-    with Helpers(connections) as helpers, Connections(channel, helpers, count=connections, pauses=()) as opened:
+    with HelperPool(connections) as helpers, Connections(channel, helpers, count=connections, pauses=()) as opened:
         outbox = _Numbered(writer, messages)
         SendingLoop(opened, cast("Outbox", outbox), cast("Recorder", recorder), Breaker(), patience=0.0).run()
     if recorder.sent != messages:

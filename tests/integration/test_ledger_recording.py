@@ -211,7 +211,7 @@ def test_claims_of_a_lapsed_run_are_freed(ledger: Ledger, sending: OpenSending) 
             assert states(ledger)[doubted] == ("claimed", None, "run-2", "unknown"), "nor write over the other's claim"
             assert states(ledger)[planned] == ("claimed", None, "run-2", "planned")
             assert not mark(dead, deferred, NOW, after=record(on_socket, SENT))
-            assert states(ledger)[on_socket] == ("sent", None, None, None), "save for what it knows to have arrived"
+            assert states(ledger)[on_socket] == ("sent", None, None, None), "except for what it knows to have arrived"
             assert not mark(sender, on_socket, NOW), "so that nobody sends it again"
     dead.close()
 

@@ -113,7 +113,7 @@ class Story(Checks):
     def mute_or_undo(self, who: str) -> None:
         self._put(replace(self.truth.people[who], muted=not self.truth.people[who].muted))
 
-    def mend_everything(self) -> None:
+    def repair_everything(self) -> None:
         """Nobody is out of reach."""
         self.change_rollout(frozenset(), 100)
         self.house.lift_suppressions()

@@ -42,7 +42,7 @@ def house(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Give the databases and the parts; heartbeats stand still, as the stories' clock does."""
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", NEVER_S)
     monkeypatch.setattr(tally, "REFUSALS_ALLOWED", REFUSALS_ALLOWED)
-    monkeypatch.setattr(delivery, "Helpers", Inline)
+    monkeypatch.setattr(delivery, "HelperPool", Inline)
     monkeypatch.setattr(batches, "resolve", watched_resolve)
     with psycopg.connect(registry_url, autocommit=True) as connection:
         # The server does not crash here, and a story commits a thousand times.

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.helper_pool import HelperPool
 from token_pipelines.delivery.resolving import ResolvedNotice, resolve
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.sending import Sending
@@ -50,7 +50,7 @@ class Batches:
         sending: Sending,
         notice_ids: Sequence[str],
         *,
-        helpers: Helpers,
+        helpers: HelperPool,
         on_skip: Callable[[str, Reason], None],
         on_unreadable: Callable[[Sequence[UnreadableRow]], None],
     ) -> None:

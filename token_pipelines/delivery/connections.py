@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from token_pipelines.channel import Channel
 from token_pipelines.delivery.emails import Email
-from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.helper_pool import HelperPool
 from token_pipelines.errors import RelayError
 from token_pipelines.smtp.lane import Lane
 
@@ -47,7 +47,7 @@ class Connection:
 class Connections:
     """``open`` are those that are open. Only `wake` may be called from another thread."""
 
-    def __init__(self, channel: Channel, helpers: Helpers, *, count: int, pauses: Iterable[timedelta]) -> None:
+    def __init__(self, channel: Channel, helpers: HelperPool, *, count: int, pauses: Iterable[timedelta]) -> None:
         """Begin to open ``count`` connections. A slot that fails takes all ``pauses`` in turn, then is given up."""
         self._channel = channel
         self._helpers = helpers

@@ -9,7 +9,7 @@ from typing import Final
 
 from token_pipelines.delivery.counts import TierCounts
 from token_pipelines.delivery.emails import Email
-from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.helper_pool import HelperPool
 from token_pipelines.delivery.on_sent import OnSentRunner
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.on_sent import SentNotice
@@ -36,7 +36,7 @@ class Recorder:
         counts: TierCounts,
         on_sent: OnSentRunner,
         *,
-        helpers: Helpers,
+        helpers: HelperPool,
         clock: Callable[[], datetime],
     ) -> None:
         """Nothing has been heard yet."""

@@ -16,7 +16,7 @@ from token_pipelines.delivery.batches import Batches
 from token_pipelines.delivery.breaker import Breaker
 from token_pipelines.delivery.connections import Connections
 from token_pipelines.delivery.counts import TierCounts, TierReport
-from token_pipelines.delivery.helpers import Helpers
+from token_pipelines.delivery.helper_pool import HelperPool
 from token_pipelines.delivery.interrupts import put_off
 from token_pipelines.delivery.loop import SendingLoop
 from token_pipelines.delivery.on_sent import OnSentRunner
@@ -122,7 +122,7 @@ class _Run:
             return
         count = min(smtp.connections, len(notice_ids))
         with (
-            Helpers(count) as helpers,
+            HelperPool(count) as helpers,
             Connections(pipeline.channel, helpers, count=count, pauses=smtp.reconnect_pauses) as connections,
             Batches(
                 pipeline,

@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Helpers:
+class HelperPool:
     """One thread reads batches; the others open connections, say goodbye, and run `source.on_sent`."""
 
     def __init__(self, connections: int) -> None:
