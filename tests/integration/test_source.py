@@ -41,6 +41,7 @@ def test_preset_gives_every_token_with_its_flags(registry: Registry, source: Ope
         "created_at": [NOW - 364 * DAY, NOW - 363 * DAY, NOW - 362 * DAY, NOW + 3 * DAY],
         "expires_at": [NOW + number * DAY for number in (1, 2, 3, 4)],
         "has_address": [True, True, True, False],
+        "unreadable": [""] * 4,
         "email_verified": [True, True, False, False],
         "revoked": [False, True, False, False],
         "muted": [False] * 4,
