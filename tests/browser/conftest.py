@@ -16,7 +16,7 @@ CALM = [  # works as root, and talks to nobody but us
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 90_000  # for one step in the browser, on a busy machine
+PATIENCE_MS = 30_000  # for one step in the browser, on a busy machine
 
 
 @pytest.fixture

@@ -89,11 +89,12 @@ def test_start_date_that_is_no_date_is_refused(refusal: Callable[..., str], writ
     assert ": schedule.start_date" in refusal(schedule__start_date=written)
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "Europe", "../etc/hosts", "europe/berlin "])
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "Europe", "../etc/passwd", "europe/berlin "])
 def test_zone_that_does_not_exist_is_refused(refusal: Callable[..., str], zone: str) -> None:
+    said = "what is written" if "passw" in zone else repr(zone)  # it may hold a password
     for key in ("schedule.timezone", "source.timezone"):
         assert refusal(**{key.replace(".", "__"): zone}).endswith(
-            f"{key}: {zone!r} is not a time zone; write it like UTC or Europe/Berlin."
+            f"{key}: {said} is not a time zone; write it like UTC or Europe/Berlin."
         )
 
 
