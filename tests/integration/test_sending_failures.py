@@ -13,6 +13,7 @@ from support.scenarios import HOUR, at_stage, people
 from support.smtpd import Action, Script, Smtpd, times
 
 from token_pipelines.channel import Channel
+from token_pipelines.delivery.connections import Connections
 from token_pipelines.delivery.outbox import Outbox
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import LedgerError, SourceError, TokenPipelinesError
@@ -288,13 +289,18 @@ def test_source_that_fails_in_the_middle_lets_what_is_on_sockets_finish(
     assert states(registry) == {"sent": sent, "planned": 24 - sent}
 
 
-@pytest.mark.parametrize("number", [4, 5, 6, 7])
+@pytest.mark.parametrize("pause", [0, 0.02])
+@pytest.mark.parametrize("number", range(2, 10))
 def test_fault_of_ours_stops_the_tier_and_leaves_no_doubt(
-    registry: Registry, make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, number: int
+    registry: Registry, make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch, number: int, pause: float
 ) -> None:
-    """Wherever it happens; one that was marked and not said is put off."""
+    """Wherever it happens; one that was marked and not said is put off. A pause lets two be marked in one turn."""
     people(registry, 12)
-    take, calls = Outbox.take, iter(range(999))
+    take, wait, calls = Outbox.take, Connections.wait, iter(range(999))
+
+    def waits_longer(self: Connections, seconds: float) -> Any:  # noqa: ANN401 -- passed on
+        time.sleep(pause)
+        return wait(self, seconds)
 
     def breaks(self: Outbox) -> Any:  # noqa: ANN401 -- passed on
         if next(calls) == number:
@@ -303,6 +309,7 @@ def test_fault_of_ours_stops_the_tier_and_leaves_no_doubt(
         return take(self)
 
     monkeypatch.setattr(Outbox, "take", breaks)
+    monkeypatch.setattr(Connections, "wait", waits_longer)
     with Smtpd() as relay:
         day = make_pipeline(relay, smtp={"connections": 2}).run(NOW)
     (trouble,) = day.troubles

@@ -171,9 +171,10 @@ class SendingLoop:
         connections, self._to_mark = self._to_mark, []
         to_say = [(one, email) for one in connections if (email := self._still_to_say(one)) is not None]
         mine = self._recorder.settle({email.notice_id: email.at for _, email in to_say})
+        for _, email in to_say:
+            email.is_marked = email.notice_id in mine  # all of them first: saying one may meet a fault of ours
         for connection, email in to_say:
-            if email.notice_id in mine:
-                email.is_marked = True
+            if email.is_marked:
                 self._go_on(connection, partial(connection.lane.resume, email.envelope))
                 continue
             log.warning("Notice %s was taken over by another run; it is not sent here.", email.notice_id)
