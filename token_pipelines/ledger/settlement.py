@@ -112,6 +112,7 @@ class Settlement:
             LedgerError: the ledger still cannot be reached, or the statement failed.
         """
         self.close()
+        self._engine.dispose()  # a connection of the pool may be about to be lost too
         values = {
             "run": self._run_id,
             "ids": _plain(record.notice_id for record in records),
