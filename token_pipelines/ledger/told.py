@@ -1,11 +1,12 @@
 """What recipients were told and which addresses refused: by this ledger's notices, or as an operator has marked."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, delete, func, select, text
 
 from token_pipelines.ledger.copying import copy_out
 from token_pipelines.ledger.tables import attempts, notice_tokens, notices, told_before
@@ -43,6 +44,16 @@ class RefusedLine(NamedTuple):
     token_id: str
     recipient_id: str
     address_hash: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """An operator's word, given at ``at``: every threshold before ``before`` counts as told."""
+
+    mark_id: int
+    at: datetime
+    mode: Mode
+    before: datetime
 
 
 class Told:
@@ -87,10 +98,28 @@ class Told:
             found: datetime | None = connection.scalar(query)
         return found
 
-    def mark_before(self, before: datetime, *, mode: Mode, at: datetime) -> None:
-        """Count every threshold before this instant as told: by an older job, or in rows lost by a restore."""
+    def mark_before(self, before: datetime, *, mode: Mode, at: datetime) -> int:
+        """Count every threshold before this instant as told: by an older job, or in rows lost by a restore.
+
+        Returns:
+            The mark's id, by which `unmark` takes it back.
+        """
+        mark = told_before.insert().values(mode=mode.in_ledger, before=before, at=at)
         with self._begin() as connection:
-            connection.execute(told_before.insert().values(mode=mode.in_ledger, before=before, at=at))
+            return int(connection.execute(mark.returning(told_before.c.entry_id)).scalar_one())
+
+    def marks(self) -> list[Mark]:
+        """Every mark, of every mode, oldest first."""
+        query = select(told_before).order_by(told_before.c.entry_id)
+        with self._begin() as connection:
+            return [_mark(row) for row in connection.execute(query)]
+
+    def unmark(self, mark_id: int) -> Mark | None:
+        """Take a mark back, and return it; None if there is none with this id."""
+        taken = delete(told_before).where(told_before.c.entry_id == mark_id).returning(told_before)
+        with self._begin() as connection:
+            row = connection.execute(taken).first()
+        return None if row is None else _mark(row)
 
     def superseded_lines(self, notice_ids: Collection[str]) -> set[tuple[str, str]]:
         """(notice_id, token_id) of the lines of these notices for which another notice has told a later threshold."""
@@ -117,6 +146,10 @@ class Told:
                 RefusedLine(str(row[0]), row[1], row[2], None if row[3] is None else bytes(row[3]))
                 for row in connection.execute(query)
             ]
+
+
+def _mark(row: Any) -> Mark:  # noqa: ANN401 -- a row
+    return Mark(mark_id=row.entry_id, at=row.at, mode=Mode(row.mode), before=row.before)
 
 
 def _has_tables(connection: Connection) -> bool:
