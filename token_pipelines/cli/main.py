@@ -15,6 +15,7 @@ INTERRUPTED: Final = 130
 COMMANDS: Final = {
     "bounces": "Read delivery reports: what came back counts as failed.",
     "demo": "Try it: a sample registry, an inbox, four days, the Dagster UI.",
+    "doubt": "Notices in doubt that wait for a person: send them again, or count them as told.",
     "forecast": "How many notices each tier will send on each coming day.",
     "history": "What the ledger says: was this person warned, and when?",
     "mark-notified": "Count what came due before an instant as told.",

@@ -1,6 +1,6 @@
 """Answers "was this person warned, and when?": notices with their tokens and attempts, as plain objects."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from typing import Any, Final
 
@@ -21,7 +21,12 @@ class History:
         self._engine = engine
 
     def entries(
-        self, *, day: date | None = None, token_id: str | None = None, recipient_id: str | None = None
+        self,
+        *,
+        day: date | None = None,
+        token_id: str | None = None,
+        recipient_id: str | None = None,
+        notice_ids: Collection[str] | None = None,
     ) -> Iterator[dict[str, object]]:
         """Every notice that matches all given filters, oldest first, as the objects of ``history --json``.
 
@@ -30,6 +35,8 @@ class History:
         query = select(notices).order_by(notices.c.planned_at, notices.c.notice_id)
         if day is not None:
             query = query.where(notices.c.day == day)
+        if notice_ids is not None:
+            query = query.where(notices.c.notice_id == func.any(list(notice_ids)))
         if recipient_id is not None:
             query = query.where(notices.c.recipient_id == recipient_id)
         if token_id is not None:

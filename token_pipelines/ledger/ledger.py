@@ -17,6 +17,7 @@ from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
+from token_pipelines.ledger.doubt import Doubt
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
@@ -40,8 +41,8 @@ APPLICATION_NAME: Final = "token-pipelines ledger"
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history`` and ``on_sent`` in short
-    transactions of their own, `planning` and `sending` for as long as a block lasts.
+    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history``, ``doubt`` and ``on_sent`` in
+    short transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
     def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
@@ -72,6 +73,7 @@ class Ledger:
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
         self.history = History(self._engine)
+        self.doubt = Doubt(self._engine, lock=self._planning_lock)
         self.on_sent = OnSentLog(self._engine)
         self.hash_address = AddressHasher(self._engine)
 
