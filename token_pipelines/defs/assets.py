@@ -19,6 +19,7 @@ from token_pipelines.defs.storage import FrameStream
 from token_pipelines.defs.tags import is_approved
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.errors import ConfigError, FuseTripped
+from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts, no_tokens
 from token_pipelines.tiers import Tier
@@ -143,16 +144,21 @@ def _read_again(pipeline: Pipeline, day: date) -> pd.DataFrame:
 def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) -> dg.OpDefinition:
     @dg.op(
         name=names.prefixed(f"send_{tier.name}"),
-        out=dg.Out(dg.Nothing),
+        out=dg.Out(dg.Nothing, is_required=False),
         required_resource_keys=names.resources,
         pool=pool,
         tags={"dagster/priority": str(priority)},  # most urgent first; Dagster's own order is by name
         description=tier.describe(),
     )
     def send(context: dg.OpExecutionContext, share: Share) -> Iterator[dg.Output[None] | dg.AssetObservation]:
-        overrides = names.overrides(context)
+        overrides, mode = names.overrides(context), names.pipeline(context).config.delivery.mode
         started = time.monotonic()
         report = TierReport()
+
+        def observation() -> dg.AssetObservation:
+            metadata = numbers.of_tier(report, mode, time.monotonic() - started)
+            return dg.AssetObservation(names.notices(tier.name), partition=context.partition_key, metadata=metadata)
+
         try:
             with failing_clearly():
                 send_share(
@@ -165,12 +171,13 @@ def _build_sender(names: Names, tier: Tier, pool: str | None, *, priority: int) 
                 )
         except BaseException:
             # The UI shows no metadata for a failed partition, so the numbers up to the failure go into an observation.
-            metadata = numbers.of_tier(report, time.monotonic() - started)
-            key, day = names.notices(tier.name), context.partition_key
             # Yielded, not logged: if an op raises, Dagster drops the events that it logged.
-            yield dg.AssetObservation(key, partition=day, metadata=metadata)
+            yield observation()
             raise
-        yield dg.Output(None, metadata=numbers.of_tier(report, time.monotonic() - started))
+        if mode is Mode.DRY_RUN:  # nobody was told, so the day must not look complete
+            yield observation()
+        else:
+            yield dg.Output(None, metadata=numbers.of_tier(report, mode, time.monotonic() - started))
 
     return send
 

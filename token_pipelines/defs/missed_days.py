@@ -13,8 +13,10 @@ from dagster import AssetPartitionStatus
 
 from token_pipelines.config import Schedule
 from token_pipelines.defs.names import Names
+from token_pipelines.defs.numbers import MODE
 from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
 from token_pipelines.defs.volume import CHECK
+from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 
 SENSOR: Final = "backfill_missed_days"
@@ -25,6 +27,9 @@ FIRST_PAUSE: Final = timedelta(minutes=5)
 """The pause before a failed day is requested again; doubled with each attempt."""
 
 REQUESTS_PER_TICK: Final = 2
+MATERIALIZATIONS_READ: Final = 1000
+"""Of one asset, newest first: many more than the re-runs of the days that are looked at."""
+
 INTERVAL_S: Final = 60
 
 
@@ -51,6 +56,9 @@ def build_sensor(
         pipeline.ledger.migrate()
         _free_killed_runs(context.instance, pipeline)
         delivery = pipeline.config.delivery
+        if delivery.mode is Mode.DRY_RUN:
+            yield dg.SkipReason("delivery.mode is dry_run: nobody is told, so no day is asked for.")
+            return
         trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
         if trip is not None:
             yield dg.SkipReason(
@@ -62,7 +70,7 @@ def build_sensor(
             return
         days = days_to_look_at(pipeline.config.schedule, pipeline.clock())
         labels = [str(day) for day in days]
-        statuses = {key: context.instance.get_status_by_partition(key, labels, partitions) or {} for key in keys}
+        statuses = {key: _statuses(context.instance, key, labels, partitions, delivery.mode) for key in keys}
         seen: list[str] = []
         asked = 0
         for day in days:
@@ -76,6 +84,31 @@ def build_sensor(
             yield dg.SkipReason("; ".join(seen) or "No scheduled day is over yet.")
 
     return backfill_missed_days
+
+
+def _statuses(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    days: Sequence[str],
+    partitions: dg.PartitionsDefinition[str],
+    mode: Mode,
+) -> dict[str, AssetPartitionStatus | None]:
+    """The asset's status on each of these days. A day that was run in another mode counts as missing.
+
+    Somebody may try a redirect on a production day: those who are due must still be told on that day.
+    """
+    statuses: dict[str, AssetPartitionStatus | None] = dict(
+        instance.get_status_by_partition(key, days, partitions) or {}
+    )
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=list(days))
+    modes: dict[str | None, str] = {}
+    for record in instance.fetch_materializations(wanted, limit=MATERIALIZATIONS_READ).records if days else ():
+        shown = record.asset_materialization and record.asset_materialization.metadata.get(MODE)
+        modes.setdefault(record.partition_key, str(shown.value) if shown else str(mode))  # the newest comes first
+    for day, found in statuses.items():
+        if found is AssetPartitionStatus.MATERIALIZED and modes.get(day, mode) != mode:
+            statuses[day] = None
+    return statuses
 
 
 def _free_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:

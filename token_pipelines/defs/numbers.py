@@ -6,7 +6,7 @@ from typing import Any, Final
 import dagster as dg
 
 from token_pipelines.delivery.counts import TierReport
-from token_pipelines.model import UNREADABLE_SHOWN, Reason, UnreadableRow, explain_unreadable
+from token_pipelines.model import UNREADABLE_SHOWN, Mode, Reason, UnreadableRow, explain_unreadable
 from token_pipelines.planning import SnapshotCounts
 from token_pipelines.tiers import Tier
 
@@ -16,6 +16,7 @@ WRITE_BACK_FAULT: Final = "write_back_fault"
 UNREADABLE_ROWS: Final = "unreadable_rows"
 UNREADABLE_COUNT: Final = "unreadable"
 RECIPIENTS_DUE: Final = "recipients_due"
+MODE: Final = "mode"
 SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
 
@@ -37,8 +38,11 @@ def of_snapshot(counts: SnapshotCounts, tiers: Sequence[Tier], seconds: float) -
     }
 
 
-def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
-    """Metadata of ``notices/<tier>``, counted in notices: a table to read, then the same numbers for their plots."""
+def of_tier(report: TierReport, mode: Mode, seconds: float) -> dict[str, Any]:
+    """Metadata of ``notices/<tier>``: the run's mode, then its numbers, counted in notices.
+
+    The numbers come as a table to read, and once more by themselves for their plots.
+    """
     outcomes = {outcome: getattr(report, outcome) for outcome in OUTCOMES}
     skipped = {f"{SKIPPED_PREFIX}{reason}": count for reason, count in sorted(report.skipped.items())}
     rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
@@ -50,6 +54,7 @@ def of_tier(report: TierReport, seconds: float) -> dict[str, Any]:
     if report.write_back_fault:
         write_back[WRITE_BACK_FAULT] = report.write_back_fault
     return {
+        MODE: str(mode),
         "outcomes": summary,
         **outcomes,
         "skipped": report.skipped.total(),
