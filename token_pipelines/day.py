@@ -56,6 +56,7 @@ def run_day(
     result = DayResult()
     day = day or pipeline.config.schedule.today(pipeline.clock())
     chosen = [tier.name for tier in pipeline.policy.tiers if not tiers or tier.name in tiers]
+    pipeline.check_ledger()
     with pipeline.ledger.heartbeat(run_id):
         snapshot = collect(pipeline, read_tokens(pipeline, day=day, counts=result.counts))
         shares = plan_notices(pipeline, snapshot, day=day, tiers=chosen, run_id=run_id, approve=approve)

@@ -7,8 +7,11 @@ from typing import Final
 
 from token_pipelines.channel import Channel
 from token_pipelines.clock import Clock, system_clock
-from token_pipelines.config import Config, Email
+from token_pipelines.config import SOURCE_URL, Config, Email
+from token_pipelines.database import DatabaseUrl
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.ledger.ownership import KnownRun, Owner, source_key
+from token_pipelines.ledger.tables import schema_of
 from token_pipelines.mail import links
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.mail.message import Serialiser
@@ -144,6 +147,24 @@ class Pipeline:
             (token_id, recipient_id): self.ledger.hash_address(email if isinstance(email, str) else "")
             for token_id, recipient_id, email in rows
         }
+
+    def check_ledger(self, *, newest: KnownRun | None = None, new_ledger: bool = False) -> None:
+        """Stop before a ledger that is empty or older by mistake makes everybody be told once more.
+
+        Args:
+            newest: the newest complete run that an orchestrator knows of.
+            new_ledger: a person says that the ledger is meant as it is.
+
+        Raises:
+            LedgerError: with the ways on.
+        """
+        url = DatabaseUrl.read(self.config.source.url.get_secret_value(), SOURCE_URL)
+        mine = Owner(
+            option=self.config.option,
+            source=source_key(url.parsed),
+            schemas=frozenset(map(schema_of, self.config.names)),
+        )
+        self.ledger.ownership.check(mine, newest=newest, new_ledger=new_ledger, at=system_clock())
 
     def leftovers_since(self, now: datetime) -> datetime:
         """The earliest time at which a notice that still waits can have been planned.

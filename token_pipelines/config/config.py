@@ -47,6 +47,11 @@ class Config(Section):
         return self._origin.pipeline
 
     @property
+    def names(self) -> tuple[str | None, ...]:
+        """The names of all pipelines in the file, this one's among them."""
+        return self._origin.names or (self.name,)
+
+    @property
     def option(self) -> str:
         """What a command needs besides --config to work on this pipeline, for messages that say what to run."""
         return f" --pipeline {self.name}" if self.name else ""

@@ -23,6 +23,8 @@ class Origin:
 
     path: Path
     pipeline: str | None = None
+    names: tuple[str, ...] = ()
+    """The names of all pipelines in the file; empty where it holds a single one."""
 
     @property
     def folder(self) -> Path:

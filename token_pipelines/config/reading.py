@@ -48,7 +48,7 @@ def load(path: Path = DEFAULT_PATH, pipeline: str | None = None) -> Config:
         what = "holds several pipelines" if pipeline is None else f"holds no pipeline {pipeline}"
         msg = f"{path} {what}; choose one with --pipeline: {', '.join(named)}."
         raise ConfigError(msg)
-    return _checked(path, pipeline, shared, named[pipeline])
+    return _checked(path, pipeline, shared, named[pipeline], names=tuple(named))
 
 
 def load_all(path: Path = DEFAULT_PATH) -> dict[str | None, Config]:
@@ -60,16 +60,16 @@ def load_all(path: Path = DEFAULT_PATH) -> dict[str | None, Config]:
     shared, named = _layers(path)
     if named is None:
         return {None: _checked(path, None, shared)}
-    return {name: _checked(path, name, shared, layer) for name, layer in named.items()}
+    return {name: _checked(path, name, shared, layer, names=tuple(named)) for name, layer in named.items()}
 
 
-def _checked(path: Path, name: str | None, *layers: Layer) -> Config:
+def _checked(path: Path, name: str | None, *layers: Layer, names: tuple[str, ...] = ()) -> Config:
     keys: dict[str, Any] = {}
     for layer in layers:
         keys = _laid_over(keys, layer.keys)
     try:
         # The path stays true when the process changes its folder.
-        return Config.model_validate(keys, context=Origin(path.absolute(), name))
+        return Config.model_validate(keys, context=Origin(path.absolute(), name, names))
     except ValidationError as error:
         raise ConfigError(describe_error(path, error, layers)) from None
 

@@ -14,9 +14,10 @@ import pandas as pd
 from token_pipelines.day import collect, plan_notices, read_tokens, send_share
 from token_pipelines.defs import descriptions, numbers, volume
 from token_pipelines.defs.failures import failing_clearly
+from token_pipelines.defs.known_runs import newest_run
 from token_pipelines.defs.names import PARQUET, SHARES, Names
 from token_pipelines.defs.storage import FrameStream
-from token_pipelines.defs.tags import is_approved
+from token_pipelines.defs.tags import is_approved, means_new_ledger
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.errors import ConfigError, FuseTripped
 from token_pipelines.model import Mode
@@ -26,10 +27,16 @@ from token_pipelines.tiers import Tier
 
 
 def _begin(context: Any, names: Names) -> Pipeline:  # noqa: ANN401 -- op and asset contexts share no public type
-    """Begin a step: migrate the ledger, start the run's heartbeat, and log to the step from now on."""
+    """Begin a step: migrate the ledger, start the run's heartbeat, and log to the step from now on.
+
+    Raises:
+        LedgerError: if the ledger looks like another one than until now, and nobody has said that it is meant.
+    """
     pipeline = names.pipeline(context)
     names.run_log(context).follow(context.log)
     pipeline.ledger.migrate()
+    newest = newest_run(context.instance, pipeline.config)
+    pipeline.check_ledger(newest=newest, new_ledger=means_new_ledger(context.run))
     names.heartbeat(context).begin(pipeline, context.run.run_id)
     return pipeline
 

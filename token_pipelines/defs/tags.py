@@ -10,11 +10,19 @@ PARTITION_TAG: Final = "dagster/partition"
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """Set to true on a run when a person has approved the day's volume."""
 
+NEW_LEDGER_TAG: Final = "token_pipelines/new_ledger"
+"""Set to true on a run when a person says that the ledger is meant as it is, empty or older."""
+
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
 """The number of the sensor's attempt at a day; re-executions copy it."""
 
 NOW_TAG: Final = "token_pipelines/now"
 """The instant at which a rehearsal's clock began."""
+
+
+def means_new_ledger(run: dg.DagsterRun) -> bool:
+    """Whether the run carries a person's word that the ledger is meant as it is."""
+    return run.tags.get(NEW_LEDGER_TAG) == "true"
 
 
 def is_approved(run: dg.DagsterRun) -> bool:

@@ -23,6 +23,7 @@ from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
+from token_pipelines.ledger.ownership import Ownership
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
@@ -41,8 +42,8 @@ APPLICATION_NAME: Final = "token-pipelines ledger"
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history``, ``doubt`` and ``on_sent`` in
-    short transactions of their own, `planning` and `sending` for as long as a block lasts.
+    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history``, ``doubt``, ``ownership`` and
+    ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
     def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
@@ -75,6 +76,7 @@ class Ledger:
         self.history = History(self._engine)
         self.doubt = Doubt(self._engine, lock=self._planning_lock)
         self.on_sent = OnSentLog(self._engine)
+        self.ownership = Ownership(self._engine, self.schema)
         self.hash_address = AddressHasher(self._engine)
 
     @classmethod

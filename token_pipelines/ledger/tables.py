@@ -161,6 +161,15 @@ fuse_trips = Table(
     _instant("approved_at", nullable=True),
 )
 
+owner = Table(
+    "owner",
+    metadata,
+    Column("is_owner", Boolean, primary_key=True, server_default="true"),  # there is one row
+    Column("source", Text, nullable=False),
+    _instant("new_at", nullable=True),  # when a person said that this ledger is meant as it is
+    CheckConstraint("is_owner", name="one_row"),
+)
+
 told_before = Table(
     "told_before",
     metadata,
