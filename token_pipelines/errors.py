@@ -83,7 +83,7 @@ class RelayError(TokenPipelinesError):
 
 
 class FuseTripped(TokenPipelinesError):  # noqa: N818 -- a fuse that trips works as intended
-    """More notices are new than ``delivery.max_notices`` allows; nothing was planned. Cure: look, then approve."""
+    """More notices are new than the limits allow; nothing was planned. Cure: look, then approve."""
 
 
 class DemoError(TokenPipelinesError):

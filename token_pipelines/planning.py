@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from token_pipelines.errors import FuseTripped
+from token_pipelines.growth import explain_growth, find_growth_trip, open_growth_trip
 from token_pipelines.ledger.fuse import Trip
-from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, among
+from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, Planning, among
 from token_pipelines.ledger.told import RefusedLine, Told
 from token_pipelines.model import RECIPIENT_REASONS, UNREADABLE_SHOWN, Mode, Reason, UnreadableRow
 from token_pipelines.pipeline import Pipeline
@@ -110,7 +111,8 @@ def plan(
         The share of each of ``tiers``. A dry run writes nothing.
 
     Raises:
-        FuseTripped: if more notices are new than delivery.max_notices, or if nobody has approved an earlier trip.
+        FuseTripped: if more notices are new than delivery.max_notices or delivery.max_growth allow, or if nobody has
+            approved an earlier trip.
     """
     mode, limit = pipeline.config.delivery.mode, pipeline.config.delivery.max_notices
     writes = mode is not Mode.DRY_RUN
@@ -123,25 +125,40 @@ def plan(
     domain = pipeline.serialiser.domain
     with pipeline.ledger.planning(run_id=run_id, mode=mode) as ledger:
         if writes:
-            ledger.fuse.approve(mode, at=now, up_to=None if approve else limit)
+            _approve(ledger, mode, now, up_to=None if approve else limit)
         trip = None if approve else ledger.fuse.open_trip(mode, max_notices=limit)
-        if trip is None:
+        grown = None if approve else open_growth_trip(pipeline, ledger.growth)
+        if trip is None and grown is None:
             if writes:
                 ledger.release(changed)
             decided = _decide(pipeline, ledger.told, snapshot, now=now, reach=reach)
             due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
             draft = ledger.draft(due, tiers=tiers, since=since)
+            if writes and not approve and draft.size <= limit:
+                grown = find_growth_trip(pipeline, ledger.growth, draft.size, now)
             if not writes:
                 planned = _rehearsed(draft)
+            elif grown is not None:
+                ledger.growth.trip(grown, mode=mode, run_id=run_id, at=now)
             elif approve or draft.size <= limit:
                 ledger.close_tiers_other_than(configured, since)
                 planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
+                ledger.growth.add(mode, pipeline.config.schedule.today(now), draft.size, approved=approve)
             else:
                 trip = Trip(day=day, new_notices=draft.size, max_notices=limit)
                 ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)
     if trip is not None:
         raise FuseTripped(explain_trip(trip, pipeline))
+    if grown is not None:
+        raise FuseTripped(explain_growth(grown, pipeline))
     return _shares(planned, _unreachable(decided, planned), tiers)
+
+
+def _approve(ledger: Planning, mode: Mode, now: datetime, *, up_to: int | None) -> None:
+    """Approve what a person has approved (``up_to`` is None), or what the present hard limit allows."""
+    ledger.fuse.approve(mode, at=now, up_to=up_to)
+    if up_to is None:
+        ledger.growth.approve(mode, at=now)
 
 
 def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
@@ -152,6 +169,16 @@ def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
         f"(token-pipelines run{pipeline.config.option} --approve-volume), raise delivery.max_notices to at least "
         f"{trip.new_notices}, or fix the source."
     )
+
+
+def explain_open_trip(pipeline: Pipeline) -> str | None:
+    """Why the fuse stops every day at present, with the cure; None if it does not."""
+    delivery = pipeline.config.delivery
+    trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
+    if trip is not None:
+        return explain_trip(trip, pipeline)
+    grown = open_growth_trip(pipeline, pipeline.ledger.growth)
+    return None if grown is None else explain_growth(grown, pipeline)
 
 
 def _decide(pipeline: Pipeline, told: Told, snapshot: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:

@@ -176,6 +176,7 @@ class Delivery(Section):
     max_attempts: int = Field(default=3, ge=1)
     retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
     max_notices: int = Field(default=100_000, ge=1)
+    max_growth: float | None = Field(default=10, ge=1, allow_inf_nan=False)
 
     @field_validator("only_recipients", mode="before")
     @classmethod

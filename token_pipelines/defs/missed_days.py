@@ -16,6 +16,7 @@ from token_pipelines.defs.names import Names
 from token_pipelines.defs.numbers import MODE
 from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
 from token_pipelines.defs.volume import CHECK
+from token_pipelines.growth import explain_growth, open_growth_trip
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 
@@ -67,6 +68,10 @@ def build_sensor(
                 f"run{pipeline.config.option} --approve-volume`, raise delivery.max_notices to at least "
                 f"{trip.new_notices}, or fix the source."
             )
+            return
+        grown = open_growth_trip(pipeline, pipeline.ledger.growth)
+        if grown is not None:
+            yield dg.SkipReason(f"No day is asked for. {explain_growth(grown, pipeline)}")
             return
         days = days_to_look_at(pipeline.config.schedule, pipeline.clock())
         labels = [str(day) for day in days]

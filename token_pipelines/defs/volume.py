@@ -14,8 +14,9 @@ import dagster as dg
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
 from token_pipelines.defs.tags import PARTITION_TAG, is_approved
+from token_pipelines.growth import open_growth_trip
 from token_pipelines.pipeline import Pipeline
-from token_pipelines.planning import explain_trip
+from token_pipelines.planning import explain_open_trip
 
 CHECK: Final = "volume_is_plausible"
 
@@ -39,10 +40,14 @@ def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
     if PARTITION_TAG in run.tags:
         day = date.fromisoformat(run.tags[PARTITION_TAG])
         metadata["planned"] = pipeline.ledger.fuse.planned_on(day, delivery.mode)
-    if trip is None:
+    grown = open_growth_trip(pipeline, pipeline.ledger.growth) if trip is None else None
+    if trip is None and grown is None:
         return Volume(passed=True, description=None, metadata=metadata)
-    metadata |= {"tripped_on": str(trip.day), "new_notices": trip.new_notices}
-    description = "A person has approved the day's volume." if approved else explain_trip(trip, pipeline)
+    if trip is not None:
+        metadata |= {"tripped_on": str(trip.day), "new_notices": trip.new_notices}
+    if grown is not None:
+        metadata |= {"tripped_on": str(grown.day), "new_notices": grown.new_notices, "usual_day": grown.usual}
+    description = "A person has approved the day's volume." if approved else explain_open_trip(pipeline)
     return Volume(passed=approved, description=description, metadata=metadata)
 
 
@@ -55,7 +60,8 @@ def build_volume_check(names: Names, partitions: dg.PartitionsDefinition[str]) -
         required_resource_keys=names.resources,
         name=CHECK,
         blocking=True,
-        description="No more notices are new than delivery.max_notices allows, or a person has approved the day.",
+        description="No more notices are new than delivery.max_notices and delivery.max_growth allow, or a person has "
+        "approved the day.",
     )
     def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with failing_clearly():

@@ -19,6 +19,7 @@ from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
 from token_pipelines.ledger.doubt import Doubt
 from token_pipelines.ledger.fuse import Fuse
+from token_pipelines.ledger.growth import Growth
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
@@ -42,8 +43,9 @@ APPLICATION_NAME: Final = "token-pipelines ledger"
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history``, ``doubt``, ``ownership`` and
-    ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block lasts.
+    The parts do the work: ``told``, ``fuse``, ``growth``, ``suppressions``, ``bounces``, ``history``, ``doubt``,
+    ``ownership`` and ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block
+    lasts.
     """
 
     def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
@@ -71,6 +73,7 @@ class Ledger:
         # Closes the connections of a ledger that nobody closed. The engine must hold no reference to the ledger.
         weakref.finalize(self, self._engine.dispose)
         self.fuse = Fuse(self._engine.begin)
+        self.growth = Growth(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
         self.history = History(self._engine)

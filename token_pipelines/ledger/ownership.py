@@ -109,9 +109,9 @@ def _explain_unknown_run(newest: KnownRun, mine: Owner, at: datetime) -> str:
     return (
         f"Dagster knows of a complete run, at {rfc3339(newest.at.replace(microsecond=0))}, that this ledger does not: "
         "it was restored from an older backup, or ledger.url leads to another database. Nothing was planned and nobody "
-        "is told. Correct ledger.url, or restore a newer backup. If there is none, count what that run has told as told: "
-        f"`token-pipelines mark-notified{mine.option} --before {rfc3339(newest.reach)}{yes}`. If a new ledger is "
-        f"meant, run `token-pipelines run{mine.option} --new-ledger`: it tells everybody who is due by what this ledger knows."
+        "is told. Correct ledger.url, or restore a newer backup. If there is none, count what that run has told as "
+        f"told: `token-pipelines mark-notified{mine.option} --before {rfc3339(newest.reach)}{yes}`. If a new ledger is "
+        f"meant, run `token-pipelines run{mine.option} --new-ledger`: it tells everybody who is due by what it knows."
     )
 
 

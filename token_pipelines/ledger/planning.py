@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select, text, update
 
 from token_pipelines.ledger.copying import copy_in, copy_out, random_uuids
 from token_pipelines.ledger.fuse import Fuse
+from token_pipelines.ledger.growth import Growth
 from token_pipelines.ledger.tables import notice_tokens, notices
 from token_pipelines.ledger.told import RefusedLine, Told
 from token_pipelines.ledger.transactions import inside
@@ -80,6 +81,7 @@ class Planning:
         self._mode = mode.in_ledger
         self.told = Told(inside(connection))
         self.fuse = Fuse(inside(connection))
+        self.growth = Growth(inside(connection))
 
     def release(self, refused: Collection[RefusedLine]) -> int:
         """Release notices that were refused for good at an address that has changed since: their tokens are due again.

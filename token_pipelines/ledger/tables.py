@@ -161,6 +161,28 @@ fuse_trips = Table(
     _instant("approved_at", nullable=True),
 )
 
+planned_days = Table(
+    "planned_days",
+    metadata,
+    Column("mode", Text, primary_key=True),
+    Column("day", Date, primary_key=True),  # by the calendar, not the partition: a backfill counts on its own day
+    Column("new_notices", Integer, nullable=False),
+    Column("unapproved", Integer, nullable=False),  # of these, how many no person has approved
+)
+
+growth_trips = Table(
+    "growth_trips",
+    metadata,
+    Column("trip_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("day", Date, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("new_notices", Integer, nullable=False),
+    Column("usual", Integer, nullable=False),
+    _instant("approved_at", nullable=True),
+)
+
 owner = Table(
     "owner",
     metadata,
