@@ -351,3 +351,27 @@ def test_future_day_is_refused(configure: Configure, registry: Registry, instanc
         "expiring_tokens": "2026-11-20 has not come yet; run it on that day, or rehearse it with --now."
     }
     assert not result.get_asset_materialization_events()
+
+
+def test_check_warns_where_nobody_of_those_who_were_due_was_told(
+    configure: Configure, registry: Registry, instance: dg.DagsterInstance
+) -> None:
+    for name in ("ada", "bob"):
+        registry.token(registry.user(name), expires_at=IN_TWO_DAYS)
+    eve = registry.user("eve", email="eve@example.org")
+    registry.token(registry.user("dan"), expires_at=NOW + 20 * DAY)
+    registry.token(eve, expires_at=NOW + 20 * DAY)
+    with Smtpd() as relay:
+        result = run(configure(relay.port), instance)
+    [warned] = [found for found in result.get_asset_check_evaluations() if not found.passed]
+    assert (warned.asset_key, warned.check_name) == (key("day"), "everyone_was_told")
+    assert warned.severity is dg.AssetCheckSeverity.WARN
+    assert warned.description == "Nobody of the 2 who were due was told. Skipped: no_address 2."
+
+
+@pytest.mark.parametrize(("delivery", "count"), [({}, 5), ({"mode": "dry_run"}, 1)])
+def test_freshness_covers_every_tier_that_a_run_completes(
+    configure: Configure, delivery: dict[str, str], count: int
+) -> None:
+    specs = build_defs(configure(25, delivery=delivery)).resolve_all_asset_specs()
+    assert len([spec for spec in specs if spec.freshness_policy is not None]) == count

@@ -80,9 +80,17 @@ def build_expiring_tokens(
 
 
 def build_notices(
-    names: Names, partitions: dg.PartitionsDefinition[str], tiers: tuple[Tier, ...], pool: str | None
+    names: Names,
+    partitions: dg.PartitionsDefinition[str],
+    tiers: tuple[Tier, ...],
+    *,
+    pool: str | None,
+    freshness: dg.FreshnessPolicy | None,
 ) -> dg.AssetsDefinition:
-    """One asset per tier. The op `partition_by_tier` plans all of them; then each has its own op that sends."""
+    """One asset per tier. The op `partition_by_tier` plans all of them; then each has its own op that sends.
+
+    ``freshness`` is of each tier: while the fuse holds all mail back, the tokens are still read on time.
+    """
     planned = {tier.name: dg.Out(is_required=False, io_manager_key=names.prefixed(SHARES)) for tier in tiers}
 
     @dg.op(name=names.prefixed("partition_by_tier"), out=planned, required_resource_keys=names.resources)
@@ -132,7 +140,10 @@ def build_notices(
         handles = {tiers[0].name: shares} if len(tiers) == 1 else shares._asdict()
         return {name: senders[name](share) for name, share in handles.items()}
 
-    return notices
+    if freshness is None:
+        return notices
+    # `AssetOut` takes a policy too, and graph_multi_asset drops it.
+    return notices.map_asset_specs(lambda spec: dg.apply_freshness_policy(spec, freshness))
 
 
 def _reads_tokens(run: dg.DagsterRun, names: Names) -> bool:

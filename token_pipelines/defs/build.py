@@ -16,6 +16,7 @@ from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.run_log import run_log
 from token_pipelines.defs.shares import share_io_manager
 from token_pipelines.defs.storage import ParquetIOManager
+from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 
 JOB: Final = "daily_notices"
@@ -57,7 +58,13 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     return dg.Definitions(
         assets=[
             assets.build_expiring_tokens(names, partitions, freshness),
-            assets.build_notices(names, partitions, tiers, swapped.pool),
+            assets.build_notices(
+                names,
+                partitions,
+                tiers,
+                pool=swapped.pool,
+                freshness=None if config.delivery.mode is Mode.DRY_RUN else freshness,  # it never completes a tier
+            ),
         ],
         asset_checks=_build_checks(names, partitions, config),
         jobs=[job],

@@ -10,13 +10,15 @@ from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
 from token_pipelines.defs.numbers import (
     NOT_WRITTEN_BACK,
+    SKIPPED_PREFIX,
     UNREADABLE_COUNT,
     UNREADABLE_ROWS,
     WRITE_BACK_FAULT,
     explain_write_back,
+    read_numbers,
     read_text,
 )
-from token_pipelines.defs.tags import PARTITION_TAG
+from token_pipelines.defs.tags import day_of_check
 from token_pipelines.tiers import Tier
 
 Days = dg.PartitionsDefinition[str]
@@ -42,13 +44,14 @@ def build_delivery_check(names: Names, tier: Tier, partitions: Days) -> dg.Asset
         asset=names.notices(tier.name),
         partitions_def=partitions,
         name="everyone_was_told",
-        description="Nothing that was due in this tier was put off, refused, left in doubt or unreadable.",
+        description="Nothing that was due in this tier was put off, refused, left in doubt or unreadable, and somebody "
+        "of those who were due was told.",
     )
     def everyone_was_told(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         metadata = _metadata_of_the_day(context, names.notices(tier.name))
         counts = {outcome: _number(metadata, outcome) for outcome in TROUBLES}
         unreadable = read_text(metadata, UNREADABLE_ROWS)
-        said = [sentence for sentence in (_explain_troubles(counts), unreadable) if sentence]
+        said = [each for each in (_explain_nobody_told(metadata), _explain_troubles(counts), unreadable) if each]
         return dg.AssetCheckResult(
             passed=not said,
             severity=dg.AssetCheckSeverity.WARN,
@@ -118,6 +121,7 @@ def build_bounces_check(names: Names, partitions: Days) -> dg.AssetChecksDefinit
         "bounced. `token-pipelines bounces` reads delivery reports into the ledger.",
     )
     def few_bounces(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        day_of_check(context.run)
         pipeline = names.pipeline(context)
         since = pipeline.config.schedule.today(pipeline.clock()) - BOUNCE_WINDOW
         with failing_clearly():
@@ -131,6 +135,16 @@ def build_bounces_check(names: Names, partitions: Days) -> dg.AssetChecksDefinit
         )
 
     return few_bounces
+
+
+def _explain_nobody_told(metadata: Mapping[str, Any]) -> str | None:
+    """A tier in which everybody was skipped is green, and looks like one in which everybody was told."""
+    due, told = _number(metadata, "due"), _number(metadata, "sent")
+    reasons = read_numbers(metadata, SKIPPED_PREFIX)
+    if told or not due or not reasons:
+        return None
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items(), key=lambda each: -each[1]))
+    return f"Nobody of the {due:,} who were due was told. Skipped: {listed}."
 
 
 def _explain_troubles(counts: Mapping[str, int]) -> str | None:
@@ -149,9 +163,8 @@ def _explain_bounces(sent: int, bounced: int) -> str | None:
 
 
 def _metadata_of_the_day(context: dg.AssetCheckExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
-    """The metadata of the newest materialization of the run's day; of any day if the run has no day."""
-    day = context.run.tags.get(PARTITION_TAG)
-    wanted = dg.AssetRecordsFilter(key, asset_partitions=None if day is None else [day])
+    """The metadata of the newest materialization of the run's day."""
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=[str(day_of_check(context.run))])
     records = context.instance.fetch_materializations(wanted, limit=1).records
     materialization = records[0].asset_materialization if records else None
     return materialization.metadata if materialization else {}

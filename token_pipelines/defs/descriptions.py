@@ -1,4 +1,4 @@
-"""What the UI shows about the asset ``expiring_tokens``: its columns, and when it is out of date."""
+"""What the UI shows about the assets: the columns of ``expiring_tokens``, and when an asset is out of date."""
 
 from datetime import timedelta
 from typing import Final

@@ -1,5 +1,6 @@
 """The tags of a run: Dagster's own that we read, and ours."""
 
+from datetime import date
 from typing import Final
 
 import dagster as dg
@@ -23,6 +24,22 @@ NOW_TAG: Final = "token_pipelines/now"
 def means_new_ledger(run: dg.DagsterRun) -> bool:
     """Whether the run carries a person's word that the ledger is meant as it is."""
     return run.tags.get(NEW_LEDGER_TAG) == "true"
+
+
+def day_of_check(run: dg.DagsterRun) -> date:
+    """The day that a check of this run is about.
+
+    Raises:
+        dg.Failure: if the run has none. The UI's button "Execute" on a check starts such a run, and Dagster itself
+            could not store what its check says.
+    """
+    if PARTITION_TAG not in run.tags:
+        msg = (
+            "This check is about one day, and was started without one; materialize the asset with the day chosen, and "
+            "its checks run with it."
+        )
+        raise dg.Failure(msg)
+    return date.fromisoformat(run.tags[PARTITION_TAG])
 
 
 def is_approved(run: dg.DagsterRun) -> bool:

@@ -6,14 +6,13 @@ and after planning, which alone trips the fuse.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, Final
 
 import dagster as dg
 
 from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.tags import PARTITION_TAG, is_approved
+from token_pipelines.defs.tags import PARTITION_TAG, day_of_check, is_approved
 from token_pipelines.growth import open_growth_trip
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import explain_open_trip
@@ -36,10 +35,7 @@ def read_volume(pipeline: Pipeline, run: dg.DagsterRun) -> Volume:
     trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
     approved = is_approved(run)
     metadata: dict[str, Any] = {"max_notices": delivery.max_notices, "approved": approved}
-    # The UI may run a check without a day. Dagster's own error then says that it needs one.
-    if PARTITION_TAG in run.tags:
-        day = date.fromisoformat(run.tags[PARTITION_TAG])
-        metadata["planned"] = pipeline.ledger.fuse.planned_on(day, delivery.mode)
+    metadata["planned"] = pipeline.ledger.fuse.planned_on(day_of_check(run), delivery.mode)
     grown = open_growth_trip(pipeline, pipeline.ledger.growth) if trip is None else None
     if trip is None and grown is None:
         return Volume(passed=True, description=None, metadata=metadata)
@@ -64,6 +60,7 @@ def build_volume_check(names: Names, partitions: dg.PartitionsDefinition[str]) -
         "approved the day.",
     )
     def volume_is_plausible(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        day_of_check(context.run)
         with failing_clearly():
             volume = read_volume(names.pipeline(context), context.run)
         return dg.AssetCheckResult(passed=volume.passed, metadata=volume.metadata, description=volume.description)
