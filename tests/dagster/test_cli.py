@@ -255,3 +255,31 @@ def test_program_with_a_mistake_shows_no_traceback(tmp_path: Path) -> None:
     said = program("run", folder=tmp_path)
     assert mistake(said, 2).startswith("token_pipelines.yaml does not exist;")
     assert said.out == ""
+
+
+def test_failed_read_shows_no_zeros(command: Command, configure: Configure, registry: Registry) -> None:
+    configure()
+    registry.execute("DROP TABLE api_tokens CASCADE")
+    said = command("run", "--now", "2026-11-20T09:00:00Z")
+    assert said.status == 2
+    assert said.out == "2026-11-20 (live): no tokens were read, and nobody was told.\n"
+
+
+def test_tripped_fuse_shows_no_zeros(command: Command, configure: Configure, registry: Registry) -> None:
+    for name in ("ada", "bob"):
+        someone(registry, name)
+    configure(delivery={"max_notices": 1})
+    said = command("run", "--now", "2026-11-20T09:00:00Z")
+    assert said.out == ("2026-11-20 (live): 2 tokens examined, 2 due tokens; no tier was run, and nobody was told.\n")
+
+
+def test_title_says_what_is_counted(command: Command, configure: Configure, registry: Registry) -> None:
+    ada = registry.user("ada", email="ada@example.org")
+    for _ in range(2):
+        registry.token(ada, expires_at=NOW + 2 * DAY)
+    with Smtpd() as relay:
+        configure(relay.port)
+        said = command("run", "--now", "2026-11-20T09:00:00Z")
+    assert "2 tokens examined, 2 due tokens; below, notices" in said.out.replace("\n", " ")
+    [row] = [line for line in said.out.splitlines() if " day " in line]
+    assert row.split("│")[2].strip() == "1"

@@ -47,18 +47,29 @@ def progress() -> Iterator[Callable[[str, int], None]]:
 
 
 def show_report(report: DayReport) -> None:
-    """A day's numbers: a row per tier, then why some were skipped."""
+    """A day's numbers: a row per tier that was run, then why some were skipped. No zeros for what was not done."""
     of = f"{report.pipeline}, " if report.pipeline else ""
-    table = Table(title=f"{of}{report.day} ({report.mode}): {report.examined:,} tokens examined, {report.due:,} due")
+    title = f"{of}{report.day} ({report.mode}): "
+    if not report.is_read:
+        click.echo(f"{title}no tokens were read, and nobody was told.")
+        return
+    title += f"{report.examined:,} tokens examined, {report.due:,} due tokens"
+    known = {name: tier for name, tier in report.tiers.items() if tier.is_known}
+    if not known:
+        click.echo(f"{title}; no tier was run, and nobody was told.")
+        return
+    table = Table(title=f"{title}; below, notices")
     table.add_column("Tier", no_wrap=True)
     for outcome in (*OUTCOMES, "skipped"):
         table.add_column(outcome.capitalize(), justify="right", no_wrap=True)
     reasons: Counter[str] = Counter()
-    for name, tier in report.tiers.items():
+    for name, tier in known.items():
         numbers = [*(tier.outcomes[outcome] for outcome in OUTCOMES), sum(tier.skipped.values())]
         table.add_row(name, *(f"{number:,}" for number in numbers))
         reasons.update(tier.skipped)
     print_table(table)
+    for name in [name for name in report.tiers if name not in known]:
+        click.echo(f"Not run: {name}")
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
         click.echo(f"Skipped: {listed}")

@@ -20,6 +20,8 @@ class TierNumbers:
 
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(numbers.OUTCOMES, 0))
     skipped: dict[str, int] = field(default_factory=dict)
+    is_known: bool = False
+    """Whether the tier was run: without, zeros say nothing."""
     not_written_back: int | None = None
 
     def as_object(self) -> dict[str, object]:
@@ -40,6 +42,8 @@ class DayReport:
     succeeded: bool
     tiers: dict[str, TierNumbers]
     fuse: dict[str, object]
+    is_read: bool = False
+    """Whether the tokens were read: without, zeros say nothing."""
     examined: int = 0
     due: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -122,10 +126,12 @@ class DayReport:
 
     def _read_numbers(self, key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:
         if key == Names(self.pipeline).expiring_tokens:
+            self.is_read = True
             self.examined, self.due = int(metadata["examined"].value), int(metadata["due"].value)
             self.reasons = numbers.read_numbers(metadata, numbers.REASON_PREFIX)
         elif key.path[-1] in self.tiers:
             tier = self.tiers[key.path[-1]]
+            tier.is_known = True
             tier.outcomes = {outcome: int(metadata[outcome].value) for outcome in numbers.OUTCOMES}
             tier.skipped = numbers.read_numbers(metadata, numbers.SKIPPED_PREFIX)
             if numbers.NOT_WRITTEN_BACK in metadata:
