@@ -2,14 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Final
 
 import dagster as dg
 
-from token_pipelines.config import DEFAULT_PATH, load_all
+from token_pipelines.config import CONFIG_VARIABLE, DEFAULT_PATH, load_all
 from token_pipelines.defs.build import build_all_defs, build_defs
-
-CONFIG_VARIABLE: Final = "TOKEN_PIPELINES_CONFIG"
 
 __all__ = ["CONFIG_VARIABLE", "build_all_defs", "build_defs", "defs"]
 

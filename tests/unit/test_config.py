@@ -116,7 +116,7 @@ def test_config_cannot_be_changed(load_with: Load) -> None:
             {"email__links__unsubscribed": "x"},
             "email.links.unsubscribed is not a key we know; did you mean unsubscribe?",
         ),
-        ({"tiers": [{"name": "week", "befor": "7d"}]}, "tiers.0.befor is not a key we know; did you mean before?"),
+        ({"tiers": [{"name": "week", "befor": "7d"}]}, "tiers.week.befor is not a key we know; did you mean before?"),
         ({"zzz": 1}, "zzz is not a key we know; remove it, or check its spelling in docs/configuration.md."),
     ],
 )
@@ -195,6 +195,16 @@ def test_environment_that_is_no_json_is_refused(refusal: Callable[..., str], mon
             "TOKEN_PIPELINES__STMP__PASSWORD",
             "STMP__PASSWORD overrides no key we know; did you mean TOKEN_PIPELINES__SMTP?",
         ),
+        (
+            "TOKEN_PIPELINES_SMTP_PASSWORD",
+            "TOKEN_PIPELINES_SMTP_PASSWORD overrides no key we know; did you mean TOKEN_PIPELINES__SMTP__PASSWORD?",
+        ),
+        (
+            "token_pipelines_source__url",
+            "token_pipelines_source__url overrides no key we know; did you mean TOKEN_PIPELINES__SOURCE__URL?",
+        ),
+        ("TOKEN_PIPELINES_XYZ_QQ", "TOKEN_PIPELINES_XYZ_QQ overrides no key we know; unset it, or check its spelling."),
+        ("TOKEN_PIPELINESX", "TOKEN_PIPELINESX overrides no key we know; unset it, or check its spelling."),
         ("token_pipelines__zzz", "token_pipelines__zzz overrides no key we know; unset it, or check its spelling."),
     ],
 )

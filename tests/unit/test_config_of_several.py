@@ -209,7 +209,7 @@ def _of_keys(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 -- YAML
     [
         (
             _of_keys(tiers=[{"name": "week", "befor": "7d"}]),
-            "pipelines.deploy_keys.tiers.0.befor is not a key we know; did you mean before?",
+            "pipelines.deploy_keys.tiers.week.befor is not a key we know; did you mean before?",
         ),
         (_of_keys(tiers=[WEEK, WEEK]), "pipelines.deploy_keys: tiers: two tiers have the same name; each needs its"),
         (_of_keys(sorce={}), "pipelines.deploy_keys.sorce is not a key we know; did you mean source?"),

@@ -1,5 +1,6 @@
 """Tiers in the config: which are refused, and the ladder that they make."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from fractions import Fraction
@@ -49,7 +50,8 @@ from token_pipelines.tiers import Remaining
 )
 def test_tier_that_makes_no_sense_is_refused(refusal: Callable[..., str], tier: dict[str, object], said: str) -> None:
     refused = refusal(tiers=[tier])
-    assert ": tiers.0: " in refused
+    name = str(tier["name"])
+    assert f": tiers.{name if re.fullmatch('[a-z0-9_]{1,31}', name) else 1}: " in refused, "named, or counted from one"
     assert said in refused
 
 
@@ -73,7 +75,7 @@ def test_share_of_a_lifetime_is_read_exactly(load_with: Load, written: str, mean
 def test_share_of_a_lifetime_that_cannot_be_is_refused(refusal: Callable[..., str], written: object) -> None:
     said = refusal(tiers=[{"name": "soon", "remaining": written, "at_most": "60d"}])
     assert said.endswith(
-        f"tiers.0.remaining: {written!r} is not a share of a lifetime; write it like 10% or 12.5%, "
+        f"tiers.soon.remaining: {written!r} is not a share of a lifetime; write it like 10% or 12.5%, "
         "above 0% and below 100%."
     )
 

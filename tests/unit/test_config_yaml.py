@@ -55,7 +55,7 @@ def test_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
 def test_key_that_comes_twice_in_a_tier_is_refused(tmp_path: Path) -> None:
     text = changed("{name: week, before: 7d}", "{name: week, before: 7d, before: 8d}")
     line = line_of(text, "name: week")
-    assert refusal(tmp_path, text) == f"config.yaml holds the key tiers.1.before twice, at line {line}; keep one."
+    assert refusal(tmp_path, text) == f"config.yaml holds the key tiers.2.before twice, at line {line}; keep one."
 
 
 def test_name_of_a_pipeline_that_comes_twice_is_refused(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_date_that_does_not_exist_is_named_by_key_and_line(tmp_path: Path, writt
 def test_no_plain_value_breaks_the_reader(tmp_path: Path, written: str) -> None:
     text = changed("before: 30d", f"before: {written}")
     line = line_of(text, "name: month")
-    assert refusal(tmp_path, text).startswith(f"config.yaml line {line}: tiers.0.before: ")
+    assert refusal(tmp_path, text).startswith(f"config.yaml line {line}: tiers.month.before: ")
 
 
 @pytest.mark.parametrize("written", ["!!timestamp 2026-02-30", "!!int x", "!!float x"])

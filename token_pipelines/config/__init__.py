@@ -1,6 +1,7 @@
 """`token_pipelines.yaml`, typed. Unknown keys are refused; secrets come from the environment only."""
 
 from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
+from token_pipelines.config.environment import CONFIG_VARIABLE
 from token_pipelines.config.origin import SQL_FILE, Origin
 from token_pipelines.config.reading import load, load_all
 from token_pipelines.config.sections import (
@@ -19,6 +20,7 @@ from token_pipelines.config.sections import (
 from token_pipelines.config.tier_config import TierConfig
 
 __all__ = [
+    "CONFIG_VARIABLE",
     "DEFAULT_PATH",
     "ENV_PREFIX",
     "LEDGER_URL",

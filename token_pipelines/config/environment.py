@@ -2,9 +2,10 @@
 
 import difflib
 import os
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, Final, get_args
 
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from token_pipelines.config.config import ENV_PREFIX, LEVELS, PIPELINES, Config
@@ -14,7 +15,22 @@ _BELOW_A_NAME = 3
 """How many levels a variable has at least that overrides a key of one pipeline: ``pipelines``, a name, a key."""
 
 
-class _Keys(BaseSettings, Config):  # type: ignore[misc]  # two kinds of model_config
+OUR_NAME: Final = "TOKEN_PIPELINES"
+"""How every variable of ours begins."""
+
+CONFIG_VARIABLE: Final = f"{OUR_NAME}_CONFIG"
+"""The file that Dagster's processes read; the command line has --config instead."""
+
+OTHERS: Final = frozenset(
+    {CONFIG_VARIABLE, f"{OUR_NAME}_REQUIRE_ALL", f"{OUR_NAME}_STATE_MACHINE_EXAMPLES"}  # the last two are the tests'
+)
+"""Variables of ours that override no key."""
+
+_NEAR: Final = 0.8
+"""How similar a variable's name must be to the one that we suggest, without the part that all have."""
+
+
+class _Settings(BaseSettings, Config):  # type: ignore[misc]  # two kinds of model_config
     """The config's fields as the reader of the environment needs them: as a settings class. Never instantiated."""
 
 
@@ -30,11 +46,11 @@ def overrides(key_path: tuple[str, ...]) -> dict[str, Any]:
         SettingsError: if a list or a table is not written as JSON.
     """
     prefix = variable(*key_path, "") if key_path else ENV_PREFIX
-    return EnvSettingsSource(_Keys, env_prefix=prefix, env_nested_delimiter=LEVELS)()
+    return EnvSettingsSource(_Settings, env_prefix=prefix, env_nested_delimiter=LEVELS)()
 
 
 def refuse_unknown_variables(names: Collection[str]) -> None:
-    """Refuse variables with our prefix that override no key. Pydantic's reader would ignore them.
+    """Refuse variables that begin with our name and override no key. Pydantic's reader would ignore them.
 
     Raises:
         ConfigError: if a variable names no section, or no pipeline among ``names``.
@@ -42,6 +58,22 @@ def refuse_unknown_variables(names: Collection[str]) -> None:
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX):
             _refuse_unknown(name, name.upper().removeprefix(ENV_PREFIX).lower().split(LEVELS), names)
+        elif name.upper().startswith(OUR_NAME) and name.upper() not in OTHERS:
+            known = {LEVELS.join(key).upper(): variable(*key) for key in _keys(Config)}
+            near = difflib.get_close_matches(name.upper().removeprefix(OUR_NAME).strip("_"), known, n=1, cutoff=_NEAR)
+            hint = f"did you mean {known[near[0]]}?" if near else "unset it, or check its spelling."
+            msg = f"The environment variable {name} overrides no key we know; {hint}"
+            raise ConfigError(msg)
+
+
+def _keys(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key that can be overridden by itself, as the names that lead to it."""
+    for name, field in model.model_fields.items():
+        key = (*above, field.alias or name)
+        yield key
+        kinds = (field.annotation, *get_args(field.annotation))
+        for section in (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)):
+            yield from _keys(section, key)
 
 
 def _refuse_unknown(name: str, levels: list[str], names: Collection[str]) -> None:

@@ -1,10 +1,11 @@
 """Describes what is wrong in the config: one sentence, which names the key where the operator wrote it."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,9 @@ from token_pipelines.config.config import PIPELINES, Config
 
 Lines = Mapping[tuple[int | str, ...], int]
 """The line of each key of the file, by the keys and positions that lead to it."""
+
+
+_NAME: Final = re.compile(r"[a-z0-9_]{1,31}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def describe_error(path: Path, error: ValidationError, layers: Sequence[Layer]) 
     first = min(errors, key=lambda found: found["type"] != "extra_forbidden")
     location = first["loc"]
     written = next((layer for layer in reversed(layers) if layer.holds(location)), layers[-1])
-    key = ".".join(str(part) for part in (*written.key_path, *location))
+    key = ".".join((*written.key_path, *_shown(location, written.keys)))
     line = written.line(location)
     where = f"{path} line {line}" if line is not None else str(path)
     match first["type"]:
@@ -80,6 +84,20 @@ def describe_error(path: Path, error: ValidationError, layers: Sequence[Layer]) 
             return f"{where}: {prefix}{first['msg'].removeprefix('Value error, ')}."
         case _:
             return f"{where}: {key} is not valid: {first['msg']}."
+
+
+def _shown(location: Sequence[int | str], keys: Any) -> Iterator[str]:  # noqa: ANN401 -- YAML
+    """The parts of a key's path. What is in a list is named; without a name it is counted from one."""
+    for part in location:
+        try:
+            keys = keys[part]
+        except (KeyError, IndexError, TypeError):
+            keys = None
+        name = keys.get("name") if isinstance(part, int) and isinstance(keys, dict) else None
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            yield name
+        else:
+            yield str(part + 1 if isinstance(part, int) else part)
 
 
 def _known_keys(location: tuple[int | str, ...], key_path: tuple[str, ...]) -> list[str]:

@@ -102,5 +102,6 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], above: froz
 
 def _refuse_second(path: KeyPath, first: int, second: int) -> NoReturn:
     where = f"at line {first}" if first == second else f"at lines {first} and {second}"
-    msg = f"holds the key {'.'.join(map(str, path))} twice, {where}; keep one"
+    shown = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)  # counted from one
+    msg = f"holds the key {shown} twice, {where}; keep one"
     raise YamlError(msg)
