@@ -8,14 +8,16 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster import DagsterInstance
 from support.pipeline import PipelineRunner
 
+from token_pipelines import shipped
 from token_pipelines.defs import missed_days
 from token_pipelines.defs.build import build_defs, daily_partitions
 from token_pipelines.defs.missed_days import MAX_ATTEMPTS, REQUESTS_PER_TICK
 from token_pipelines.defs.overrides import Overrides
-from token_pipelines.defs.tags import ATTEMPT_TAG, PARTITION_TAG
+from token_pipelines.defs.tags import ATTEMPT_TAG, DAY_TAG, PARTITION_TAG
 from token_pipelines.ledger.fuse import Trip
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
@@ -393,4 +395,30 @@ def test_schedule_gives_the_ticks_own_day_and_no_other(tmp_path: Path, registry_
     assert definition.execution_timezone == zone
     assert definition.cron_schedule == "0 9 * * *"
     assert [request.partition_key for request in data.run_requests or []] == [str(day)]
+    assert [request.tags[DAY_TAG] for request in data.run_requests or []] == [str(day)]
     assert date.fromisoformat(str(day)) == day
+
+
+def test_killed_run_of_today_is_asked_for_within_the_grace(toy: Toy, parts: Pipeline, pipeline: PipelineRunner) -> None:
+    toy.complete(1, 2, 3)
+    toy.broken = {"week"}
+    run_id = toy.run(back(0))
+    parts.ledger.migrate()
+    pipeline.parts(datetime.combine(TODAY, time(9, 10), UTC))
+    assert back(0) not in toy.tick()[1], "a run that failed in an orderly way waits for the grace"
+    with parts.ledger.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at)"
+            " VALUES (%(run_id)s, now(), now() - interval '3 minutes')",
+            {"run_id": run_id},
+        )
+
+    assert days_of(toy.tick()[0]) == [back(0)]
+
+
+def test_runs_of_the_job_carry_their_pipeline_and_day(tmp_path: Path, registry_url: str) -> None:
+    """dagster.yaml lets one run of each such tag go at a time."""
+    job = build_defs(PipelineRunner(tmp_path, registry_url, 1).config).resolve_job_def("daily_notices")
+    assert job.get_tags_for_partition_key(back(0), selected_asset_keys=None)[DAY_TAG] == back(0)
+    limits = yaml.safe_load(shipped.path("dagster.yaml").read_text(encoding="utf-8"))["concurrency"]["runs"]
+    assert [limit["key"] for limit in limits["tag_concurrency_limits"]] == [DAY_TAG]

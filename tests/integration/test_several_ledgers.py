@@ -19,6 +19,7 @@ from token_pipelines.ledger.ledger import Ledger
 from token_pipelines.ledger.locks import MIGRATION_LOCK, PLANNING_LOCK, lock_key
 from token_pipelines.ledger.tables import metadata
 from token_pipelines.model import Mode
+from token_pipelines.pipeline import Pipeline
 
 NAMES = ("user_tokens", "deploy_keys")
 DAY_AND_WEEK = [{"name": "day", "before": "1d"}, {"name": "week", "before": "7d"}]
@@ -105,13 +106,17 @@ def has_open_trip(config: Config) -> bool:
 
 
 def test_single_and_named_do_not_mix(registry: Registry, both: Both, tmp_path: Path) -> None:
-    """An operator who turns a single pipeline into a named one begins a new ledger; the guide says how to move."""
+    """An operator who turns a single pipeline into a named one begins a new ledger, but only by their own word."""
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 2 * DAY)
     with Smtpd() as relay:
         single = PipelineRunner(tmp_path, registry.url, relay.port)
         assert single.run(NOW).sent == 1
         before = registry.execute("SELECT * FROM token_pipelines.notices")
         users, _ = both(relay.port)
+        with pytest.raises(LedgerError, match="the schema token_pipelines beside it knows who was told"):
+            users.run(NOW)
+        with closing(Pipeline(users.config)) as meant:
+            meant.check_ledger(new_ledger=True)
         assert users.run(NOW).sent == 1
     assert registry.execute("SELECT * FROM token_pipelines.notices") == before
 

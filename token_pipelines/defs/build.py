@@ -16,6 +16,7 @@ from token_pipelines.defs.overrides import POOL, Overrides
 from token_pipelines.defs.run_log import run_log
 from token_pipelines.defs.shares import share_io_manager
 from token_pipelines.defs.storage import ParquetIOManager
+from token_pipelines.defs.tags import DAY_TAG
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
 
@@ -42,6 +43,7 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
     job = dg.define_asset_job(
         names.prefixed(JOB),
         selection=dg.AssetSelection.assets(*keys),
+        config=_tagged_with_the_day(config, partitions),
         executor_def=dg.in_process_executor,
         description="One day: read what expires, plan the notices, send them tier by tier, most urgent first.",
     )
@@ -79,6 +81,17 @@ def build_defs(config: Config, **overrides: Any) -> dg.Definitions:  # noqa: ANN
             names.prefixed(SHARES): share_io_manager,
             names.prefixed(PARQUET): ParquetIOManager(swapped.storage or config.state_folder / "parquet"),
         },
+    )
+
+
+def _tagged_with_the_day(
+    config: Config, partitions: dg.PartitionsDefinition[str]
+) -> dg.PartitionedConfig[dg.PartitionsDefinition[str]]:
+    """Tags each run of the job with the pipeline and the day; its config stays empty."""
+    return dg.PartitionedConfig(
+        partitions,
+        run_config_for_partition_key_fn=lambda _day: {},
+        tags_for_partition_key_fn=lambda day: {DAY_TAG: "/".join(filter(None, (config.name, day)))},
     )
 
 

@@ -28,6 +28,9 @@ FIRST_PAUSE: Final = timedelta(minutes=5)
 """The pause before a failed day is requested again; doubled with each attempt."""
 
 REQUESTS_PER_TICK: Final = 2
+RUNS_READ: Final = 20
+"""Of today, newest first: to find out whether one was killed."""
+
 MATERIALIZATIONS_READ: Final = 1000
 """Of one asset, newest first: many more than the re-runs of the days that are looked at."""
 
@@ -73,7 +76,8 @@ def build_sensor(
         if grown is not None:
             yield dg.SkipReason(f"No day is asked for. {explain_growth(grown, pipeline)}")
             return
-        days = days_to_look_at(pipeline.config.schedule, pipeline.clock())
+        days = _days_of_killed_runs(context.instance, pipeline)
+        days += days_to_look_at(pipeline.config.schedule, pipeline.clock())
         labels = [str(day) for day in days]
         statuses = {key: _statuses(context.instance, key, labels, partitions, delivery.mode) for key in keys}
         seen: list[str] = []
@@ -89,6 +93,20 @@ def build_sensor(
             yield dg.SkipReason("; ".join(seen) or "No scheduled day is over yet.")
 
     return backfill_missed_days
+
+
+def _days_of_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> list[date]:
+    """Today, if its run was killed within ``schedule.grace``: nothing of it goes on that would have to be waited for.
+
+    A run that failed in an orderly way waits for the grace: its cause may last, and attempts are few.
+    """
+    schedule, now = pipeline.config.schedule, pipeline.clock()
+    today = schedule.today(now)
+    if today < schedule.start_date or not schedule.run_at(today) <= now < schedule.run_at(today) + schedule.grace:
+        return []
+    of_today = dg.RunsFilter(tags={PARTITION_TAG: str(today)}, statuses=[dg.DagsterRunStatus.FAILURE])
+    failed = [record.dagster_run.run_id for record in instance.get_run_records(of_today, limit=RUNS_READ)]
+    return [today] if pipeline.ledger.killed_runs(failed) else []
 
 
 def _statuses(
@@ -125,6 +143,9 @@ def _free_killed_runs(instance: dg.DagsterInstance, pipeline: Pipeline) -> None:
             instance.report_run_failed(
                 record.dagster_run, "The run's process sends no heartbeat any more: it, or its machine, was killed."
             )
+            if instance.event_log_storage.supports_global_concurrency_limits:
+                # Otherwise other pipelines with the same relay wait until the daemon frees its slot, minutes later.
+                instance.event_log_storage.free_concurrency_slots_for_run(record.dagster_run.run_id)
 
 
 def _consider(

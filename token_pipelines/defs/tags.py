@@ -8,6 +8,9 @@ import dagster as dg
 PARTITION_TAG: Final = "dagster/partition"
 """The day, as Dagster tags a run of one partition."""
 
+DAY_TAG: Final = "token_pipelines/day"
+"""A pipeline's name and the day: dagster.yaml lets one run of each at a time, so no pipeline waits for another."""
+
 APPROVE_TAG: Final = "token_pipelines/approve_volume"
 """Set to true on a run when a person has approved the day's volume."""
 

@@ -28,6 +28,10 @@ _LAPSED: Final = text(f"""
 SELECT run_id FROM runs
 WHERE run_id = ANY(:run_ids) AND greatest(heartbeat_at, ended_at) < clock_timestamp() - interval '{LEASE}'
 """)  # noqa: S608 -- constants only
+_KILLED: Final = text(f"""
+SELECT run_id FROM runs
+WHERE run_id = ANY(:run_ids) AND ended_at IS NULL AND heartbeat_at < clock_timestamp() - interval '{LEASE}'
+""")  # noqa: S608 -- constants only
 
 
 @contextmanager
@@ -60,6 +64,12 @@ def expired_leases(engine: Engine, run_ids: Collection[str]) -> set[str]:
     """The runs among these whose last heartbeat is older than the lease. Leaves out runs that never sent one."""
     with engine.connect() as connection:
         return set(connection.scalars(_LAPSED, {"run_ids": list(run_ids)}))
+
+
+def killed_runs(engine: Engine, run_ids: Collection[str]) -> set[str]:
+    """The runs among these that never said that they ended, and whose lease has expired."""
+    with engine.connect() as connection:
+        return set(connection.scalars(_KILLED, {"run_ids": list(run_ids)}))
 
 
 def _execute(engine: Engine, statement: object, run_id: str) -> None:

@@ -20,7 +20,7 @@ from token_pipelines.ledger.bounces import Bounces
 from token_pipelines.ledger.doubt import Doubt
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.growth import Growth
-from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
+from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat, killed_runs
 from token_pipelines.ledger.history import History
 from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
@@ -133,6 +133,10 @@ class Ledger:
     def expired_leases(self, run_ids: Collection[str]) -> set[str]:
         """The runs among these whose last heartbeat is older than the lease: they were killed."""
         return expired_leases(self._engine, run_ids)
+
+    def killed_runs(self, run_ids: Collection[str]) -> set[str]:
+        """The runs among these that were killed: they sent heartbeats and never said that they ended."""
+        return killed_runs(self._engine, run_ids)
 
     @contextmanager
     def sending(self, *, run_id: str, mode: Mode, has_ended: Callable[[str], bool]) -> Iterator[Sending]:
