@@ -7,11 +7,22 @@ import dagster as dg
 
 from token_pipelines.config import CONFIG_VARIABLE, DEFAULT_PATH, load_all
 from token_pipelines.defs.build import build_all_defs, build_defs
+from token_pipelines.defs.launch import check_storage_variable
+from token_pipelines.errors import ConfigError
 
 __all__ = ["CONFIG_VARIABLE", "build_all_defs", "build_defs", "defs"]
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Load the config that the environment names, by default token_pipelines.yaml, and build its definitions."""
-    return build_all_defs(load_all(Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_PATH))).values())
+    """Load the config that the environment names, by default token_pipelines.yaml, and build its definitions.
+
+    Raises:
+        ConfigError: if the file is missing or wrong, or if Dagster's storage is reached by the wrong driver.
+    """
+    path = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_PATH))
+    if not path.exists():
+        msg = f"{path.absolute()} does not exist; set the environment variable {CONFIG_VARIABLE} to your config's path."
+        raise ConfigError(msg)
+    check_storage_variable()
+    return build_all_defs(load_all(path).values())

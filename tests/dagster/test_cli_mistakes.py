@@ -13,7 +13,9 @@ from support.commands import RUN, Command, Configure, mistake, nothing_sent, out
 from support.pipeline import Registry
 from support.smtpd import Smtpd
 
+from token_pipelines.definitions import defs as code_location
 from token_pipelines.demo.postgres import EmbeddedPostgres
+from token_pipelines.errors import ConfigError
 
 ONE_BY_MISTAKE = "SELECT id AS token_id, user_id AS recipient_id FROM api_tokens"
 
@@ -223,3 +225,33 @@ def _shipped_templates(path: Path) -> str:
     import yaml  # noqa: PLC0415 -- for this one value
 
     return str(yaml.safe_load(path.read_text())["email"]["templates"])
+
+
+def test_storage_of_dagster_by_any_postgres_url(
+    command: Command, configure: Configure, dagster_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster itself would take the bare one for another driver, and fail with a syntax error in SQL."""
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url)
+    configure()
+    said = command(*RUN)
+    assert (said.status, said.err) == (0, "")
+
+
+@pytest.mark.usefixtures("bare_environment")
+def test_code_location_names_the_driver_and_the_file_by_their_variables(
+    configure: Configure, dagster_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Dagster's processes have no option --config."""
+    monkeypatch.setenv("TOKEN_PIPELINES_CONFIG", str(tmp_path / "missing.yaml"))
+    with pytest.raises(ConfigError) as missing:
+        code_location()
+    assert str(missing.value) == (
+        f"{tmp_path / 'missing.yaml'} does not exist; set the environment variable TOKEN_PIPELINES_CONFIG to your "
+        "config's path."
+    )
+    monkeypatch.setenv("TOKEN_PIPELINES_CONFIG", str(configure()))
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url)
+    with pytest.raises(ConfigError, match=r"DAGSTER_POSTGRES_URL must begin with postgresql\+psycopg2://"):
+        code_location()
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url.replace("postgresql://", "postgresql+psycopg2://"))
+    assert code_location() is not None

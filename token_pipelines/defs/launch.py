@@ -44,11 +44,24 @@ def set_environment(config: Config) -> None:
     os.environ.setdefault(STORAGE_VARIABLE, ledger.parsed.render_as_string(hide_password=False))
 
 
+def check_storage_variable() -> None:
+    """Refuse a URL of Dagster's storage that leads to another driver than the one that Dagster works with.
+
+    Raises:
+        ConfigError: Dagster itself would start, and then fail to launch runs.
+    """
+    url = os.environ.get(STORAGE_VARIABLE, "")
+    if url.partition("://")[0] in {"postgresql", "postgres"}:
+        msg = f"{STORAGE_VARIABLE} must begin with {PSYCOPG2}://, the driver that Dagster needs; correct its beginning."
+        raise ConfigError(msg)
+
+
 @contextmanager
 def _instance(config: Config) -> Iterator[DagsterInstance]:
     key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else LEDGER_URL
     set_environment(config)
     storage = DatabaseUrl.read_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
+    os.environ[STORAGE_VARIABLE] = storage.parsed.render_as_string(hide_password=False)  # whichever driver it names
     try:
         # Dagster itself would retry for seconds, warn on stderr each time, and raise its own error.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
