@@ -14,6 +14,10 @@ from token_pipelines.cli.output import print_json, print_table
 IDENTIFYING: Final = ("Day", "Tier", "Recipient", "Tokens", "Sent at")
 """Columns that are never cut or broken: what they say is looked for."""
 
+TOKENS_SHOWN: Final = 3
+ANSWER_SHOWN: Final = 160
+"""Characters: most replies are shorter, and say first what matters."""
+
 
 @click.command()
 @CONFIG_OPTION
@@ -34,19 +38,35 @@ def history(path: Path, day: date | None, token_id: str | None, recipient_id: st
 
 
 def _show(entries: Iterable[dict[str, Any]]) -> None:
-    """A line per notice."""
+    """A row per notice: its first tokens, and what the relay answered last."""
     from rich.table import Table
 
     table = Table()
-    for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
+    for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries", "Last answer"):
         table.add_column(column, no_wrap=column in IDENTIFYING, overflow="fold")
     for entry in entries:
-        tokens = "\n".join(token["token_id"] for token in entry["tokens"])
+        tokens = _first([token["token_id"] for token in entry["tokens"]])
         state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
         who, when = entry["recipient_id"], entry["sent_at"] or ""
         tries = str(len(entry["attempts"]))
-        table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
+        reason, answer = entry["reason"] or "", _answer(entry["attempts"][-1]) if entry["attempts"] else ""
+        table.add_row(entry["date"], entry["tier"], state, reason, who, tokens, when, tries, answer)
     if table.row_count:
         print_table(table)
     else:
         click.echo("The ledger holds nothing that fits.")
+
+
+def _first(token_ids: list[str]) -> str:
+    """The first few ids, a line each, and how many more there are: --json has them all."""
+    more = len(token_ids) - TOKENS_SHOWN
+    return "\n".join([*token_ids[:TOKENS_SHOWN], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def _answer(attempt: dict[str, Any]) -> str:
+    """What the relay said in an attempt, on one line: its code, its enhanced code and its words."""
+    reply = attempt["reply"] or ""
+    known = [str(attempt["code"] or ""), "" if (attempt["enhanced"] or "") in reply else attempt["enhanced"], reply]
+    line = " ".join(filter(None, known))
+    shown = "".join(each if each.isprintable() else " " for each in line)
+    return shown if len(shown) <= ANSWER_SHOWN else f"{shown[: ANSWER_SHOWN - 1]}…"
