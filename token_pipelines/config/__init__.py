@@ -1,6 +1,6 @@
 """`token_pipelines.yaml`, typed. Unknown keys are refused; secrets come from the environment only."""
 
-from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, Config
+from token_pipelines.config.config import DEFAULT_PATH, ENV_PREFIX, PIPELINES, STATE_FOLDER, Config
 from token_pipelines.config.environment import CONFIG_VARIABLE
 from token_pipelines.config.origin import SQL_FILE, Origin
 from token_pipelines.config.reading import load, load_all
@@ -28,6 +28,7 @@ __all__ = [
     "PIPELINES",
     "SOURCE_URL",
     "SQL_FILE",
+    "STATE_FOLDER",
     "Config",
     "Delivery",
     "Dkim",
