@@ -39,7 +39,7 @@ def test_ticks_of_a_config_that_broke_fail_with_the_sentence(
     assert set(sensors) == good
     for sensor in sensors.values():
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-        with pytest.raises(ConfigError, match="^No day is run until this is corrected: .*token_pipelines.yaml"):
+        with pytest.raises(ConfigError, match=r"^No day is run until this is corrected: .*token_pipelines\.yaml"):
             sensor.evaluate_tick(dg.build_sensor_context(definitions=broken))
 
 

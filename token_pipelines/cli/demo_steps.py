@@ -1,7 +1,7 @@
 """What the command ``demo`` does, one step after the other."""
 
 import signal
-import threading
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from token_pipelines.demo import environment, registry, serving
 from token_pipelines.demo.inbox_pages import write_index
 
 PAST_DAYS: Final = 3
+LOOK_EVERY_S: Final = 0.2
 
 console = make_console()
 
@@ -60,9 +61,7 @@ def _run(servers: environment.Servers, days_back: int) -> DayReport:
 
 def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int) -> None:
     """Show the UI and the inbox until Ctrl-C or a SIGTERM."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):  # before the children start: they inherit a signal that is ignored
-        signal.signal(number, lambda *_: ended.set())
+    received = catch_signals()  # before the children start: they inherit a signal that is ignored
     set_environment(servers.config)
     stack.enter_context(environment.overridden({CONFIG_VARIABLE: str(path.absolute())}))
     pages = stack.enter_context(serving.inbox_pages(servers.inbox))
@@ -70,5 +69,23 @@ def _serve(stack: ExitStack, servers: environment.Servers, path: Path, port: int
     log = servers.config.state_folder / environment.FOLDER / "dagster.log"
     address = stack.enter_context(serving.dagster_ui(log, port))
     console.print(f"\nDagster UI: {address}\nInbox:      {pages}\nCtrl-C ends both.", soft_wrap=True)
-    ended.wait()
+    wait_for_one(received)
     console.print("Ending the servers ...")
+
+
+def catch_signals() -> list[int]:
+    """Collect SIGINT and SIGTERM from now on, in the list returned.
+
+    A list and no `threading.Event`: its lock would be taken again by a second signal in the handler of the first, and
+    never be free.
+    """
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: received.append(number))
+    return received
+
+
+def wait_for_one(received: list[int]) -> None:
+    """Return soon after the first signal."""
+    while not received:
+        time.sleep(LOOK_EVERY_S)
