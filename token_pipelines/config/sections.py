@@ -175,6 +175,7 @@ class Delivery(Section):
     on_unknown: Literal["resend", "hold"] = "resend"
     max_attempts: int = Field(default=3, ge=1)
     retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
+    deadline: Duration = timedelta(hours=1)
     max_notices: int = Field(default=100_000, ge=1)
 
     @field_validator("only_recipients", mode="before")
