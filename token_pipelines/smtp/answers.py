@@ -25,6 +25,8 @@ _SAID_OF_US: Final = re.compile(
 
 _BARE_OF_A_MAILBOX: Final = 450
 """RFC 5321, 4.2.3: the mailbox is unavailable. The other 4yz without an enhanced code are about the relay."""
+_GREYLISTED: Final = re.compile(r"gr[ea]y-?list", re.IGNORECASE)
+"""It waits for a second try of this sender and recipient, whatever code it answers."""
 _MAILBOX: Final = ("4.1.", "4.2.", "5.1.", "5.2.")
 _RECIPIENT_NAMED: Final = frozenset({Stage.RCPT, Stage.DATA, Stage.DOT})
 
@@ -105,6 +107,8 @@ def _is_about_the_recipient(answer: Reply) -> bool:
 def is_of_one_mailbox(outcome: Outcome) -> bool:
     """Whether the relay clearly speaks of this recipient's mailbox, so that others need not have the same trouble."""
     if outcome.state is State.FAILED:
+        return True
+    if _GREYLISTED.search(outcome.reply) is not None:
         return True
     if outcome.enhanced is not None:
         return outcome.enhanced.startswith(_MAILBOX) and outcome.enhanced not in _SENDER_AT_FAULT
