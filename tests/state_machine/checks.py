@@ -182,7 +182,7 @@ class Checks(RuleBasedStateMachine):
         self._expect(present is None or present <= line.threshold, f"{about} is stale, {present} is reached")
 
     def tier_done(self, worker: Worker, tier: str, trouble: TokenPipelinesError | None) -> None:
-        """A tier fails by trouble of the relay or the database only. Acceptance of others makes a refusal believable."""
+        """A tier fails by trouble of the relay or the database only. Refusals are believed if others were accepted."""
         self._expect(
             trouble is None or isinstance(trouble, RelayError | LedgerError), f"{worker.run_id}, {tier}: {trouble}"
         )

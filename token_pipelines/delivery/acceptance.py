@@ -46,8 +46,9 @@ class _Row:
 
     number: int
     attempts: int = 0
-    """Once something has been accepted: without those under way when the first one failed, and those that are excused.
-    All of these may have met one moment's trouble."""
+    """Once something has been accepted, not counted: a notice's second attempt, what was under way when the first one
+    failed, and what is excused. All of these may have met one moment's trouble, or one recipient's."""
+    tried: set[str] = field(default_factory=set)
     domains: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
     """Notices whose trouble may be everybody's; not complete beyond `AT_THE_END`."""
@@ -61,6 +62,7 @@ class Acceptance:
         """Nothing has been tried yet."""
         self._explain = explain
         self._attempts = 0
+        self._attempts_before_row = 0
         self._accepted = 0
         self._accepted_domains: set[str] = set()  # two are enough: one of them is another domain than the refused one
         self._known_domains: set[str] = set()
@@ -109,12 +111,15 @@ class Acceptance:
                 self._accepted_domains.add(domain)
             self._not_accepted.discard(record.notice_id)
             self._row = _Row(self._row.number + 1)
+            self._attempts_before_row = self._attempts
             return
         self._not_accepted.add(record.notice_id)
         if record.outcome.state is State.FAILED:
             self._refused[record.notice_id] = record, domain
         row = self._row
-        row.attempts += not self._accepted or (begun_in == row.number and not is_excused)
+        is_evidence = begun_in == row.number and not is_excused and record.notice_id not in row.tried
+        row.attempts += not self._accepted or is_evidence
+        row.tried.add(record.notice_id)
         row.last = outcome
         if len(row.domains) < DOMAINS_IN_A_ROW:
             row.domains.add(domain)
@@ -132,9 +137,9 @@ class Acceptance:
 
     @property
     def _enough(self) -> int:
-        share = self._accepted / self._attempts if self._attempts else 0.0
-        if share in {0.0, 1.0}:
+        if self._accepted in {0, self._attempts_before_row}:
             return IN_A_ROW
+        share = self._accepted / self._attempts_before_row
         return max(IN_A_ROW, math.ceil(math.log(CHANCE) / math.log(1 - share)))
 
     @property

@@ -63,8 +63,10 @@ class TierCounts:
                 self._in_doubt.add(record.notice_id)
             case State.FAILED:
                 self._refused.add(record.notice_id)
-            case _:
+            case _ if record.outcome.code is None or record.outcome.code < 500:  # noqa: PLR2004 5yz stays for now
                 self._put_off.add(record.notice_id)
+            case _:
+                pass
         self._finish(record.notice_id)
 
     def _finish(self, notice_id: str) -> None:
