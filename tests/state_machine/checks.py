@@ -190,9 +190,11 @@ class Checks(RuleBasedStateMachine):
         worker.attempts_before = len(self.truth.attempts)
         refused = [a for a in mine if a.answer is not None and a.answer.refuses and not a.again]
         accepted = {domain_of(a.address) for a in mine if a.answer is Answer.SENT}
+        is_one_domain = len({domain_of(a.address) for a in mine}) == 1
         are_few = 2 * len({a.message_id for a in refused}) <= len({a.message_id for a in mine})
         for attempt in refused:
-            is_proven = are_few and bool(accepted - {domain_of(attempt.address)})
+            others = accepted - {domain_of(attempt.address)}
+            is_proven = are_few and bool(accepted if is_one_domain else others)
             attempt.believed = is_proven or self._is_repeated(attempt)
 
     def _is_repeated(self, refused: Attempt) -> bool:

@@ -52,7 +52,12 @@ def test_refusal_is_believed_where_another_domain_was_accepted() -> None:
 
 
 def test_refusal_is_not_believed_where_only_its_own_domain_was_accepted() -> None:
-    assert Run().tries(SENT, times=9).tries(DEAD).believed == []
+    assert Run().tries(SENT, times=9).tries(DEAD).tries(FULL, domain="b.example").believed == []
+
+
+def test_refusal_is_believed_where_there_is_only_one_domain() -> None:
+    """As in a company."""
+    assert Run().tries(SENT).tries(DEAD).believed == ["2"]
 
 
 def test_refusals_of_more_than_half_are_not_believed() -> None:

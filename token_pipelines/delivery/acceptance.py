@@ -2,9 +2,9 @@
 
 Only an accepted message proves that the relay works. So:
 
-- A refusal for good is *believed* when the same run had others accepted, of other domains too, and the refused are not
-  most of those that were tried; or when it was repeated on three different days, and somebody was accepted in that
-  time. Until then the notice is deferred, and nobody is suppressed.
+- A refusal for good is *believed* when the same run had others accepted, of other domains too (where there are any),
+  and the refused are not most of those that were tried; or when it was repeated on three different days, and somebody
+  was accepted in that time. Until then the notice is deferred, and nobody is suppressed.
 - A run goes on as long as anything is accepted. It stops early when many attempts in a row, to several domains, brought
   nothing.
 """
@@ -171,7 +171,8 @@ class Acceptance:
 
     def _is_proven(self, domain: str) -> bool:
         tried = self._accepted + len(self._not_accepted)
-        return bool(self._accepted_domains - {domain}) and 2 * len(self._refused) <= tried
+        domains = self._accepted_domains if self._known_domains == {domain} else self._accepted_domains - {domain}
+        return bool(domains) and 2 * len(self._refused) <= tried
 
 
 def _is_repeated(before: RefusedBefore | None) -> bool:
