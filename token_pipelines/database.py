@@ -5,6 +5,7 @@ We never show a driver's own message: it may quote values, and it rarely says wh
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -111,6 +112,16 @@ def _set_libpq_variables() -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def set_settings(settings: Mapping[str, str], *, local: bool) -> str:
+    """A statement that sets these settings of Postgres, for the session or until the transaction ends.
+
+    Passes over a setting that the server is too old for. Names and values are our own, without quotes.
+    """
+    pairs = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
+    known = f"(VALUES {pairs}) AS setting (name, value) WHERE current_setting(name, true) IS NOT NULL"
+    return f"SELECT set_config(name, value, {str(local).lower()}) FROM {known}"  # noqa: S608 -- constants only
 
 
 def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:

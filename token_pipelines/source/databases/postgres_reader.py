@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl
+from token_pipelines.source.databases import postgres_session
 from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialect import Dialect
@@ -97,7 +98,7 @@ class PostgresReader:
         return timedelta(seconds=min(seconds, timedelta.max.total_seconds() // 1))
 
     def uri(self, encoding: str | None = None) -> str:
-        """The URL as libpq reads it, with the session's settings; in UTF-8, unless another encoding is asked for."""
+        """The URL as libpq reads it; in UTF-8, unless another encoding is asked for."""
         parsed = self._url.parsed
         url = parsed.update_query_dict(self._database.connect_arguments(parsed, self._session))
         url = url.update_query_dict({"client_encoding": encoding} if encoding else {})
@@ -138,6 +139,9 @@ class PostgresReader:
     def _cursor(self) -> Iterator[Any]:
         try:
             with self.connection() as connection, closing(connection.cursor()) as cursor:
+                for statement in postgres_session.statements(self._session):
+                    cursor.execute(statement)
+                    cursor.fetchall()
                 yield cursor
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
             raise self._database.explained(error, self._url) from None
