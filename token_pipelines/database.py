@@ -32,6 +32,9 @@ DEMO: Final = "demo"
 _SHOWABLE: Final = re.compile(r"[^@:?&=;#]*|[\[\]0-9A-Fa-f:.%]+")
 """A user, a host or a database without what a URL is divided by; or an IPv6 address."""
 
+_USER: Final = re.compile(r"^[^/]*//[^:/@]*(:[^@]*)?@")
+"""What precedes the host, as SQLAlchemy finds it."""
+
 UNKNOWN: Final = "answered with an error that we do not know ({code}); look into its log"
 
 
@@ -67,7 +70,7 @@ class DatabaseUrl:
         except (ArgumentError, ValueError):
             msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
             raise ConfigError(msg) from None
-        if parsed.host is not None and "@" in parsed.host:  # SQLAlchemy ends the password at its first @
+        if parsed.get_backend_name() != SQLITE and _has_at_sign_too_many(url):
             msg = f"{key} has an @ in its user or password; write it there as %40."
             raise ConfigError(msg)
         if parsed.get_backend_name() == HEROKUS:
@@ -104,6 +107,12 @@ class DatabaseUrl:
     def described(self) -> str:
         """For messages: ``database of source.url (reader@db.example.org/registry)``."""
         return f"database of {self.key} ({describe_url(self.parsed)})"
+
+
+def _has_at_sign_too_many(url: str) -> bool:
+    """Whether an @ stands behind the user. SQLAlchemy ends a password at its first @: the rest may be a piece of it."""
+    after_user = _USER.sub("", url, count=1)
+    return "@" in after_user
 
 
 def _set_libpq_variables() -> None:

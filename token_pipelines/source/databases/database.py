@@ -60,6 +60,10 @@ class Database(ABC):
     def settings(self, connection: Connection, session: Session) -> list[str]:
         """Statements that begin a session: in UTC, with its limits, read-only where it only reads."""
 
+    @abstractmethod
+    def keep_odd_values(self, connection: Connection) -> None:
+        """Let this connection's functions return a value that they cannot read as it is, instead of null."""
+
     # Reading
 
     @abstractmethod

@@ -153,6 +153,8 @@ class MySql(Generic):
             "charset": CHARSET,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": session.patience.total_seconds(),
+            # The driver itself would write it in Latin-1, and fail where that has no such letter.
+            **({} if url.password is None else {"password": url.password.encode()}),
         }
 
     def settings(self, connection: Connection, session: Session) -> list[str]:
@@ -237,7 +239,8 @@ class MySql(Generic):
 
 def _refuse_unknown(charset: object) -> None:
     """Raise a LookupError for a charset that the driver does not know. Some of its versions return None instead."""
-    from pymysql.charset import charset_by_name  # noqa: PLC0415 -- the driver need not be installed
+    # The driver need not be installed.
+    from pymysql.charset import charset_by_name  # type: ignore[import-untyped]  # noqa: PLC0415
 
     if charset_by_name(charset) is None:
         raise LookupError(charset)
