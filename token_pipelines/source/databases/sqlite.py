@@ -135,7 +135,7 @@ class Sqlite(Generic):
         """See Database. With the mode a wrong path is an error, and makes no empty database."""
         if not url.database and not read_only:
             return url
-        file = (url.database or "").removeprefix("file:").partition("?")[0]
+        file = (url.database or "").removeprefix("file:")
         mode = {"mode": "ro" if read_only else "rw", "uri": "true"}
         return url.set(database=f"file:{quote(file)}").update_query_dict(mode)
 
