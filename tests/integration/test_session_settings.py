@@ -89,6 +89,14 @@ def test_limits_of_the_database_do_not_cut_the_ledgers_work(database_url: str) -
     assert shown == ["0"] * len(LIMITS)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PGTZ": "Asia/Tokyo", "PGDATESTYLE": "German", "PGCLIENTENCODING": "SQL_ASCII"},
+        dict.fromkeys(["PGTZ", "PGDATESTYLE", "PGCLIENTENCODING"], "nonsense"),
+    ],
+    ids=["odd", "nonsense"],
+)
 def test_day_is_right_whatever_libpqs_variables_set(
     registry: Registry,
     database_url: str,
@@ -96,8 +104,9 @@ def test_day_is_right_whatever_libpqs_variables_set(
     relay: Smtpd,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
 ) -> None:
-    for name, value in {"PGTZ": "Asia/Tokyo", "PGDATESTYLE": "German", "PGCLIENTENCODING": "SQL_ASCII"}.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     check_day(registry, database_url, people, relay, tmp_path)
 
