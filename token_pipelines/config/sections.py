@@ -56,7 +56,7 @@ class Schedule(Section):
     """When a day's run starts, and in which time zone days begin."""
 
     at: TimeOfDay = time(9)
-    timezone: Zone = "UTC"
+    timezone: Zone = Field(default="UTC", validate_default=True)  # the zones of recipients are from the same files
     start_date: Date
     lookback_days: int = Field(default=7, ge=1, le=60)
     grace: Duration = timedelta(hours=2)

@@ -9,22 +9,23 @@ from sqlalchemy import Engine, text
 _REFUSED_BEFORE: Final = text("""
 WITH mine AS (
     SELECT n.notice_id, n.mode, n.recipient_id, last.address_hash
-    FROM notices AS n
+    FROM token_pipelines.notices AS n
     CROSS JOIN LATERAL (
-        SELECT address_hash FROM attempts WHERE attempts.notice_id = n.notice_id ORDER BY attempt_id DESC LIMIT 1
+        SELECT address_hash FROM token_pipelines.attempts AS attempt
+        WHERE attempt.notice_id = n.notice_id ORDER BY attempt_id DESC LIMIT 1
     ) AS last
     WHERE n.notice_id = ANY(CAST(:ids AS uuid[]))
 ), refused AS (
     SELECT mine.notice_id, mine.mode,
         count(DISTINCT (attempt.at AT TIME ZONE :zone)::date) AS days, min(attempt.at) AS first
     FROM mine
-    JOIN notices AS other ON other.recipient_id = mine.recipient_id AND other.mode = mine.mode
-    JOIN attempts AS attempt ON attempt.notice_id = other.notice_id
+    JOIN token_pipelines.notices AS other ON other.recipient_id = mine.recipient_id AND other.mode = mine.mode
+    JOIN token_pipelines.attempts AS attempt ON attempt.notice_id = other.notice_id
         AND attempt.address_hash = mine.address_hash AND attempt.state = 'failed'
     GROUP BY mine.notice_id, mine.mode
 )
 SELECT notice_id::text, days, EXISTS (
-    SELECT FROM notices AS told
+    SELECT FROM token_pipelines.notices AS told
     WHERE told.mode = refused.mode AND told.state = 'sent' AND told.sent_at >= refused.first
         AND told.planned_at >= refused.first - interval '60 days'
 ) FROM refused

@@ -16,25 +16,25 @@ from token_pipelines.model import WAITING, Mode, Notice, Reason, State
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
     OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
-FROM (SELECT DISTINCT claimed_by FROM notices
+FROM (SELECT DISTINCT claimed_by FROM token_pipelines.notices
       WHERE state IN ('claimed', 'sending') AND claimed_by <> :run_id) AS owner
-LEFT JOIN runs AS run ON run.run_id = owner.claimed_by
+LEFT JOIN token_pipelines.runs AS run ON run.run_id = owner.claimed_by
 """)  # noqa: S608 -- constants only
 _DOUBT: Final = text("""
 WITH doubted AS (
-    UPDATE notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
+    UPDATE token_pipelines.notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
     WHERE state = 'sending' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
     RETURNING notice_id
 )
-INSERT INTO attempts (notice_id, at, run_id, state, reply)
+INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, reply)
 SELECT notice_id, clock_timestamp(), :dead, 'unknown', 'the sending process ended before an answer came' FROM doubted
 """)
 _NEVER_SAID: Final = text("""
-UPDATE notices SET state = 'claimed', attempts = attempts - 1
+UPDATE token_pipelines.notices SET state = 'claimed', attempts = attempts - 1
 WHERE state = 'sending' AND claimed_by = :dead AND notice_id = ANY(CAST(:ids AS uuid[]))
 """)
 _GIVE_BACK: Final = text("""
-UPDATE notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
+UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
 WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
 """)
 
