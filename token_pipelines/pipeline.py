@@ -112,7 +112,12 @@ class Pipeline:
         Raises:
             ConfigError: if the sender's address or a key is wrong.
         """
-        return Serialiser(self.email, Signer(self.config.dkim) if self.config.dkim else None)
+        signer = Signer(self.config.dkim) if self.config.dkim else None
+        return Serialiser(self.email, signer, tag=self._tag)
+
+    def _tag(self, notice_id: str) -> str:
+        """A notice's tag. It needs the ledger, but only when a notice is written: a preview needs none."""
+        return self.ledger.bounces.tag(notice_id)
 
     @cached_property
     def relay(self) -> Relay:

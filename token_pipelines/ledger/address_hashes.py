@@ -1,18 +1,15 @@
 """Keyed hashes of addresses: the ledger stores them instead of addresses. The key never leaves the ledger."""
 
 import hmac
-import secrets as random_bytes
 from functools import cached_property
 from typing import Final
 
-from sqlalchemy import Engine, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine
 
 from token_pipelines.addresses import canonical
-from token_pipelines.ledger.tables import secrets
+from token_pipelines.ledger.stored_keys import stored_key
 
 ADDRESS_KEY: Final = "address_key"
-ADDRESS_KEY_BYTES: Final = 32
 
 
 class AddressHasher:
@@ -29,7 +26,4 @@ class AddressHasher:
 
     @cached_property
     def _key(self) -> bytes:
-        fresh = {"name": ADDRESS_KEY, "value": random_bytes.token_bytes(ADDRESS_KEY_BYTES)}
-        with self._engine.begin() as connection:
-            connection.execute(insert(secrets).values(fresh).on_conflict_do_nothing())
-            return bytes(connection.execute(select(secrets.c.value).where(secrets.c.name == ADDRESS_KEY)).scalar_one())
+        return stored_key(self._engine, ADDRESS_KEY)

@@ -128,6 +128,7 @@ attempts = Table(
     Column("reply", Text),
     Column("queue_id", Text),
     Column("address_hash", LargeBinary),
+    Column("proven", Boolean),  # of a delivery report: whether it came to the address that only this notice's email has
     Index("attempts_by_notice", "notice_id"),
 )
 
