@@ -3,10 +3,12 @@
 Sends nothing. Planning is idempotent: it never repeats a notice, and it keeps or replaces those that wait.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,11 @@ from token_pipelines.model import RECIPIENT_REASONS, UNREADABLE_SHOWN, Mode, Rea
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, no_history, urgency
 from token_pipelines.token_facts import TOKEN_COLUMNS
+
+log = logging.getLogger(__name__)
+
+REPORTS_MAY_TAKE: Final = timedelta(days=14)
+"""How long after an email a delivery report may come back; mail systems give up after about five days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +148,20 @@ def plan(
                 ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)
     if trip is not None:
         raise FuseTripped(explain_trip(trip, pipeline))
+    if writes:
+        drop_old_address_hashes(pipeline, now)
     return _shares(planned, _unreachable(decided, planned), tiers)
+
+
+def drop_old_address_hashes(pipeline: Pipeline, now: datetime) -> int:
+    """Drop the address hashes of attempts that no tier and no delivery report can need. Returns how many."""
+    over = pipeline.policy.window(now=now, reach=now).expires_after
+    dropped = pipeline.ledger.hash_address.drop_old(
+        expired_before=over - REPORTS_MAY_TAKE, tried_before=now - REPORTS_MAY_TAKE
+    )
+    if dropped:
+        log.info("Dropped the address hashes of %d attempts that no tier needs any more.", dropped)
+    return dropped
 
 
 def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
@@ -169,9 +189,16 @@ def _refused_at_a_changed_address(pipeline: Pipeline, snapshot: pd.DataFrame) ->
         return []
     present = pipeline.address_hashes(token_ids)
     refused = pipeline.ledger.told.refused(token_ids, mode)
-    # If a token is gone, its recipient's present address is unknown; it counts as unchanged.
-    now = {line: present.get((line.token_id, line.recipient_id), line.address_hash) for line in refused}
-    return [line for line, address_hash in now.items() if address_hash != line.address_hash]
+    return [line for line in refused if _has_changed(pipeline, line, present.get((line.token_id, line.recipient_id)))]
+
+
+def _has_changed(pipeline: Pipeline, line: RefusedLine, present: tuple[bytes, ...] | None) -> bool:
+    """Whether the recipient has another address now. What nobody can tell counts as unchanged."""
+    if present is None:  # the token is gone
+        return False
+    if line.address_hash is not None and not pipeline.ledger.hash_address.knows_key_of(line.address_hash):
+        return False
+    return line.address_hash not in present
 
 
 def _rehearsed(draft: Plan) -> pd.DataFrame:

@@ -41,7 +41,8 @@ class Kept(StrEnum):
 class Bounce:
     """A delivery that the mail system gave up. ``reply`` has addresses removed.
 
-    ``named`` is the keyed hash of the address in the report; None if the report has none. ``proven`` says whether the
+    ``named`` are the keyed hashes of the address in the report, with each known key, the present one first; None if the
+    report has none. ``proven`` says whether the
     report came to the address that only the notice's own email has; otherwise anybody can have written it who has seen
     the Message-ID.
     """
@@ -52,7 +53,7 @@ class Bounce:
     enhanced: str | None
     reply: str
     address_is_dead: bool
-    named: bytes | None
+    named: tuple[bytes, ...] | None
     proven: bool = False
 
 
@@ -104,7 +105,11 @@ class Bounces:
             if not bounce.proven:
                 _release_once(connection, bounce.notice_id)
                 return Kept.RECORDED
-            if not bounce.address_is_dead or sent_to is None or (bounce.named is not None and sent_to != bounce.named):
+            if (
+                not bounce.address_is_dead
+                or sent_to is None
+                or (bounce.named is not None and sent_to not in bounce.named)
+            ):
                 return Kept.RECORDED
             cause = f"a delivery report said so: {bounce.enhanced}"
             row = {"address_hash": sent_to, "at": bounce.at, "cause": cause}
@@ -167,6 +172,6 @@ def _attempt(bounce: Bounce, sent_to: bytes | None) -> dict[str, Any]:
         "enhanced": bounce.enhanced,
         "reply": bounce.reply,
         "queue_id": None,
-        "address_hash": sent_to or bounce.named,
+        "address_hash": sent_to or (bounce.named and bounce.named[0]),
         "proven": bounce.proven,
     }

@@ -130,6 +130,7 @@ attempts = Table(
     Column("address_hash", LargeBinary),
     Column("proven", Boolean),  # of a delivery report: whether it came to the address that only this notice's email has
     Index("attempts_by_notice", "notice_id"),
+    Index("attempts_with_hash", "at", postgresql_where=text("address_hash IS NOT NULL")),
 )
 
 runs = Table(

@@ -108,6 +108,6 @@ def _bounce(ledger: Ledger, report: Report, notice_id: str, clock: Clock, *, pro
         enhanced=report.status,
         reply=report.reply,
         address_is_dead=report.address_is_dead,
-        named=None if report.address is None else ledger.hash_address(report.address),
+        named=None if report.address is None else ledger.hash_address.known(report.address),
         proven=proven,
     )
