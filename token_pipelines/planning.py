@@ -24,6 +24,8 @@ from token_pipelines.token_facts import TOKEN_COLUMNS
 
 log = logging.getLogger(__name__)
 
+MAX_NOTICES: Final = "delivery.max_notices"
+
 REPORTS_MAY_TAKE: Final = timedelta(days=14)
 """How long after an email a delivery report may come back; mail systems give up after about five days."""
 
@@ -101,7 +103,13 @@ def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
 
 
 def plan(
-    pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
+    pipeline: Pipeline,
+    snapshot: pd.DataFrame,
+    *,
+    day: date,
+    tiers: Collection[str],
+    run_id: str,
+    approved_by: str | None = None,
 ) -> dict[str, Share]:
     """Decide a snapshot's tokens again, as of now, and plan the notices of these tiers, in one transaction.
 
@@ -111,7 +119,7 @@ def plan(
         day: the day that the ledger records for the new notices.
         tiers: the names of the tiers to plan.
         run_id: the run that plans.
-        approve: a person has approved the day's volume.
+        approved_by: who has approved the day's volume; None if nobody has.
 
     Returns:
         The share of each of ``tiers``. A dry run writes nothing.
@@ -130,21 +138,24 @@ def plan(
     domain = pipeline.serialiser.domain
     with pipeline.ledger.planning(run_id=run_id, mode=mode) as ledger:
         if writes:
-            ledger.fuse.approve(mode, at=now, up_to=None if approve else limit)
-        trip = None if approve else ledger.fuse.open_trip(mode, max_notices=limit)
+            ledger.fuse.approve(mode, at=now, by=approved_by or MAX_NOTICES, up_to=None if approved_by else limit)
+        trip = None if approved_by else ledger.fuse.open_trip(mode, max_notices=limit)
         if trip is None:
             if writes:
                 ledger.release(changed)
             decided = _decide(pipeline, ledger.told, snapshot, now=now, reach=reach)
             due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
             draft = ledger.draft(due, tiers=tiers, since=since)
+            # Tiers that are run one by one would each stay below the limit.
+            counted = draft.size + ledger.fuse.planned_since(mode, pipeline.config.schedule.last_run_at(now))
             if not writes:
                 planned = _rehearsed(draft)
-            elif approve or draft.size <= limit:
+            elif approved_by or counted <= limit or not draft.size:
                 ledger.close_tiers_other_than(configured, since)
                 planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
+                ledger.fuse.add_plan(day, draft.size, mode=mode, run_id=run_id, at=now, approved_by=approved_by)
             else:
-                trip = Trip(day=day, new_notices=draft.size, max_notices=limit)
+                trip = Trip(day=day, new_notices=counted, max_notices=limit)
                 ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)
     if trip is not None:
         raise FuseTripped(explain_trip(trip, pipeline))
@@ -167,7 +178,7 @@ def drop_old_address_hashes(pipeline: Pipeline, now: datetime) -> int:
 def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
     """The operator's message: why nothing is sent, and what to do."""
     return (
-        f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over delivery.max_notices of "
+        f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over {MAX_NOTICES} of "
         f"{trip.max_notices}; nothing was planned and nothing is sent. Look at the day in the UI, then approve it "
         f"(token-pipelines run{pipeline.config.option} --approve-volume), raise delivery.max_notices to at least "
         f"{trip.new_notices}, or fix the source."

@@ -84,6 +84,11 @@ class Schedule(Section):
         """The instant of that day's run: the earlier one if the time occurs twice, the later one if it is skipped."""
         return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
 
+    def last_run_at(self, now: datetime) -> datetime:
+        """The latest instant at which a scheduled run was to start."""
+        today = self.run_at(self.today(now))
+        return today if today <= now else self.run_at(self.today(now) - ONE_DAY)
+
     def today(self, now: datetime) -> date:
         """The day of an instant in the configured zone."""
         return now.astimezone(ZoneInfo(self.timezone)).date()

@@ -161,6 +161,20 @@ fuse_trips = Table(
     Column("new_notices", Integer, nullable=False),
     Column("max_notices", Integer, nullable=False),
     _instant("approved_at", nullable=True),
+    Column("approved_by", Text),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("day", Date, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("new_notices", Integer, nullable=False),
+    Column("approved_by", Text),
+    Index("plans_by_time", "at"),
 )
 
 told_before = Table(
