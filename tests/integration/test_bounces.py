@@ -9,6 +9,7 @@ import pytest
 from support.pipeline import PipelineRunner, Registry
 from support.smtpd import Action, Script, Smtpd
 
+from token_pipelines.bounce_address import tag
 from token_pipelines.feedback.bounces.reading import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER
 from token_pipelines.model import Mode
@@ -40,9 +41,11 @@ class House:
         self.ledger = self.pipeline.parts(NOW).ledger
         [self.notice] = [str(row[0]) for row in self.registry.execute("SELECT notice_id FROM token_pipelines.notices")]
 
-    def report(self, sample: str = "postfix-refused", **replaced: str) -> Path:
-        """A report about the notice, with some of its text replaced."""
-        text = (SAMPLES / f"{sample}.eml").read_text(encoding="utf-8").replace(PLACEHOLDER, self.notice)
+    def report(self, sample: str = "postfix-refused", *, tag: str | None = None, **replaced: str) -> Path:
+        """A report, with some of its text replaced; sent to the notice's own address, or to one with ``tag``."""
+        text = (SAMPLES / f"{sample}.eml").read_text(encoding="utf-8")
+        tag = self.ledger.bounces.tag(self.notice) if tag is None else tag
+        text = text.replace(f"bounces+{PLACEHOLDER}", f"bounces+{tag}").replace(PLACEHOLDER, self.notice)
         for old, new in replaced.items():
             text = text.replace({"status": "5.1.1", "address": ADA, "notice": self.notice}[old], new)
         file = self._folder / f"{sample}.eml"
@@ -236,7 +239,7 @@ def test_not_a_report(house: House, sample: str) -> None:
 
 
 def test_report_about_no_notice_of_ours(house: House) -> None:
-    file = house.report(notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
+    file = house.report(tag="", notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
     assert house.read(file) == BounceCounts(read=1, unmatched=1)
     assert house.told == [f"{file} is a delivery report, but not about a notice of this ledger."]
     assert house.states() == {"sent": 1}
@@ -338,3 +341,74 @@ def test_maildir_of_many(house: House, tmp_path: Path) -> None:
 
 def _all_samples() -> Sequence[str]:
     return sorted(path.stem for path in SAMPLES.glob("*.eml"))
+
+
+# Reports that prove nothing
+
+
+FORGED = {
+    "by its Message-ID": "",
+    "to the address of older versions": PLACEHOLDER,
+    "with a tag of another ledger": tag(PLACEHOLDER, b"another ledger's key"),
+}
+
+
+@pytest.mark.parametrize("sent_to", FORGED.values(), ids=FORGED)
+def test_forged_report_suppresses_nobody_and_the_person_is_told_once_more(house: House, sent_to: str) -> None:
+    """Whoever has seen the Message-ID can write it; so it may cost one email more, and never the warning."""
+    file = house.report(tag=sent_to)
+    assert [house.read(file), house.read(file)] == [RECORDED, KNOWN]
+    assert not house.suppressed()
+    assert house.states() == {"failed": 1}
+    assert house.next_day() == [ADA]
+    assert house.steps() == [("week", "sent")]
+    assert house.next_day() == []
+
+
+def test_forged_report_about_the_second_notice_too(house: House) -> None:
+    """Once more, not for ever: else a dead address behind an old mail system would get an email every day."""
+    house.read(house.report(tag=""))
+    assert house.next_day() == [ADA]
+    [house.notice] = [
+        str(row[0])
+        for row in house.registry.execute("SELECT notice_id FROM token_pipelines.notices WHERE state = 'sent'")
+    ]
+    assert house.read(house.report(tag="")) == RECORDED
+    assert house.next_day() == []
+    assert house.steps() == [("week", "failed")]
+    assert not house.suppressed()
+    assert house.next_day(4) == [ADA]  # the tier of the last day
+
+
+def test_forged_report_does_not_hide_a_real_one(house: House) -> None:
+    """Somebody was quicker than the mail system: its report still says that the address is dead."""
+    house.read(house.report(tag=""))
+    assert house.read(house.report()) == SUPPRESSED
+    assert house.next_day() == []
+
+
+def test_forged_report_with_the_tag_of_another_notice(house: House) -> None:
+    """A recipient knows their own tag. It proves their own notice, whatever else the report names."""
+    victim = house.notice
+    house.registry.token(house.registry.user("eve", email="eve@example.com"), expires_at=NOW + 7 * DAY)
+    assert house.next_day() == ["eve@example.com"]
+    [own] = [
+        str(row[0])
+        for row in house.registry.execute("SELECT notice_id FROM token_pipelines.notices WHERE notice_id <> %s", victim)
+    ]
+    assert house.read(house.report(tag=house.ledger.bounces.tag(own))) == RECORDED
+    assert not house.suppressed()
+    assert house.states() == {"failed": 1, "sent": 1}
+    states = house.registry.execute("SELECT state FROM token_pipelines.notices WHERE notice_id = %s", victim)
+    assert states == [("sent",)]
+
+
+def test_tag_in_the_returned_message_proves_nothing(house: House) -> None:
+    """A forward of the whole email carries its Return-Path; the report itself went elsewhere."""
+    file = house.report()
+    own = house.ledger.bounces.tag(house.notice)
+    head, _, rest = file.read_text(encoding="utf-8").partition("\n\n")
+    file.write_text(head.replace(own, "someone") + "\n\n" + rest, encoding="utf-8")
+    assert own in rest
+    assert house.read(file) == RECORDED
+    assert not house.suppressed()

@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -40,13 +40,21 @@ class Ledger:
     transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
-    def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        *,
+        pipeline: str | None = None,
+        connections: int = 4,
+        address_keys: Sequence[bytes] = (),
+    ) -> None:
         """Take a pipeline's schema in the database at ``url``.
 
         Args:
             url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
             pipeline: the pipeline's name; None for a single pipeline, which has none.
             connections: how many connections to expect at a time.
+            address_keys: the keys of address hashes that the environment gives, the present one first.
         """
         self.url = url
         self.schema = schema_of(pipeline)
@@ -58,7 +66,7 @@ class Ledger:
         self.bounces = Bounces(self._engine)
         self.history = History(self._engine)
         self.on_sent = OnSentLog(self._engine)
-        self.hash_address = AddressHasher(self._engine)
+        self.hash_address = AddressHasher(self._engine, address_keys)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -68,7 +76,8 @@ class Ledger:
             ConfigError: if the URL is not one of a Postgres database.
         """
         url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
-        return cls(url, pipeline=config.name, connections=config.smtp.connections)
+        keys = config.ledger.address_keys
+        return cls(url, pipeline=config.name, connections=config.smtp.connections, address_keys=keys)
 
     @property
     def engine(self) -> Engine:

@@ -31,6 +31,7 @@ unnest(%(ids)s::uuid[], %(states)s::text[], %(ats)s::timestamptz[], %(stages)s::
 
 # If another run presumed this one dead, only a late 250 counts: any other answer says nothing about the copy that the
 # other run may have sent.
+# A refusal for good is deferred until it is believed: see `Sending.fail`.
 # 4xx answers and connections lost before the final dot do not count as attempts: a greylisted notice must not use up
 # the attempts that a notice in doubt has. A 5xx before the mark does count: else it would be tried for ever.
 _SETTLE: Final = f"""
@@ -38,7 +39,8 @@ WITH answered AS (
     SELECT * FROM {_ANSWERED}
         AS answer (notice_id, state, at, stage, code, enhanced, reply, queue_id, address_hash)
 ), recorded AS (
-    UPDATE token_pipelines.notices AS n SET state = a.state, claimed_by = NULL, claimed_from = NULL,
+    UPDATE token_pipelines.notices AS n SET claimed_by = NULL, claimed_from = NULL,
+        state = CASE WHEN a.state = 'failed' AND a.code IS NOT NULL THEN 'deferred' ELSE a.state END,
         sent_at = CASE WHEN a.state = 'sent' THEN a.at END,
         attempts = n.attempts + CASE
             WHEN n.state = 'sending'

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from token_pipelines.printable import printable
+
 STANDARD_INPUT: Final = Path("-")
 
 _MBOX: Final = b"From "
@@ -82,8 +84,3 @@ def _split(name: str, file: BinaryIO, at_most: int) -> Iterator[StoredMessage]:
             content += line
         after_blank = line in {b"\n", b"\r\n"}
     yield StoredMessage(name=f"{name} (message {number})", content=bytes(content))
-
-
-def printable(path: Path) -> str:
-    """Make a path safe to print: others choose the names of files, and a terminal obeys control characters."""
-    return "".join(character if character.isprintable() else "?" for character in str(path))

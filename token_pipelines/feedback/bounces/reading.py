@@ -75,7 +75,8 @@ def _record(
         counts.not_reports += 1
         on_warning(f"{stored.name} is not a delivery report.")
         return
-    notice_id = ledger.bounces.find(report.notice_ids)
+    proven = ledger.bounces.prove(report.tags)
+    notice_id = proven or ledger.bounces.find(report.notice_ids)
     if notice_id is None:
         counts.unmatched += 1
         on_warning(f"{stored.name} is a delivery report, but not about a notice of this ledger.")
@@ -84,7 +85,7 @@ def _record(
     counts.delayed += report.delayed
     if not report.given_up:
         return
-    kept = ledger.bounces.keep(_bounce(ledger, report, notice_id, clock))
+    kept = ledger.bounces.keep(_bounce(ledger, report, notice_id, clock, proven=proven is not None))
     counts.recorded += kept in {Kept.RECORDED, Kept.SUPPRESSED}
     counts.suppressed += kept is Kept.SUPPRESSED
     if kept is Kept.EARLY:
@@ -99,7 +100,7 @@ def _report(content: bytes) -> Report | None:
         return None
 
 
-def _bounce(ledger: Ledger, report: Report, notice_id: str, clock: Clock) -> Bounce:
+def _bounce(ledger: Ledger, report: Report, notice_id: str, clock: Clock, *, proven: bool) -> Bounce:
     return Bounce(
         notice_id=notice_id,
         at=clock(),
@@ -107,5 +108,6 @@ def _bounce(ledger: Ledger, report: Report, notice_id: str, clock: Clock) -> Bou
         enhanced=report.status,
         reply=report.reply,
         address_is_dead=report.address_is_dead,
-        named=None if report.address is None else ledger.hash_address(report.address),
+        named=None if report.address is None else ledger.hash_address.known(report.address),
+        proven=proven,
     )

@@ -17,6 +17,7 @@ from email.parser import BytesHeaderParser
 from itertools import islice
 from typing import Final
 
+from token_pipelines.bounce_address import tags_in
 from token_pipelines.model import DEAD_ADDRESS, Stage
 from token_pipelines.smtp.session import reply
 
@@ -48,7 +49,8 @@ class Report:
     """A delivery report on one message of ours.
 
     ``notice_ids`` are the notices that it may be about, the most reliable first. ``address`` is the one that failed, as
-    the report gives it: keep it in memory only. ``reply`` has addresses removed.
+    the report gives it: keep it in memory only. ``reply`` has addresses removed. ``tags`` are what may be tags in the
+    address that the report was sent to (`bounce_address`).
     """
 
     notice_ids: tuple[str, ...]
@@ -57,6 +59,7 @@ class Report:
     address: str | None
     code: int | None
     reply: str
+    tags: tuple[str, ...] = ()
 
     @property
     def given_up(self) -> bool:
@@ -90,6 +93,7 @@ def read_report(message: bytes) -> Report | None:
     worst = min(recipients, key=lambda fields: ("failed", "delayed", _action(fields)).index(_action(fields)))
     code, text = _diagnostic(worst)
     return Report(
+        tags=tuple(dict.fromkeys(islice(_tags(top.headers), _IDS_AT_MOST))),
         notice_ids=tuple(dict.fromkeys(islice(_notice_ids(top.headers, parts, groups), _IDS_AT_MOST))),
         action=_action(worst),
         status=_status(worst),
@@ -97,6 +101,13 @@ def read_report(message: bytes) -> Report | None:
         code=code,
         reply=text,
     )
+
+
+def _tags(top: Message) -> Iterator[str]:
+    """Only in the address that the report was sent to: its sender may have copied everything else from a reply."""
+    for name in _SENT_TO:
+        for value in _headers(top, name):
+            yield from tags_in(value)
 
 
 def _notice_ids(top: Message, parts: list["_Part"], groups: list[Message]) -> Iterator[str]:
