@@ -139,6 +139,7 @@ POOLED_STATEMENTS: Final = Meaning(
 POOL_IS_FULL: Final = Meaning(
     says="has no connection left in its pooler",
     cure="raise default_pool_size there: a run needs about four to the ledger",
+    may_pass=True,
 )
 POOLER_IS_FULL: Final = Meaning(
     says="is behind a pooler that takes no more clients", cure="raise max_client_conn there"

@@ -1,5 +1,6 @@
 """Dagster's storage as the daemon and the webserver open it: before any other code of ours runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import make_url
+from support.commands import Command
+from support.pgbouncerd import OpenPooler
+from support.pipeline import DAY, NOW, Registry, write_config
+from support.smtpd import Smtpd
 
 from token_pipelines import shipped
 
@@ -62,3 +67,17 @@ def test_url_of_another_database_is_named(tmp_path: Path) -> None:
     opened = open_instance(tmp_path, "mysql://me:hush@localhost/dagster")
     assert "DAGSTER_POSTGRES_URL must be a Postgres database" in opened.stderr.splitlines()[-1]
     assert "hush" not in opened.stderr
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_command_runs_a_day_with_everything_behind_a_pooler(
+    pgbouncer: OpenPooler, registry: Registry, command: Command, tmp_path: Path, relay: Smtpd, mode: str
+) -> None:
+    registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 2 * DAY)
+    url = pgbouncer(mode=mode).url(registry.url)
+    write_config(tmp_path, url, relay.port)
+    for sent in (1, 0):
+        said = command("run", "--json", "--date", NOW.date().isoformat(), "--now", NOW.isoformat())
+        assert (said.status, said.err) == (0, "")
+        assert json.loads(said.out)["tiers"]["day"]["sent"] == sent
+    assert len(relay.accepted) == 1

@@ -1,41 +1,23 @@
 """A real PgBouncer between the product and its Postgres: whatever the pool's mode, everybody is told once."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import psycopg
 import pytest
 from support.ledger import ledger_at
-from support.pgbouncerd import PgBouncer, find_pgbouncer
+from support.pgbouncerd import OpenPooler
 from support.pipeline import DAY, NOW, PipelineRunner, Registry, write_config
 from support.smtpd import Smtpd
 
-from token_pipelines.demo.postgres import EmbeddedPostgres
+from token_pipelines.config import Source as SourceConfig
 from token_pipelines.errors import LedgerError
 from token_pipelines.model import Mode
+from token_pipelines.source.source import Source
 
-OpenPooler = Callable[..., PgBouncer]
 PEOPLE = 60
 IGNORES = pytest.mark.parametrize("ignored", ["", "options"], ids=["strict", "ignores-options"])
 MODES = pytest.mark.parametrize("mode", ["session", "transaction"])
-
-
-@pytest.fixture
-def pgbouncer(postgres_server: EmbeddedPostgres) -> Iterator[OpenPooler]:
-    """Start a PgBouncer in front of the session's Postgres: ``pgbouncer(mode="session")``."""
-    if find_pgbouncer() is None:
-        pytest.skip("needs PgBouncer (pgbouncer)")
-    with ExitStack() as stack:
-
-        def start(**options: Any) -> PgBouncer:  # noqa: ANN401 -- what PgBouncer takes
-            root = Path(stack.enter_context(TemporaryDirectory(prefix="tp-pool-")))
-            root.chmod(0o755)
-            return stack.enter_context(PgBouncer(root, postgres_server.url(), **options))
-
-        yield start
 
 
 def people(registry: Registry, number: int = PEOPLE) -> None:
@@ -98,6 +80,32 @@ def test_settings_of_another_client_do_not_reach_the_ledger(
             style = connection.exec_driver_sql("SHOW DateStyle").scalar()
     assert shown == ["UTC", "on", "on", "read committed", ""]
     assert str(style).startswith("ISO")
+
+
+@MODES
+def test_settings_of_another_client_do_not_reach_the_source(
+    pgbouncer: OpenPooler, registry: Registry, mode: str, tmp_path: Path
+) -> None:
+    names = ("TimeZone", "DateStyle", "bytea_output", "statement_timeout", "transaction_read_only")
+    shown = " || ' ' || ".join(f"current_setting('{name}')" for name in names)
+    (tmp_path / "tokens.sql").write_text(
+        f"SELECT id AS token_id, user_id AS recipient_id, created_at, expired_at AS expires_at, {shown} AS token_name,"  # noqa: S608 -- a test's own
+        " 'Ada' AS recipient_name, 'ada@example.org' AS email FROM api_tokens"
+        " WHERE expired_at >= :expires_after AND expired_at < :expires_before",
+        encoding="utf-8",
+    )
+    token = registry.token(registry.user("ada"), expires_at=NOW + DAY)
+    url = pgbouncer(mode=mode, size=1).url(registry.url)
+    with psycopg.connect(url, autocommit=True) as other:
+        odd = "SET DateStyle = German; SET TimeZone = 'Asia/Tokyo'; SET bytea_output = escape"
+        other.execute(f"{odd}; SET statement_timeout = '9s'; SET default_transaction_isolation = serializable")
+    written = {"url": url, "query": str(tmp_path / "tokens.sql")}
+    source = Source(SourceConfig.model_validate(written))
+    [said] = source.resolve([token])["token_name"]
+    assert str(said).startswith("UTC ISO, ")
+    assert str(said).endswith(" hex 10min on")
+    with psycopg.connect(url, autocommit=True) as other:
+        assert other.execute("SHOW transaction_read_only").fetchone() == ("off",)
 
 
 @MODES

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -73,11 +76,17 @@ class PgBouncer:
             [program, "-q", *self._user, str(self._file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
         )
         deadline = time.monotonic() + PATIENCE_S
-        while not (self._root / f".s.PGSQL.{PORT}").exists():
+        while not self._answers():
             assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
         return self
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(self._root / f".s.PGSQL.{PORT}"))
+            return True
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,3 +106,7 @@ class PgBouncer:
         """The URL of a database of the server, through the pooler."""
         query = {"host": str(self._root), "port": str(PORT)}
         return make_url(server).set(query=query).render_as_string(hide_password=False)
+
+
+OpenPooler = Callable[..., PgBouncer]
+"""The fixture ``pgbouncer``: ``pgbouncer(mode="session")``."""

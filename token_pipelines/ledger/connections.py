@@ -115,6 +115,7 @@ def _prepare(url: DatabaseUrl, driver: Any, record: Any) -> None:  # noqa: ANN40
             driver.prepare_threshold = threshold
         driver.autocommit = False
     except psycopg.Error as error:
+        driver.close()
         raise LedgerError(explain(error, url)) from None
 
 
