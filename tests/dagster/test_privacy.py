@@ -226,7 +226,7 @@ def test_nothing_of_an_unexpected_error_is_left_behind(
 
     def fail(*_: object, **__: object) -> None:
         try:
-            raise ValueError(ADDRESSES["ada"])
+            int(ADDRESSES["ada"])
         except ValueError as error:
             msg = f"cannot use {ADDRESSES['bob']} and {SECRET}"
             raise OddError(msg) from error

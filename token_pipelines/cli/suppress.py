@@ -2,6 +2,7 @@
 
 import re
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Final
 
@@ -118,7 +119,7 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():
             say("One address a line; end with Ctrl-D.", err=True)
-        lines = re.split(r"\r?\n", sys.stdin.buffer.read().decode("utf-8", "surrogateescape"))
+        lines = re.split(r"\r?\n", sys.stdin.buffer.read().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape"))
         numbered = [(f"Line {number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     else:
         numbered = [(f"Argument {number}", argument.strip()) for number, argument in enumerate(arguments, start=1)]
