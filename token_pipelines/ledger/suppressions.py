@@ -1,13 +1,33 @@
 """The suppression list: keyed hashes of addresses, with the time and the cause. Never an address itself."""
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from token_pipelines.ledger.tables import suppressions
+
+COMPLAINT: Final = "complaint"
+"""The cause when the recipient has told their mail provider that they do not want our emails."""
+
+_REPORTED: Final = "a delivery report said so"
+_REFUSED: Final = "the relay refused it"
+_WITH_STATUS: Final = re.compile(rf"(?:{_REPORTED}|{_REFUSED}): (\d\.\d+\.\d+)", re.ASCII)
+
+
+def suppress(connection: Connection, row: Mapping[str, object]) -> bool:
+    """Add a row in this transaction. Whether it is new: an address on the list keeps its cause."""
+    added = insert(suppressions).values(row).on_conflict_do_nothing().returning(suppressions.c.at)
+    return connection.execute(added).first() is not None
+
+
+def reported(status: str) -> str:
+    """The cause when a delivery report has said that the address does not exist."""
+    return f"{_REPORTED}: {status}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +37,12 @@ class Suppression:
     address_hash: bytes
     at: datetime
     cause: str
+
+    @property
+    def code(self) -> str:
+        """The cause in short: the enhanced status, ``complaint``, or what the operator has written."""
+        found = _WITH_STATUS.fullmatch(self.cause)
+        return self.cause if found is None else found[1]
 
 
 class Suppressions:

@@ -25,6 +25,7 @@ DELAYED: Final = "delayed"
 COMPLAINT: Final = "complaint"
 
 _IDS_AT_MOST: Final = 20
+_MENTIONED_AT_MOST: Final = 100
 _STATUS_TYPES: Final = frozenset({"message/delivery-status", "message/global-delivery-status"})
 _FEEDBACK_TYPES: Final = frozenset({"message/feedback-report"})
 _COMPLAINTS: Final = frozenset({"abuse", "opt-out", "opt-out-list"})
@@ -38,6 +39,9 @@ _SENT_TO: Final = ("X-Original-To", "Delivered-To", "Envelope-To", "X-Envelope-T
 """Headers in which a mail system records the address that a report was sent to, most reliable first."""
 
 _NOTICE_ID: Final = re.compile(r"(?<![0-9a-f-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f-])", re.IGNORECASE)
+_NOTICE_ID_OCTETS: Final = re.compile(_NOTICE_ID.pattern.encode(), re.IGNORECASE)
+_REPORT: Final = re.compile(rb"message/(?:(?:global-)?delivery-status|feedback-report)", re.IGNORECASE)
+_ENCODED: Final = re.compile(rb"base64|quoted-printable", re.IGNORECASE)
 _STATUS: Final = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?!\.?\d)", re.ASCII)
 _ANSWER: Final = re.compile(r"\b([45]\d\d)(?=[ -]|$)", re.ASCII)
 _COMMENT: Final = re.compile(r"\([^()]*\)")
@@ -81,6 +85,24 @@ class Report:
     def address_is_dead(self) -> bool:
         """Whether it failed because the address does not exist."""
         return self.given_up and self.status in DEAD_ADDRESS and not self.is_vague
+
+
+def mentioned_ids(message: bytes) -> set[str]:
+    """Every id that ``message`` may name a notice by, found without parsing it where that is possible."""
+    text = message[:READ_AT_MOST]
+    found = islice((match[0].decode().lower() for match in _NOTICE_ID_OCTETS.finditer(text)), _MENTIONED_AT_MOST)
+    ids = set(found)
+    if is_a_report(text) and _ENCODED.search(text):
+        top = read_part(text)
+        parts = [*parts_of(top)]
+        groups = _groups(parts, _STATUS_TYPES) + _groups(parts, _FEEDBACK_TYPES)
+        ids.update(_unique(_notice_ids(top.headers, parts, groups)))
+    return ids
+
+
+def is_a_report(message: bytes) -> bool:
+    """Whether it looks like a delivery report or a complaint, without parsing it."""
+    return _REPORT.search(message) is not None
 
 
 def read_report(message: bytes) -> Report | None:
