@@ -229,6 +229,161 @@ def test_bounce_read_again_does_not_overrule_a_person(house: House) -> None:
     assert not house.suppressed()
 
 
+# Whose trouble it is
+
+
+def reports_about_everybody(house: House, folder: Path, status: str = "5.1.2") -> list[Path]:
+    """A report about each notice that the ledger takes for sent, as a relay writes it whose resolver fails."""
+    query = (
+        "SELECT notice_id, email FROM token_pipelines.notices JOIN emails ON user_id = recipient_id::int"
+        " WHERE state = 'sent'"
+    )
+    text = (SAMPLES / "postfix-refused.eml").read_text(encoding="utf-8").replace("5.1.1", status)
+    files = []
+    for number, (notice_id, address) in enumerate(house.registry.execute(query)):
+        files.append(folder / f"{house.now.date()}-{number}")
+        written = text.replace(PLACEHOLDER, str(notice_id)).replace(ADA, address)
+        files[-1].write_text(f"X-Read: {house.now}\n{written}", encoding="utf-8")
+    return files
+
+
+def all_states(house: House) -> dict[str, int]:
+    return dict(house.registry.execute("SELECT state, count(*) FROM token_pipelines.notices GROUP BY state"))
+
+
+def test_all_came_back_is_not_believed_and_sent_again(tmp_path: Path, registry_url: str) -> None:
+    """A relay whose resolver failed returns what it had accepted. Mended, it delivers to everybody."""
+    house = House(tmp_path, registry_url, neighbours=300)
+    files = reports_about_everybody(house, tmp_path)
+    assert house.read(*files) == BounceCounts(read=301, matched=301, unbelieved=301)
+    assert all_states(house) == {"deferred": 301}
+    assert [*house.ledger.suppressions.listed()] == []
+    assert len(house.told) == 1
+    assert house.told[0] == (
+        "Not believed: 301 failures, because most of what the same run sent came back (301 of the 301 emails of run "
+        "run-1). Nobody is suppressed for them, and the next run sends their notices again; look at the relay's log, "
+        "and fix what it says."
+    )
+    assert house.read(*files) == BounceCounts(read=301, seen=301)
+    assert len(house.told) == 1
+    assert house.next_day() == [ADA]
+    house.close()
+
+
+@pytest.mark.parametrize(("neighbours", "expected"), [(0, UNBELIEVED), (1, SUPPRESSED), (2, SUPPRESSED)])
+def test_one_came_back_of_few(tmp_path: Path, registry_url: str, neighbours: int, expected: BounceCounts) -> None:
+    house = House(tmp_path, registry_url, neighbours=neighbours)
+    assert house.read(house.report()) == expected
+    assert house.suppressed() == (expected == SUPPRESSED)
+    house.close()
+
+
+def test_reports_that_arrive_one_by_one_end_as_if_they_had_come_together(tmp_path: Path, registry_url: str) -> None:
+    """The first of many look like a few, and are believed; that is undone when the others come."""
+    house = House(tmp_path, registry_url, neighbours=9)
+    files = reports_about_everybody(house, tmp_path)
+    counts = [house.read(*files[:3]), house.read(*files[3:5]), house.read(*files[5:])]
+    assert [(one.recorded, one.suppressed, one.unbelieved) for one in counts] == [(3, 3, 0), (2, 2, 0), (0, 0, 10)]
+    assert all_states(house) == {"deferred": 10}
+    assert [*house.ledger.suppressions.listed()] == []
+    assert house.told[-1].endswith(" 5 of them had been believed by an earlier reading; that is undone.")
+    house.close()
+
+
+def test_what_was_not_believed_is_when_the_run_goes_on(tmp_path: Path, registry_url: str) -> None:
+    """Read while the run had told nobody else yet."""
+    house = House(tmp_path, registry_url, neighbours=1)
+    house.registry.execute("DELETE FROM token_pipelines.attempts WHERE notice_id <> %s", house.notice)
+    assert house.read(house.report()) == UNBELIEVED
+    house.registry.execute(
+        "INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, stage, code)"
+        " SELECT notice_id, sent_at, 'run-1', 'sent', 'dot', 250 FROM token_pipelines.notices WHERE notice_id <> %s",
+        house.notice,
+    )
+    assert house.read() == BounceCounts(recorded=1, suppressed=1)
+    assert house.states() == {"failed": 1}
+    house.close()
+
+
+def test_came_back_on_three_days_is_believed_when_others_get_their_mail(tmp_path: Path, registry_url: str) -> None:
+    """Alone in each run, and dead: the other runs show that mail gets through."""
+    house = House(tmp_path, registry_url, neighbours=0)
+    seen = []
+    for days in (0, 1, 2):
+        if days:
+            assert house.next_day() == [ADA]
+        house.report().replace(tmp_path / f"{days}.eml")
+        text = (tmp_path / f"{days}.eml").read_text(encoding="utf-8")
+        (tmp_path / f"{days}.eml").write_text(f"X-Day: {days}\n{text}", encoding="utf-8")
+        seen.append(house.read(tmp_path / f"{days}.eml"))
+        if days == 0:
+            house.next_day(0, neighbours=1)  # in a run of its own, but for Ada's second try
+            house.change("state = 'deferred', sent_at = NULL")
+    assert seen == [UNBELIEVED, UNBELIEVED, SUPPRESSED]
+    assert house.states() == {"failed": 1}
+    house.close()
+
+
+def test_came_back_on_many_days_is_not_believed_while_nobody_gets_mail(tmp_path: Path, registry_url: str) -> None:
+    house = House(tmp_path, registry_url, neighbours=3)
+    house.registry.execute("UPDATE api_tokens SET revoked = false")
+    for _ in range(4):
+        counts = house.read(*reports_about_everybody(house, tmp_path))
+        assert (counts.recorded, counts.unbelieved) == (0, 4)
+        with Smtpd() as server:
+            house.now += DAY
+            house.pipeline = PipelineRunner(tmp_path, registry_url, server.port)
+            house.pipeline._runs = house.now.toordinal()  # noqa: SLF001 -- so that no two runs have one id
+            house.pipeline.run(house.now)
+        assert len(server.accepted) == 4
+    assert [*house.ledger.suppressions.listed()] == []
+    house.close()
+
+
+# Complaints
+
+
+COMPLAINED = BounceCounts(read=1, matched=1, complaints=1, suppressed=1)
+
+
+def test_complaint_suppresses_and_leaves_the_notice_sent(house: House) -> None:
+    """It has arrived: the person is told, and does not want to be told again."""
+    file = house.report("complaint-abuse")
+    assert [house.read(file), house.read(file)] == [COMPLAINED, SEEN]
+    assert house.states() == {"sent": 1}
+    assert [(entry.cause, entry.code) for entry in house.ledger.suppressions.listed()] == [("complaint", "complaint")]
+    assert house.next_day(6) == []
+
+
+def test_complaint_read_again_does_not_overrule_a_person(house: House) -> None:
+    file = house.report("complaint-abuse")
+    house.read(file)
+    house.ledger.suppressions.remove([house.ledger.hash_address(ADA)])
+    house.registry.execute("DELETE FROM token_pipelines.read_messages")  # it does not remember for ever
+    assert house.read(file) == BounceCounts(read=1, matched=1, complaints=1)
+    assert not house.suppressed()
+
+
+def test_complaint_of_a_member_of_a_list(house: House) -> None:
+    """Nobody complains for the other members."""
+    file = house.report("complaint-abuse")
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("Version: 1", "Version: 1\nOriginal-Rcpt-To: member@list.example"), encoding="utf-8")
+    assert house.read(file) == BounceCounts(read=1, matched=1, complaints=1)
+    assert [*house.ledger.suppressions.listed()] == []
+
+
+@pytest.mark.parametrize("recipient", ["ada", "", "unknown"])
+def test_bounce_that_names_no_address_but_somebody(house: House, recipient: str) -> None:
+    file = house.report()
+    text = re.sub(
+        r"(?m)^Final-Recipient: .*$", f"Final-Recipient: rfc822; {recipient}", file.read_text(encoding="utf-8")
+    )
+    file.write_text(text, encoding="utf-8")
+    assert house.read(file) == RECORDED
+    assert not house.suppressed()
+
+
 # Being told again
 
 

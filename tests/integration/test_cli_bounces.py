@@ -4,10 +4,12 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.ledger import ledger_at
 from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
@@ -141,29 +143,59 @@ def test_suppress_many(command: Command) -> None:
 
 
 def test_bounces_json(command: Command, tmp_path: Path) -> None:
-    """One object alone on stdout; what led to nothing is named on stderr by its file."""
+    """One object alone on stdout; what led to nothing is summed up on stderr, in one line that names a few files."""
     report = SAMPLES / "postfix-refused.eml"
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(bytes(range(256)))
     said = command("bounces", report, SAMPLES / "not-a-report-vacation.eml", rubbish, "--json")
     counts = {"read": 3, "matched": 0, "recorded": 0, "suppressed": 0, "delayed": 0, "early": 0}
-    assert said.objects == [{"version": 1, **counts, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
-    assert said.err.splitlines() == [
-        f"{report} is a delivery report, but not about a notice of this ledger.",
-        f"{SAMPLES / 'not-a-report-vacation.eml'} is not a delivery report.",
-        f"{rubbish} is not a delivery report.",
-    ]
+    more = {"complaints": 0, "unbelieved": 0, "seen": 0}
+    assert said.objects == [{"version": 1, **counts, **more, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
+    assert said.err == (
+        f"Skipped: 1 about no notice of this ledger: {report}. 2 neither a delivery report nor a complaint: "
+        f"{SAMPLES / 'not-a-report-vacation.eml'}, {rubbish}.\n"
+    )
     assert said.status == 0
+
+
+def test_bounces_of_many_spams_is_one_line(command: Command, tmp_path: Path) -> None:
+    """Cron mails what is printed. The second reading has seen them all, and prints nothing about them."""
+    box = tmp_path / "box"
+    for folder in ("cur", "new"):
+        (box / folder).mkdir(parents=True)
+    for number in range(1200):
+        (box / "new" / f"{number:04}").write_text(f"Subject: offer {number}\n\nBuy.\n", encoding="utf-8")
+    first, second = command("bounces", box, "--json"), command("bounces", box, "--json")
+    names = ", ".join(str(box / "new" / f"{number:04}") for number in range(3))
+    assert first.err == f"Skipped: 1,200 neither a delivery report nor a complaint: {names} and 1,197 more.\n"
+    assert second.err == ""
+    numbers = [
+        (said.objects[0]["read"], said.objects[0]["not_reports"], said.objects[0]["seen"]) for said in (first, second)
+    ]
+    assert numbers == [(1200, 1200, 0), (1200, 0, 1200)]
+
+
+def test_bounces_while_another_one_reads(command: Command, database_url: str) -> None:
+    """It leaves with one sentence; cron starts the next one."""
+    with closing(ledger_at(database_url)) as ledger:
+        ledger.migrate()
+        with ledger.read_messages.alone():
+            said = command("bounces", SAMPLES / "postfix-refused.eml")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == (
+        "Another `token-pipelines bounces` is still reading, so this one read nothing; run it again later.\n"
+    )
+    assert command("bounces", SAMPLES / "postfix-refused.eml").status == 0
 
 
 def test_bounces_from_standard_input(command: Command) -> None:
     status, out, err = command("bounces", "-", stdin=(SAMPLES / "exim-refused.eml").read_bytes())
     assert status == 0
     assert out == (
-        "1 messages read, 0 about our notices: 0 new failures, 0 addresses suppressed, 0 only delayed. "
-        "About no notice: 1. No delivery report: 0.\n"
+        "1 messages read, 0 of them seen before, 0 about our notices: 0 new failures, 0 not believed, 0 complaints, "
+        "0 addresses suppressed, 0 only delayed. About no notice: 1. No delivery report: 0.\n"
     )
-    assert err == "standard input is a delivery report, but not about a notice of this ledger.\n"
+    assert err == "Skipped: 1 about no notice of this ledger: standard input.\n"
 
 
 def test_bounces_of_what_is_not_there(command: Command, tmp_path: Path) -> None:
