@@ -340,6 +340,22 @@ def test_came_back_on_many_days_is_not_believed_while_nobody_gets_mail(tmp_path:
     house.close()
 
 
+def test_removing_in_bulk_makes_the_notices_due_again(tmp_path: Path, registry_url: str) -> None:
+    """A relay was wrong about two people, and others had their mail, so it was believed. The operator knows better."""
+    house = House(tmp_path, registry_url, neighbours=3)
+    assert house.read(*reports_about_everybody(house, tmp_path)[:2]).suppressed == 2
+    assert house.ledger.suppressions.remove_since(NOW, code="5.1.1") == (0, 0)
+    assert house.ledger.suppressions.remove_since(NOW + DAY, code="5.1.2") == (0, 0)
+    assert all_states(house) == {"failed": 2, "sent": 2}
+    assert house.ledger.suppressions.remove_since(NOW, code="5.1.2") == (2, 2)
+    assert all_states(house) == {"deferred": 2, "sent": 2}
+    assert house.read() == BounceCounts()
+    house.registry.execute("UPDATE api_tokens SET revoked = false")
+    assert house.next_day() == [ADA]
+    assert all_states(house) == {"sent": 4}
+    house.close()
+
+
 # Complaints
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +109,7 @@ def test_suppress_json(command: Command) -> None:
         "number": 1,
         "suppressed": False,
         "since": None,
+        "cause": None,
         "why": None,
         "address_hash": "",
     }
@@ -119,7 +121,13 @@ def test_suppress_json(command: Command) -> None:
     [
         (b"ada@example.org\nAda <ada@example.org>\n", "Line 2 is not one plain email address; nothing was done."),
         (b"ada@example.org, bob@example.org", "Line 1 is not one plain email address; nothing was done."),
-        (b"\xff\xfe@example.org", "Line 1 is not one plain email address; nothing was done."),
+        (ADA.encode("utf-16"), "Standard input is in UTF-16; save it as UTF-8; nothing was done."),
+        (ADA.encode("utf-16-le"), "Standard input is in UTF-16 or UTF-32; save it as UTF-8; nothing was done."),
+        (
+            b"ada@example.org\nJ\xfcrgen@example.org",
+            "Standard input is not in UTF-8 at line 2, but perhaps in Latin-1 or Windows-1252; "
+            "save it as UTF-8; nothing was done.",
+        ),
         (b"\n", "No address was given; name some, or write one a line on standard input."),
     ],
 )
@@ -133,6 +141,57 @@ def test_suppress_why_holds_no_address(command: Command) -> None:
     said = command("suppress", "add", ADA, "--why", f"{BOB} asked")
     assert (said.status, said.out) == (2, "")
     assert said.err.startswith("--why is kept in clear, so it holds no address")
+
+
+def test_suppress_with_a_byte_order_mark(command: Command) -> None:
+    """Some editors put it before UTF-8."""
+    assert command("suppress", "add", stdin=b"\xef\xbb\xbf" + ADA.encode()).out == "1 added, 0 suppressed already.\n"
+    assert command("suppress", "remove", ADA).out == "1 removed, 0 not suppressed.\n"
+
+
+def test_suppress_list_shows_cause_and_time(command: Command, database_url: str) -> None:
+    """The cause in short is what --cause takes."""
+    at = datetime(2026, 11, 20, 9, tzinfo=UTC)
+    causes = ["a delivery report said so: 5.1.2", "the relay refused it: 5.1.10", "complaint", "ticket: 5.1.1"]
+    with closing(ledger_at(database_url)) as ledger:
+        ledger.migrate()
+        for number, cause in enumerate(causes):
+            ledger.suppressions.add([bytes([number])], at=at + number * timedelta(hours=1), cause=cause)
+    shown = [line.split("  ")[1:] for line in command("suppress", "list").out.splitlines()]
+    assert shown == [[f"2026-11-20T{9 + number:02}:00:00Z", cause] for number, cause in enumerate(causes)]
+    objects = command("suppress", "list", "--json").objects
+    assert [(one["since"], one["cause"], one["why"]) for one in objects] == [
+        ("2026-11-20T09:00:00Z", "5.1.2", causes[0]),
+        ("2026-11-20T10:00:00Z", "5.1.10", causes[1]),
+        ("2026-11-20T11:00:00Z", "complaint", "complaint"),
+        ("2026-11-20T12:00:00Z", "ticket: 5.1.1", "ticket: 5.1.1"),
+    ]
+    bulk = ("suppress", "remove", "--since", "2026-11-20T09:30:00Z", "--cause")
+    assert command(*bulk, "5.1.2").out == "0 removed; 0 notices that had failed for this are due again.\n"
+    assert command(*bulk, "5.1.1").out == "0 removed; 0 notices that had failed for this are due again.\n"
+    assert command(*bulk, "5.1.10", "--json").objects == [{"version": 1, "removed": 1, "due_again": 0}]
+    assert command(*bulk, "complaint").out == "1 removed; 0 notices that had failed for this are due again.\n"
+    assert [one["cause"] for one in command("suppress", "list", "--json").objects] == ["5.1.2", "ticket: 5.1.1"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--since", "2026-11-20T09:00:00Z"],
+        ["--cause", "5.1.2"],
+        ["--since", "2026-11-20T09:00:00Z", "--cause", "x", ADA],
+    ],
+)
+def test_suppress_remove_in_bulk_needs_both_and_no_address(command: Command, options: list[str]) -> None:
+    said = command("suppress", "remove", *options)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("--since and --cause go together, and without addresses")
+
+
+def test_suppress_remove_since_what_is_no_instant(command: Command) -> None:
+    said = command("suppress", "remove", "--since", "yesterday", "--cause", "5.1.2")
+    assert (said.status, said.out) == (2, "")
+    assert "yesterday is not an instant" in said.err.replace("'", "").replace('"', "")
 
 
 def test_suppress_many(command: Command) -> None:

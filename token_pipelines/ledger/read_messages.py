@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Engine, delete, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import DateTime, Engine, LargeBinary, cast, delete, func, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger.tables import read_messages
@@ -55,9 +55,10 @@ class ReadMessages:
         """These messages need not be read again."""
         if not digests:
             return
-        rows = [{"digest": digest, "at": at} for digest in digests]
+        rows = select(func.unnest(cast(list(digests), ARRAY(LargeBinary))), literal(at, DateTime(timezone=True)))
+        fresh = insert(read_messages).from_select(["digest", "at"], rows).on_conflict_do_nothing()
         with self._engine.begin() as connection:
-            connection.execute(insert(read_messages).on_conflict_do_nothing(), rows)
+            connection.execute(fresh)
 
     def forget(self, *, at: datetime) -> None:
         """Keep the memory within its limits."""
