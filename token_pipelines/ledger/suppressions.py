@@ -85,6 +85,11 @@ class Suppressions:
             waiting = connection.execute(_wait_again(hashes, code)).all() if hashes else []
         return len(hashes), len(waiting)
 
+    def is_empty(self) -> bool:
+        """Whether no address is on the list."""
+        with self._engine.begin() as connection:
+            return connection.execute(select(suppressions.c.at).limit(1)).first() is None
+
     def among(self, hashes: Collection[bytes]) -> set[bytes]:
         """The addresses among these that are on the list."""
         query = select(suppressions.c.address_hash).where(suppressions.c.address_hash == func.any(list(hashes)))
