@@ -34,6 +34,11 @@ class Said(NamedTuple):
 
 Command = Callable[..., Said]
 
+NOT_UTF8 = (
+    "Standard input is not in UTF-8 at line 2, but perhaps in Latin-1 or Windows-1252; save it as UTF-8; "
+    "nothing was done."
+)
+
 
 @pytest.fixture
 def command(
@@ -125,8 +130,7 @@ def test_suppress_json(command: Command) -> None:
         (ADA.encode("utf-16-le"), "Standard input is in UTF-16 or UTF-32; save it as UTF-8; nothing was done."),
         (
             b"ada@example.org\nJ\xfcrgen@example.org",
-            "Standard input is not in UTF-8 at line 2, but perhaps in Latin-1 or Windows-1252; "
-            "save it as UTF-8; nothing was done.",
+            NOT_UTF8,
         ),
         (b"\n", "No address was given; name some, or write one a line on standard input."),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, select, update
+from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, or_, select, update
 
 from token_pipelines.ledger.suppressions import reported, suppress
 from token_pipelines.ledger.tables import attempts, delivery_reports, notices, suppressions
@@ -41,8 +41,9 @@ class Evidence:
         run_id: the run that sent the email.
         returned: how many emails of this run came back, this one included.
         delivered: how many emails of this run the relay accepted, and did not come back.
-        days: on how many different days, in UTC, reports on this address were read.
-        is_delivering: whether anything has arrived since the first of these reports.
+        days: on how many different days, in UTC, an email to this address was sent and came back, without one that
+            arrived since.
+        is_delivering: whether anything has arrived anywhere that was sent after the first of these.
     """
 
     digest: bytes
@@ -75,7 +76,7 @@ def gather_evidence(engine: Engine, *, now: datetime) -> list[Evidence]:
                 returned=row.returned,
                 delivered=row.delivered or 0,
                 days=row.days or 1,
-                is_delivering=row.arrived is not None and row.arrived >= (row.first or row.at),
+                is_delivering=row.arrived is not None and row.arrived >= (row.first or row.sent_at),
             )
             for row in connection.execute(_evidence(now))
         ]
@@ -104,14 +105,27 @@ def _evidence(now: datetime) -> Select[Any]:
     )
     each = delivery_reports.alias("each")
     its_attempt = attempts.alias("its_attempt")
+    reported_hashes = (
+        select(its_attempt.c.address_hash)
+        .join(each, its_attempt.c.attempt_id == each.c.attempt_id)
+        .where(each.c.at >= now - REMEMBERED_FOR)
+    )
+    last_good = (
+        select(copy.c.address_hash, func.max(copy.c.at).label("at"))
+        .where(copy.c.at >= now - REMEMBERED_FOR, copy.c.state == State.SENT, ~came_back)
+        .where(copy.c.address_hash.in_(reported_hashes))
+        .group_by(copy.c.address_hash)
+        .subquery()
+    )
     on_address = (
         select(
             its_attempt.c.address_hash,
-            func.count(func.date(each.c.at).distinct()).label("days"),
-            func.min(each.c.at).label("first"),
+            func.count(func.date(each.c.sent_at).distinct()).label("days"),
+            func.min(each.c.sent_at).label("first"),
         )
         .join(its_attempt, its_attempt.c.attempt_id == each.c.attempt_id)
-        .where(each.c.at >= now - REMEMBERED_FOR)
+        .outerjoin(last_good, last_good.c.address_hash == its_attempt.c.address_hash)
+        .where(each.c.at >= now - REMEMBERED_FOR, or_(last_good.c.at.is_(None), each.c.sent_at > last_good.c.at))
         .group_by(its_attempt.c.address_hash)
         .subquery()
     )
@@ -128,7 +142,7 @@ def _evidence(now: datetime) -> Select[Any]:
             report.digest,
             report.believed,
             report.run_id,
-            report.at,
+            report.sent_at,
             returned.c.returned,
             delivered.c.delivered,
             on_address.c.days,

@@ -1,9 +1,9 @@
 """Whether what came back lies with the recipient: the rule of `delivery.acceptance`, for reports.
 
 A relay whose resolver fails accepts everything, and returns all of it as "no such domain". So a report is believed when
-at least as many emails of the same run did not come back; or when the address was reported on three different days, and
-an email to somebody arrived in that time. Until then the notice is deferred, and nobody is suppressed. Each reading
-judges again, also what was believed: the first of many reports look like a few.
+at least as many emails of the same run did not come back; or when emails to the address came back on three different
+days, and none arrived there in between, but one to somebody else did. Until then the notice is deferred, and nobody is
+suppressed. Each reading judges again, also what was believed: the first of many reports look like a few.
 
 The rule for refusals also asks for other domains. Here it cannot: the ledger stores no domain of what was delivered.
 """
@@ -14,7 +14,7 @@ from typing import Final
 from token_pipelines.ledger.judging import Evidence
 
 DAYS: Final = 3
-"""Different days on which an address must be reported, to be believed on its own."""
+"""Different days on which emails to an address must come back, to be believed on their own."""
 
 
 def is_believed(evidence: Evidence) -> bool:
