@@ -317,8 +317,12 @@ def test_came_back_on_three_days_is_believed_when_others_get_their_mail(tmp_path
         (tmp_path / f"{days}.eml").write_text(f"X-Day: {days}\n{text}", encoding="utf-8")
         seen.append(house.read(tmp_path / f"{days}.eml"))
         if days == 0:
-            house.next_day(0, neighbours=1)  # in a run of its own, but for Ada's second try
-            house.change("state = 'deferred', sent_at = NULL")
+            house.registry.execute(
+                "INSERT INTO token_pipelines.notices"
+                " (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at, sent_at)"
+                " VALUES (gen_random_uuid(), %s, 'live', 'week', '9', 'sent', '<x>', 'r', %s, %s)",
+                *(NOW.date(), NOW, NOW + DAY / 24),
+            )
     assert seen == [UNBELIEVED, UNBELIEVED, SUPPRESSED]
     assert house.states() == {"failed": 1}
     house.close()
