@@ -45,7 +45,9 @@ def test_few_bounces(
             NOW.date() - days_ago * DAY,
         )
         if number < bounced:
-            bounce = Bounce(digest=notice_id.encode(), notice_id=notice_id, at=NOW, code=550, enhanced="5.2.2")
+            bounce = Bounce(
+                digest=notice_id.encode(), notice_id=notice_id, at=NOW, code=550, enhanced="5.2.2", proven=True
+            )
             assert ledger.bounces.keep(bounce) is Kept.RECORDED
     definitions = build_defs(pipeline.config, clock=lambda: NOW, storage=tmp_path / "parquet")
     with dg.DagsterInstance.ephemeral() as instance:

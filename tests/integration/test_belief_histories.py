@@ -75,7 +75,12 @@ def test_nobody_living_is_failed_and_the_dead_are(
             for notice_id, _ in returned[:size]:
                 ledger.bounces.keep(
                     Bounce(
-                        digest=uuid.uuid4().bytes, notice_id=notice_id, at=at, enhanced="5.1.2", address_is_dead=True
+                        digest=uuid.uuid4().bytes,
+                        notice_id=notice_id,
+                        at=at,
+                        enhanced="5.1.2",
+                        address_is_dead=True,
+                        proven=True,
                     )
                 )
             del returned[:size]

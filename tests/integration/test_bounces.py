@@ -9,6 +9,7 @@ import pytest
 from support.pipeline import PipelineRunner, Registry
 from support.smtpd import Action, Script, Smtpd
 
+from token_pipelines.bounce_address import tag
 from token_pipelines.feedback.bounces.reading import BounceCounts, read_bounces
 from token_pipelines.ledger.bounces import READER
 from token_pipelines.model import Mode
@@ -77,9 +78,11 @@ class House:
             self.notice,
         )
 
-    def report(self, sample: str = "postfix-refused", **replaced: str) -> Path:
-        """A report about the notice, with some of its text replaced."""
-        text = (SAMPLES / f"{sample}.eml").read_text(encoding="utf-8").replace(PLACEHOLDER, self.notice)
+    def report(self, sample: str = "postfix-refused", *, tag: str | None = None, **replaced: str) -> Path:
+        """A report, with some of its text replaced; sent to the notice's own address, or to one with ``tag``."""
+        text = (SAMPLES / f"{sample}.eml").read_text(encoding="utf-8")
+        tag = self.ledger.bounces.tag(self.notice) if tag is None else tag
+        text = text.replace(f"bounces+{PLACEHOLDER}", f"bounces+{tag}").replace(PLACEHOLDER, self.notice)
         for old, new in replaced.items():
             text = text.replace({"status": "5.1.1", "address": ADA, "notice": self.notice}[old], new)
         file = self._folder / f"{sample}.eml"
@@ -242,7 +245,8 @@ def reports_about_everybody(house: House, folder: Path, status: str = "5.1.2") -
     files = []
     for number, (notice_id, address) in enumerate(house.registry.execute(query)):
         files.append(folder / f"{house.now.date()}-{number}")
-        written = text.replace(PLACEHOLDER, str(notice_id)).replace(ADA, address)
+        written = text.replace(f"+{PLACEHOLDER}", f"+{house.ledger.bounces.tag(str(notice_id))}")
+        written = written.replace(PLACEHOLDER, str(notice_id)).replace(ADA, address)
         files[-1].write_text(f"X-Read: {house.now}\n{written}", encoding="utf-8")
     return files
 
@@ -454,7 +458,7 @@ def test_not_a_report(house: House, sample: str) -> None:
 
 
 def test_report_about_no_notice_of_ours(house: House) -> None:
-    file = house.report(notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
+    file = house.report(tag="", notice="00000000-5a55-4c0b-9d0e-6a2f4f2f7d11")
     assert house.read(file) == BounceCounts(read=1, unmatched=1)
     assert house.told == [f"Skipped: 1 about no notice of this ledger: {file}."]
     assert house.states() == {"sent": 1}
@@ -553,3 +557,85 @@ def test_maildir_of_many(house: House, tmp_path: Path) -> None:
 
 def _all_samples() -> Sequence[str]:
     return sorted(path.stem for path in SAMPLES.glob("*.eml"))
+
+
+# Reports that prove nothing
+
+
+FORGED = {
+    "by its Message-ID": "",
+    "to the address of older versions": PLACEHOLDER,
+    "with a tag of another ledger": tag(PLACEHOLDER, b"another ledger's key"),
+}
+
+
+@pytest.mark.parametrize("sent_to", FORGED.values(), ids=FORGED)
+def test_forged_report_suppresses_nobody_and_the_person_is_told_once_more(house: House, sent_to: str) -> None:
+    """Whoever has seen the Message-ID can write it; so it may cost one email more, and never the warning."""
+    file = house.report(tag=sent_to)
+    assert [house.read(file), house.read(file)] == [RECORDED, SEEN]
+    assert not house.suppressed()
+    assert house.states() == {"failed": 1}
+    assert house.next_day() == [ADA]
+    assert house.steps() == [("week", "sent")]
+    assert house.next_day() == []
+
+
+def test_forged_report_about_the_second_notice_too(house: House) -> None:
+    """Once more, not for ever: else a dead address behind an old mail system would get an email every day."""
+    house.read(house.report(tag=""))
+    assert house.next_day(neighbours=NEIGHBOURS) == [ADA]
+    house.find_notice()
+    assert house.read(house.report(tag="")) == RECORDED
+    assert house.next_day() == []
+    assert house.steps() == [("week", "failed")]
+    assert not house.suppressed()
+    assert house.next_day(4) == [ADA]  # the tier of the last day
+
+
+def test_forged_report_does_not_hide_a_real_one(house: House) -> None:
+    """Somebody was quicker than the mail system: its report still says that the address is dead."""
+    house.read(house.report(tag=""))
+    assert house.read(house.report()) == BounceCounts(read=1, matched=1, suppressed=1)
+    assert house.next_day() == []
+
+
+def test_forged_complaint_suppresses_nobody(house: House) -> None:
+    file = house.report("complaint-abuse", tag=PLACEHOLDER)
+    assert house.read(file) == BounceCounts(read=1, matched=1, complaints=1)
+    assert not house.suppressed()
+
+
+def test_complaint_that_a_provider_sends_elsewhere(house: House) -> None:
+    """All its complaints go to one address; the sender's address, with its tag, is in a field."""
+    file = house.report("complaint-abuse", tag="")
+    text, own = file.read_text(encoding="utf-8"), house.ledger.bounces.tag(house.notice)
+    fields = f"Version: 1\nOriginal-Mail-From: <bounces+{own}@example.org>"
+    file.write_text(text.replace("Version: 1", fields), encoding="utf-8")
+    assert house.read(file) == COMPLAINED
+
+
+def test_forged_report_with_the_tag_of_another_notice(house: House) -> None:
+    """A recipient knows their own tag. It proves their own notice, whatever else the report names."""
+    victim = house.notice
+    eve = house.registry.user("eve", email="eve@example.com")
+    house.registry.token(eve, expires_at=NOW + 7 * DAY)
+    assert house.next_day(neighbours=NEIGHBOURS) == ["eve@example.com"]
+    query = "SELECT notice_id FROM token_pipelines.notices WHERE recipient_id = %s"
+    [own] = [str(row[0]) for row in house.registry.execute(query, str(eve))]
+    assert house.read(house.report(tag=house.ledger.bounces.tag(own))) == RECORDED
+    assert not house.suppressed()
+    assert house.registry.execute(query.replace("notice_id F", "state F"), str(eve)) == [("failed",)]
+    states = house.registry.execute("SELECT state FROM token_pipelines.notices WHERE notice_id = %s", victim)
+    assert states == [("sent",)]
+
+
+def test_tag_in_the_returned_message_proves_nothing(house: House) -> None:
+    """A forward of the whole email carries its Return-Path; the report itself went elsewhere."""
+    file = house.report()
+    own = house.ledger.bounces.tag(house.notice)
+    head, _, rest = file.read_text(encoding="utf-8").partition("\n\n")
+    file.write_text(head.replace(own, "someone") + "\n\n" + rest, encoding="utf-8")
+    assert own in rest
+    assert house.read(file) == RECORDED
+    assert not house.suppressed()

@@ -74,7 +74,7 @@ def test_round_trip(
 
     notice = told[str(people[KNOWN])]
     [delivered] = [mail for mail in postfix.wait_for_mail("ada", 3) if mail["Message-ID"] == notice["message_id"]]
-    assert delivered["Return-Path"] == f"<bounces+{notice['notice_id']}@{DOMAIN}>"
+    assert delivered["Return-Path"] == f"<bounces+{ledger.bounces.tag(str(notice['notice_id']))}@{DOMAIN}>"
     assert delivered["X-Original-To"] == delivered["To"] == KNOWN
     assert [part.get_content_type() for part in delivered.iter_parts()] == ["text/plain", "text/html"]
     text = delivered.get_body(("plain",))
@@ -83,7 +83,9 @@ def test_round_trip(
 
     reports = postfix.wait_for_mail("bounces", 3)
     assert {report["X-Original-To"] for report in reports} == {
-        f"bounces+{told[str(people[address])]['notice_id']}@{DOMAIN}" for address in people if address != KNOWN
+        f"bounces+{ledger.bounces.tag(str(told[str(people[address])]['notice_id']))}@{DOMAIN}"
+        for address in people
+        if address != KNOWN
     }
     for expected in (BounceCounts(read=3, matched=3, recorded=3, suppressed=2), BounceCounts(read=3, seen=3)):
         arguments = ["bounces", "--config", str(pipeline.path), str(postfix.maildir("bounces")), "--json"]

@@ -222,7 +222,12 @@ class Worker:
                 snapshot = collect(parts, read_tokens(parts, day=job.day, counts=SnapshotCounts()))
             try:
                 shares = plan_notices(
-                    parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve
+                    parts,
+                    snapshot,
+                    day=job.day,
+                    tiers=job.tiers,
+                    run_id=self.run_id,
+                    approved_by=self.run_id if job.approve else None,
                 )
             except FuseTripped:
                 self.wire.fuse_tripped(self)

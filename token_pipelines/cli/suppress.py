@@ -44,8 +44,10 @@ def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> i
         raise ConfigError(msg)
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = {ledger.hash_address(address) for address in wanted}
-        added = ledger.suppressions.add(hashes, at=system_clock(), cause=why)
+        hashes = {ledger.hash_address.known(address) for address in wanted}
+        listed = ledger.suppressions.among([each for known in hashes for each in known])
+        fresh = [known[0] for known in hashes if listed.isdisjoint(known)]
+        added = ledger.suppressions.add(fresh, at=system_clock(), cause=why)
     if as_json:
         print_json({"added": added, "already": len(hashes) - added})
     else:
@@ -71,8 +73,10 @@ def remove(path: Path, addresses: tuple[str, ...], since: datetime | None, cause
         return _remove_since(path, since, cause, as_json=as_json)
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = {ledger.hash_address(address) for address in wanted}
-        removed = ledger.suppressions.remove(hashes)
+        hashes = {ledger.hash_address.known(address) for address in wanted}
+        listed = ledger.suppressions.among([each for known in hashes for each in known])
+        removed = sum(not listed.isdisjoint(known) for known in hashes)
+        ledger.suppressions.remove(listed)
     if as_json:
         print_json({"removed": removed, "unknown": len(hashes) - removed})
     else:
@@ -98,14 +102,15 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
     """Tell whether addresses are suppressed, in the order in which they are given."""
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = [ledger.hash_address(address) for address in wanted]
-        found = {entry.address_hash: entry for entry in ledger.suppressions.listed(hashes)}
-    for number, address_hash in enumerate(hashes, start=1):
-        entry = found.get(address_hash)
+        hashes = [ledger.hash_address.known(address) for address in wanted]
+        listed = ledger.suppressions.listed([each for known in hashes for each in known])
+        found = {entry.address_hash: entry for entry in listed}
+    for number, known in enumerate(hashes, start=1):
+        entry = next((found[each] for each in known if each in found), None)
         since, cause, why = (rfc3339(entry.at), entry.code, entry.cause) if entry else (None, None, None)
         if as_json:
             answer = {"number": number, "suppressed": entry is not None, "since": since, "cause": cause, "why": why}
-            print_json(answer | {"address_hash": address_hash.hex()})
+            print_json(answer | {"address_hash": (entry.address_hash if entry else known[0]).hex()})
         else:
             click.echo(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
     return 0
@@ -115,7 +120,7 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
 @CONFIG_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on stdout.")
 def list_(path: Path, *, as_json: bool) -> int:
-    """List the keyed hashes of suppressed addresses, since when and why. No address can be read from a hash."""
+    """List the keyed hashes of suppressed addresses, since when and why."""
     with opened_ledger(path) as ledger:
         for entry in ledger.suppressions.listed():
             since, address_hash = rfc3339(entry.at), entry.address_hash.hex()

@@ -17,6 +17,7 @@ from token_pipelines.errors import shown
 from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
+ADDRESS_KEY_CHARACTERS: Final = 32
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -50,6 +51,24 @@ class Ledger(Section):
     """The Postgres database in whose schema ``token_pipelines`` the ledger lives."""
 
     url: SecretStr
+    address_key: SecretStr | None = None
+
+    @field_validator("address_key")
+    @classmethod
+    def _keys(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else value.get_secret_value().split()
+        if value is not None and (not keys or any(len(key) < ADDRESS_KEY_CHARACTERS for key in keys)):
+            msg = (
+                f"each key needs at least {ADDRESS_KEY_CHARACTERS} characters, so that it cannot be guessed; make one "
+                "with `openssl rand -base64 32`. Older keys follow it, after blanks"
+            )
+            raise ValueError(msg)
+        return value
+
+    @property
+    def address_keys(self) -> tuple[bytes, ...]:
+        """The keys of address hashes, the present one first. None: the ledger's own."""
+        return () if self.address_key is None else tuple(self.address_key.get_secret_value().encode().split())
 
 
 class Schedule(Section):
@@ -64,6 +83,11 @@ class Schedule(Section):
     def run_at(self, day: date) -> datetime:
         """The instant of that day's run: the earlier one if the time occurs twice, the later one if it is skipped."""
         return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def last_run_at(self, now: datetime) -> datetime:
+        """The latest instant at which a scheduled run was to start."""
+        today = self.run_at(self.today(now))
+        return today if today <= now else self.run_at(self.today(now) - ONE_DAY)
 
     def today(self, now: datetime) -> date:
         """The day of an instant in the configured zone."""

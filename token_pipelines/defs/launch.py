@@ -1,5 +1,6 @@
 """Runs one day in this process. Dagster records the run in its history like every other run."""
 
+import getpass
 import logging
 import os
 import shutil
@@ -23,7 +24,7 @@ from token_pipelines.database import PSYCOPG2, DatabaseUrl, explain
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.tags import APPROVE_TAG, NOW_TAG
+from token_pipelines.defs.tags import APPROVE_TAG, APPROVED_BY_TAG, NOW_TAG
 from token_pipelines.errors import ConfigError, LedgerError
 from token_pipelines.model import rfc3339
 
@@ -96,7 +97,7 @@ def launch_day(
     names = Names(config.name)
     definitions = build_defs(config, clock=clock, on_progress=on_progress, pool=None)
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
-    tags = {APPROVE_TAG: "true"} if approve else {}
+    tags = {APPROVE_TAG: "true", APPROVED_BY_TAG: _user()} if approve else {}
     if clock is not system_clock:
         tags[NOW_TAG] = rfc3339(now)  # a rehearsal: marks its run, which does not happen at the time that it shows
     with _instance(config) as instance, warnings.catch_warnings():
@@ -121,6 +122,14 @@ def launch_day(
     )
     report.read(result.all_events)
     return report
+
+
+def _user() -> str:
+    """The user of this process. In a container there may be a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _refuse_unknown(config: Config, day: date, tiers: Sequence[str], *, today: date) -> None:

@@ -5,22 +5,27 @@ judged at the end of a reading: see `judging`. Planning compares the hash with t
 tokens become due again only when the address has changed.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from token_pipelines import bounce_address
 from token_pipelines.ledger.judging import BEING_SENT, CAN_BOUNCE, Changes, Evidence, carry_out, gather_evidence
+from token_pipelines.ledger.stored_keys import stored_key
 from token_pipelines.ledger.suppressions import COMPLAINT, suppress
 from token_pipelines.ledger.tables import attempts, delivery_reports, notices
 from token_pipelines.model import Mode, Stage, State
 
 READER: Final = "bounces"
 """Used as the run id of an attempt that no run made."""
+
+BOUNCE_KEY: Final = "bounce_key"
 
 
 class Kept(StrEnum):
@@ -44,7 +49,10 @@ class Bounce:
         enhanced: the enhanced status.
         reply: the other server's answer, with addresses removed.
         address_is_dead: whether the address does not exist.
-        named: the keyed hash of the address in the report; None if the report has none.
+        named: the keyed hashes of the address in the report, with each known key, the present one first; None if the
+            report has none.
+        proven: whether the report came to the address that only the notice's own email has. Otherwise anybody can have
+            written it who has seen the Message-ID, and it suppresses nobody.
     """
 
     digest: bytes
@@ -54,7 +62,8 @@ class Bounce:
     enhanced: str | None = None
     reply: str = ""
     address_is_dead: bool = False
-    named: bytes | None = None
+    named: tuple[bytes, ...] | None = None
+    proven: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +82,18 @@ class Bounces:
         """Work on the ledger that ``engine`` reaches."""
         self._engine = engine
 
+    def tag(self, notice_id: str) -> str:
+        """What the envelope sender of a notice's email has behind its plus."""
+        return bounce_address.tag(notice_id, self._key)
+
+    def proven(self, tags: Iterable[str]) -> list[str]:
+        """The notices of those among these tags that this ledger has made."""
+        return [found for tag in tags if (found := bounce_address.proven(tag, self._key)) is not None]
+
+    @cached_property
+    def _key(self) -> bytes:
+        return stored_key(self._engine, BOUNCE_KEY)
+
     def find(self, notice_ids: Collection[str]) -> set[str]:
         """Those among these ids that belong to a notice."""
         if not notice_ids:
@@ -87,17 +108,20 @@ class Bounces:
         Only the first report about a copy counts: if an operator takes the address off the list, reading the same
         mailbox again must not put it back. The report must give the address that we wrote to, or none: a list or an
         alias is not dead because one of its members is, and a forged report must not suppress somebody else's address.
+
+        A report that proves nothing suppresses nobody, and its notice may be planned once more.
         """
         with self._engine.begin() as connection:
             state = _lock(connection, bounce.notice_id)
             if state in BEING_SENT:
                 return Kept.EARLY
-            if state not in CAN_BOUNCE or _is_known(connection, bounce):
+            may_fail = state in CAN_BOUNCE or (bounce.proven and _failed_unproven(connection, bounce.notice_id))
+            if not may_fail or _is_known(connection, bounce):
                 return Kept.KNOWN
             copy = _last_copy(connection, bounce.notice_id)
             row = _attempt(bounce, copy)
             attempt_id = connection.scalar(attempts.insert().values(row).returning(attempts.c.attempt_id))
-            may_suppress = bounce.address_is_dead and _is_ours(bounce, copy)
+            may_suppress = bounce.proven and bounce.address_is_dead and _is_ours(bounce, copy)
             report = _report(bounce, copy) | {"attempt_id": attempt_id, "may_suppress": may_suppress}
             connection.execute(insert(delivery_reports).values(report | {"cause": bounce.enhanced}))
             return Kept.RECORDED
@@ -117,7 +141,7 @@ class Bounces:
             fresh = insert(delivery_reports).values(_report(complaint, copy) | verdict).on_conflict_do_nothing()
             if connection.scalar(fresh.returning(delivery_reports.c.digest)) is None:
                 return Kept.KNOWN
-            if not _is_ours(complaint, copy):
+            if not (complaint.proven and _is_ours(complaint, copy)):
                 return Kept.RECORDED
             row = {"address_hash": copy.address_hash, "at": complaint.at, "cause": COMPLAINT}
             return Kept.SUPPRESSED if suppress(connection, row) else Kept.RECORDED
@@ -156,10 +180,27 @@ def _lock(connection: Connection, notice_id: str) -> str | None:
 
 
 def _is_known(connection: Connection, bounce: Bounce) -> bool:
-    """Whether this message was read before, or another report about the same copy still waits for its verdict."""
+    """Whether this message was read before, or another report about the same copy still waits for its verdict.
+
+    One that proves nothing does not stand in the way of one that does.
+    """
     waits = (delivery_reports.c.notice_id == bounce.notice_id) & delivery_reports.c.believed.is_(None)
-    query = select(func.count()).where((delivery_reports.c.digest == bounce.digest) | waits)
+    query = (
+        select(func.count())
+        .select_from(delivery_reports)
+        .outerjoin(attempts, attempts.c.attempt_id == delivery_reports.c.attempt_id)
+        .where(
+            (delivery_reports.c.digest == bounce.digest) | (waits & (attempts.c.proven.is_(True) | (not bounce.proven)))
+        )
+    )
     return bool(connection.scalar(query))
+
+
+def _failed_unproven(connection: Connection, notice_id: str) -> bool:
+    """Whether a notice failed by a report that proved nothing: then one that does still counts."""
+    last = select(attempts.c.proven, attempts.c.stage).where(attempts.c.notice_id == notice_id)
+    found = connection.execute(last.order_by(attempts.c.attempt_id.desc()).limit(1)).one_or_none()
+    return found is not None and found.stage == Stage.BOUNCE and found.proven is False
 
 
 def _last_copy(connection: Connection, notice_id: str) -> _Copy:
@@ -176,7 +217,7 @@ def _last_copy(connection: Connection, notice_id: str) -> _Copy:
 
 def _is_ours(bounce: Bounce, copy: _Copy) -> bool:
     """Whether the report names the address that we wrote to, or none."""
-    return copy.address_hash is not None and bounce.named in {None, copy.address_hash}
+    return copy.address_hash is not None and (bounce.named is None or copy.address_hash in bounce.named)
 
 
 def _report(bounce: Bounce, copy: _Copy) -> dict[str, Any]:
@@ -200,5 +241,6 @@ def _attempt(bounce: Bounce, copy: _Copy) -> dict[str, Any]:
         "enhanced": bounce.enhanced,
         "reply": bounce.reply,
         "queue_id": None,
-        "address_hash": copy.address_hash or bounce.named,
+        "address_hash": copy.address_hash or (bounce.named and bounce.named[0]),
+        "proven": bounce.proven,
     }

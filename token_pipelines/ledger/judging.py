@@ -12,8 +12,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Row, Select, and_, delete, exists, func, or_, select, update
 
 from token_pipelines.ledger.suppressions import reported, suppress
-from token_pipelines.ledger.tables import attempts, delivery_reports, notices, suppressions
-from token_pipelines.model import State
+from token_pipelines.ledger.tables import attempts, delivery_reports, notice_tokens, notices, suppressions
+from token_pipelines.model import Stage, State
 
 OPEN_FOR: Final = timedelta(days=14)
 """How long a report is judged again after it was read."""
@@ -174,7 +174,7 @@ def _locked(connection: Connection, digests: Sequence[bytes]) -> Sequence[Row[An
     newest = attempts.alias("newest")
     last = select(func.max(newest.c.attempt_id)).where(newest.c.notice_id == notices.c.notice_id).scalar_subquery()
     query = (
-        select(delivery_reports, notices.c.state, last.label("last"), attempts.c.address_hash)
+        select(delivery_reports, notices.c.state, last.label("last"), attempts.c.address_hash, attempts.c.proven)
         .join(notices, notices.c.notice_id == delivery_reports.c.notice_id)
         .join(attempts, attempts.c.attempt_id == delivery_reports.c.attempt_id)
         .where(delivery_reports.c.digest == func.any(list(digests)))
@@ -191,8 +191,12 @@ def _carry_out(connection: Connection, row: Row[Any], verdict: bool, changes: Ch
     is_its_fate = row.last == row.attempt_id and row.state in (*CAN_BOUNCE, State.DEFERRED, State.FAILED)
     state = State.FAILED if verdict else State.DEFERRED
     this = notices.c.notice_id == row.notice_id
+    if not verdict and row.state == State.FAILED and not _has_lines(connection, row.notice_id):
+        is_its_fate = False  # a report that proved nothing has freed them, so they have gone on
     if is_its_fate and row.state != state:
         connection.execute(update(notices).where(this).values(state=state, sent_at=None))
+        if verdict and row.proven is False:
+            release_once(connection, row.notice_id)
         changes.failed += verdict
         changes.deferred += not verdict
         changes.taken_back += not verdict and row.believed is True
@@ -204,3 +208,23 @@ def _carry_out(connection: Connection, row: Row[Any], verdict: bool, changes: Ch
             connection.execute(delete(suppressions).filter_by(**mine))
     this_report = delivery_reports.c.digest == row.digest
     connection.execute(update(delivery_reports).where(this_report).values(believed=verdict, judged_at=at))
+
+
+def _has_lines(connection: Connection, notice_id: str) -> bool:
+    query = select(notice_tokens.c.token_id).where(notice_tokens.c.notice_id == notice_id, ~notice_tokens.c.released)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def release_once(connection: Connection, notice_id: str) -> None:
+    """Free the lines of a notice to be planned again, except those that were freed in this way before."""
+    line, before = notice_tokens, notice_tokens.alias()
+    freed_before = (
+        select(before.c.token_id)
+        .join(notices, notices.c.notice_id == before.c.notice_id)
+        .join(attempts, attempts.c.notice_id == before.c.notice_id)
+        .where(notices.c.recipient_id == line.c.recipient_id, before.c.notice_id != line.c.notice_id)
+        .where(*(before.c[name] == line.c[name] for name in ("token_id", "expires_at", "threshold", "mode")))
+        .where(before.c.released, attempts.c.stage == Stage.BOUNCE, attempts.c.proven.is_(False))
+        .exists()
+    )
+    connection.execute(update(line).where(line.c.notice_id == notice_id, ~freed_before).values(released=True))

@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Self
@@ -45,13 +45,21 @@ class Ledger:
     ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
-    def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        *,
+        pipeline: str | None = None,
+        connections: int = 4,
+        address_keys: Sequence[bytes] = (),
+    ) -> None:
         """Take a pipeline's schema in the database at ``url``.
 
         Args:
             url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
             pipeline: the pipeline's name; None for a single pipeline, which has none.
             connections: how many connections to expect at a time.
+            address_keys: the keys of address hashes that the environment gives, the present one first.
         """
         self.url = url
         self.schema = schema_of(pipeline)
@@ -75,7 +83,7 @@ class Ledger:
         self.read_messages = ReadMessages(self._engine, lock=lock_key(BOUNCES_LOCK, self.schema))
         self.history = History(self._engine)
         self.on_sent = OnSentLog(self._engine)
-        self.hash_address = AddressHasher(self._engine)
+        self.hash_address = AddressHasher(self._engine, address_keys)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -85,7 +93,8 @@ class Ledger:
             ConfigError: if the URL is not one of a Postgres database.
         """
         url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
-        return cls(url, pipeline=config.name, connections=config.smtp.connections)
+        keys = config.ledger.address_keys
+        return cls(url, pipeline=config.name, connections=config.smtp.connections, address_keys=keys)
 
     @property
     def engine(self) -> Engine:

@@ -128,8 +128,10 @@ attempts = Table(
     Column("reply", Text),
     Column("queue_id", Text),
     Column("address_hash", LargeBinary),
+    Column("proven", Boolean),  # of a delivery report: whether it came to the address that only this notice's email has
     Index("attempts_by_notice", "notice_id"),
     Index("attempts_by_time", "at", postgresql_using="brin"),  # a few pages, however many attempts there are
+    Index("attempts_with_hash", "at", postgresql_where=text("address_hash IS NOT NULL")),
 )
 
 delivery_reports = Table(
@@ -183,6 +185,20 @@ fuse_trips = Table(
     Column("new_notices", Integer, nullable=False),
     Column("max_notices", Integer, nullable=False),
     _instant("approved_at", nullable=True),
+    Column("approved_by", Text),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("day", Date, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("new_notices", Integer, nullable=False),
+    Column("approved_by", Text),
+    Index("plans_by_time", "at"),
 )
 
 told_before = Table(

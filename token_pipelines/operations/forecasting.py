@@ -112,11 +112,11 @@ def _not_written_to(pipeline: Pipeline, tokens: pd.DataFrame) -> set[str]:
         blocked.update(recipient for recipient, address in addresses.items() if not valid_address(address))
         if anybody_suppressed:
             hashes = {
-                recipient: pipeline.ledger.hash_address(redirect_to or address)
+                recipient: pipeline.ledger.hash_address.known(redirect_to or address)
                 for recipient, address in addresses.items()
             }
-            suppressed = pipeline.ledger.suppressions.among(set(hashes.values()))
-            blocked.update(recipient for recipient, address_hash in hashes.items() if address_hash in suppressed)
+            suppressed = pipeline.ledger.suppressions.among({each for known in hashes.values() for each in known})
+            blocked.update(recipient for recipient, known in hashes.items() if not suppressed.isdisjoint(known))
     return blocked
 
 

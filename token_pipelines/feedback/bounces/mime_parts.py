@@ -63,6 +63,12 @@ class Part:
         return self.body
 
 
+def split_head(data: bytes) -> bytes:
+    """The headers of a message."""
+    end = _END_OF_HEADERS.search(data)
+    return data if end is None else data[: end.start()]
+
+
 def read_part(data: bytes) -> Part:
     """A message or a part of one: headers, an empty line, the body."""
     end = _END_OF_HEADERS.search(data)

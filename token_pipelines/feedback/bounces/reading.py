@@ -15,7 +15,14 @@ from typing import Final
 from token_pipelines.clock import Clock
 from token_pipelines.feedback.bounces.belief import explain_disbelief, is_believed
 from token_pipelines.feedback.bounces.mailboxes import StoredMessage, read_messages
-from token_pipelines.feedback.bounces.reports import READ_AT_MOST, Report, is_a_report, mentioned_ids, read_report
+from token_pipelines.feedback.bounces.reports import (
+    READ_AT_MOST,
+    Report,
+    is_a_report,
+    mentioned_ids,
+    mentioned_tags,
+    read_report,
+)
 from token_pipelines.feedback.bounces.skipped import Skipped
 from token_pipelines.ledger.bounces import Bounce, Kept
 from token_pipelines.ledger.ledger import Ledger
@@ -112,7 +119,7 @@ class _Reading:
 
     def record(self, batch: list[tuple[StoredMessage, bytes]]) -> None:
         """Record what these messages report."""
-        mentioned = {stored.digest: mentioned_ids(content) for stored, content in batch}
+        mentioned = {stored.digest: mentioned_ids(content) | self._proven_in(content) for stored, content in batch}
         ours = self._ledger.bounces.find({notice_id for ids in mentioned.values() for notice_id in ids})
         done = [
             stored.digest
@@ -120,6 +127,9 @@ class _Reading:
             if self._record(stored, content, ours.intersection(mentioned[stored.digest]))
         ]
         self._ledger.read_messages.remember(done, at=self._clock())
+
+    def _proven_in(self, content: bytes) -> set[str]:
+        return set(self._ledger.bounces.proven(mentioned_tags(content)))
 
     def _record(self, stored: StoredMessage, content: bytes, ours: set[str]) -> bool:
         """Whether the message need not be read again."""
@@ -136,7 +146,8 @@ class _Reading:
             self.counts.not_reports += 1
             self.skipped.add("not_reports", stored.name)
             return True
-        notice_id = next((found for found in report.notice_ids if found in ours), None)
+        proven = [notice_id for notice_id in self._ledger.bounces.proven(report.tags) if notice_id in ours]
+        notice_id = next((found for found in (*proven, *report.notice_ids) if found in ours), None)
         if notice_id is None:
             self.counts.unmatched += 1
             self.skipped.add("unmatched", stored.name)
@@ -144,14 +155,14 @@ class _Reading:
         self.counts.matched += 1
         self.counts.delayed += report.delayed
         self.counts.complaints += report.complains
-        kept = self._keep(stored, report, notice_id)
+        kept = self._keep(stored, report, notice_id, proven=bool(proven))
         self.counts.suppressed += kept is Kept.SUPPRESSED
         if kept is Kept.EARLY:
             self.counts.early += 1
             self.skipped.add("early", f"{stored.name} (notice {notice_id})")
         return kept is not Kept.EARLY
 
-    def _keep(self, stored: StoredMessage, report: Report, notice_id: str) -> Kept:
+    def _keep(self, stored: StoredMessage, report: Report, notice_id: str, *, proven: bool) -> Kept:
         ledger = self._ledger
         if not (report.given_up or report.complains):
             return Kept.KNOWN
@@ -163,7 +174,8 @@ class _Reading:
             enhanced=report.status,
             reply=report.reply,
             address_is_dead=report.address_is_dead,
-            named=None if report.address is None else ledger.hash_address(report.address),
+            named=None if report.address is None else ledger.hash_address.known(report.address),
+            proven=proven,
         )
         return ledger.bounces.complain(bounce) if report.complains else ledger.bounces.keep(bounce)
 

@@ -9,10 +9,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
-from token_pipelines.feedback.bounces.mime_parts import Part, first_value, parts_of, read_part, split_groups, values
+from token_pipelines.bounce_address import tags_in
+from token_pipelines.feedback.bounces.mime_parts import (
+    Part,
+    first_value,
+    parts_of,
+    read_part,
+    split_groups,
+    split_head,
+    values,
+)
 from token_pipelines.feedback.bounces.text_reports import read_text
 from token_pipelines.model import DEAD_ADDRESS, Stage
 from token_pipelines.smtp.session import reply
@@ -26,6 +35,8 @@ COMPLAINT: Final = "complaint"
 
 _IDS_AT_MOST: Final = 20
 _MENTIONED_AT_MOST: Final = 100
+_TAGS_AT_MOST: Final = 200
+_HEAD_AT_MOST: Final = 64 << 10
 _STATUS_TYPES: Final = frozenset({"message/delivery-status", "message/global-delivery-status"})
 _FEEDBACK_TYPES: Final = frozenset({"message/feedback-report"})
 _COMPLAINTS: Final = frozenset({"abuse", "opt-out", "opt-out-list"})
@@ -41,6 +52,7 @@ _SENT_TO: Final = ("X-Original-To", "Delivered-To", "Envelope-To", "X-Envelope-T
 _NOTICE_ID: Final = re.compile(r"(?<![0-9a-f-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f-])", re.IGNORECASE)
 _NOTICE_ID_OCTETS: Final = re.compile(_NOTICE_ID.pattern.encode(), re.IGNORECASE)
 _REPORT: Final = re.compile(rb"message/(?:(?:global-)?delivery-status|feedback-report)", re.IGNORECASE)
+_COMPLAINT_TYPE: Final = re.compile(rb"message/feedback-report", re.IGNORECASE)
 _ENCODED: Final = re.compile(rb"base64|quoted-printable", re.IGNORECASE)
 _STATUS: Final = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?!\.?\d)", re.ASCII)
 _ANSWER: Final = re.compile(r"\b([45]\d\d)(?=[ -]|$)", re.ASCII)
@@ -53,9 +65,11 @@ _UTF8_ESCAPE: Final = re.compile(r"\\x\{([0-9a-fA-F]{2,6})\}")  # RFC 6533, 3
 class Report:
     """A delivery report on one message of ours, or a complaint about it.
 
-    ``notice_ids`` are the notices that it may be about, the most reliable first. ``address`` is the one that failed, or
-    whose owner complained, as the report gives it: keep it in memory only. ``is_vague`` says that the report names a
-    recipient, and not by an email address. ``reply`` has addresses removed.
+    ``tags`` are what may be tags in the address that it was sent to (`bounce_address`); for a complaint, also in the
+    address that the message came from, which a provider gives in a field of its own. ``notice_ids`` are the notices
+    that it may be about, the most reliable first. ``address`` is the one that failed, or whose owner complained, as the
+    report gives it: keep it in memory only. ``is_vague`` says that the report names a recipient, and not by an email
+    address. ``reply`` has addresses removed.
     """
 
     notice_ids: tuple[str, ...]
@@ -65,6 +79,7 @@ class Report:
     code: int | None
     reply: str
     is_vague: bool = False
+    tags: tuple[str, ...] = ()
 
     @property
     def given_up(self) -> bool:
@@ -85,6 +100,13 @@ class Report:
     def address_is_dead(self) -> bool:
         """Whether it failed because the address does not exist."""
         return self.given_up and self.status in DEAD_ADDRESS and not self.is_vague
+
+
+def mentioned_tags(message: bytes) -> list[str]:
+    """What may be tags in the headers of ``message`` and, if it is a complaint, in its first part."""
+    text = message[:READ_AT_MOST]
+    head = text if _COMPLAINT_TYPE.search(text) else split_head(text)
+    return [found.lower() for found in islice(tags_in(head[:_HEAD_AT_MOST].decode("ascii", "replace")), _TAGS_AT_MOST)]
 
 
 def mentioned_ids(message: bytes) -> set[str]:
@@ -131,6 +153,7 @@ def _delivery_report(top: Part, parts: list[Part]) -> Report | None:
         code=code,
         reply=text,
         is_vague=address is None and "Final-Recipient" in worst,
+        tags=_unique(_tags(top.headers)),
     )
 
 
@@ -147,6 +170,7 @@ def _complaint(top: Part, parts: list[Part]) -> Report | None:
         address=_complaining_address(fields, parts),
         code=None,
         reply="",
+        tags=_unique(chain(_tags(top.headers), tags_in(first_value(fields, "Original-Mail-From")))),
     )
 
 
@@ -164,8 +188,8 @@ def _complaining_address(fields: Message, parts: list[Part]) -> str | None:
 
 def _text_report(top: Part, parts: list[Part]) -> Report | None:
     """A report in plain text. It counts only at the address of a notice: anything else in it may be anybody's words."""
-    notice_ids = _unique(_sent_to(top.headers))
-    found = read_text(top, parts) if notice_ids else None
+    notice_ids, tags = _unique(_sent_to(top.headers)), _unique(_tags(top.headers))
+    found = read_text(top, parts) if notice_ids or tags else None
     if found is None:
         return None
     status = next((match[0] for match in _STATUS.finditer(found.reason) if match[1] == "5"), None)
@@ -179,6 +203,7 @@ def _text_report(top: Part, parts: list[Part]) -> Report | None:
         address=found.address,
         code=code,
         reply=reply(Stage.BOUNCE, code or 0, found.reason.lstrip(">: "), hide=hide).text,
+        tags=tags,
     )
 
 
@@ -197,6 +222,13 @@ def _returned(parts: list[Part]) -> Iterator[Message]:
 
 def _unique(notice_ids: Iterator[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(islice(notice_ids, _IDS_AT_MOST)))
+
+
+def _tags(top: Message) -> Iterator[str]:
+    """Only in the address that the report was sent to: its sender may have copied everything else from a reply."""
+    for name in _SENT_TO:
+        for value in values(top, name):
+            yield from tags_in(value)
 
 
 def _notice_ids(top: Message, parts: list[Part], groups: list[Message]) -> Iterator[str]:
