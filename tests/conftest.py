@@ -39,6 +39,7 @@ FIXTURE_MARKS: Final = {
     "mariadb_server": "mariadb",
     "page": "browser",
     "pair": "postgres",  # a primary and its standby
+    "pgbouncer": "pgbouncer",
     "postfix": "postfix",
     "postgres_server": "postgres",
 }

@@ -1,5 +1,6 @@
 """The commands ``bounces`` and ``suppress`` as a user calls them: what they print, and what they never do."""
 
+import codecs
 import io
 import json
 import sys
@@ -72,6 +73,8 @@ def test_suppress_from_arguments_and_standard_input(command: Command) -> None:
     assert first.startswith("1: suppressed since 20")
     assert first.endswith("Z: by hand")
     assert (second, third.split(" since ")[0]) == ("2: not suppressed", "3: suppressed")
+    marked = codecs.BOM_UTF8 + f"{ADA}\n".encode()
+    assert command("suppress", "add", stdin=marked).out == "0 added, 1 suppressed already.\n"
     assert command("suppress", "remove", "-", stdin=f"{BOB}\ncarol@example.org\n".encode()).out == (
         "1 removed, 1 not suppressed.\n"
     )

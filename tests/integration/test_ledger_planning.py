@@ -207,6 +207,7 @@ def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, s
     notices = plan(ledger, due(("1", "7", "day")))
     with sending() as sender:
         deliver(sender, notices["7"], REFUSED)
+        sender.fail([notices["7"]])
     assert told(ledger) == [("1", "7", None, EXPIRY - DAY, False)]
     refused = ledger.told.refused(["1", "2"], Mode.LIVE)
     assert refused == [RefusedLine(notice_id=notices["7"], token_id="1", recipient_id="7", address_hash=HASH)]

@@ -74,7 +74,7 @@ class KeptOpen(PostgresReader):
     @contextmanager
     def connection(self) -> Iterator[Any]:
         if KeptOpen._connection is None:
-            KeptOpen._connection = dbapi.connect(self.uri())
+            KeptOpen._connection = dbapi.connect(self.conninfo())
         try:
             yield KeptOpen._connection
         finally:

@@ -12,9 +12,9 @@ from token_pipelines.feedback.bounces.mailboxes import (
     STANDARD_INPUT,
     StoredMessage,
     is_maildir,
-    printable,
     read_messages,
 )
+from token_pipelines.printable import printable
 
 ONE = b"Subject: one\n\nHello\n"
 TWO = b"Subject: two\n\n>From quoted\n"
@@ -132,4 +132,4 @@ def test_read_empty_file(tmp_path: Path) -> None:
 
 
 def test_printable_of_a_name_that_writes_to_the_terminal() -> None:
-    assert printable(Path("a\x1b[2Jb\n\udcffc")) == "a?[2Jb??c"
+    assert printable(Path("a\x1b[2Jb\n\udcffc")) == "a\\x1b[2Jb\\n\\udcffc"

@@ -8,8 +8,9 @@ import click
 
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import print_json, say
 from token_pipelines.clock import system_clock
+from token_pipelines.printable import printable
 
 
 class _Mail(click.ParamType[Path]):
@@ -18,7 +19,7 @@ class _Mail(click.ParamType[Path]):
     name = "file|maildir"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401 -- click's hook
-        from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir, printable
+        from token_pipelines.feedback.bounces.mailboxes import STANDARD_INPUT, is_maildir
 
         path = Path(value)
         if path == STANDARD_INPUT:
@@ -43,11 +44,11 @@ def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
     from token_pipelines.feedback.bounces.reading import read_bounces
 
     with opened_ledger(path) as ledger:
-        counts = read_bounces(ledger, mail, clock=system_clock, on_warning=lambda text: click.echo(text, err=True))
+        counts = read_bounces(ledger, mail, clock=system_clock, on_warning=lambda text: say(text, err=True))
     if as_json:
         print_json(asdict(counts))
     else:
-        click.echo(
+        say(
             f"{counts.read:,} messages read, {counts.seen:,} of them seen before, {counts.matched:,} about our notices:"
             f" {counts.recorded:,} new failures, {counts.unbelieved:,} not believed, {counts.complaints:,} complaints, "
             f"{counts.suppressed:,} addresses suppressed, {counts.delayed:,} only delayed. About no notice: "

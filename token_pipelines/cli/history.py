@@ -9,7 +9,8 @@ import click
 
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION, Day
-from token_pipelines.cli.output import print_json, print_table
+from token_pipelines.cli.output import print_json, print_table, say
+from token_pipelines.printable import printable
 
 IDENTIFYING: Final = ("Day", "Tier", "Recipient", "Tokens", "Sent at")
 """Columns that are never cut or broken: what they say is looked for."""
@@ -41,12 +42,12 @@ def _show(entries: Iterable[dict[str, Any]]) -> None:
     for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries"):
         table.add_column(column, no_wrap=column in IDENTIFYING, overflow="fold")
     for entry in entries:
-        tokens = "\n".join(token["token_id"] for token in entry["tokens"])
+        tokens = "\n".join(printable(token["token_id"]) for token in entry["tokens"])
         state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
-        who, when = entry["recipient_id"], entry["sent_at"] or ""
+        who, when = printable(entry["recipient_id"]), entry["sent_at"] or ""
         tries = str(len(entry["attempts"]))
         table.add_row(entry["date"], entry["tier"], state, entry["reason"] or "", who, tokens, when, tries)
     if table.row_count:
         print_table(table)
     else:
-        click.echo("The ledger holds nothing that fits.")
+        say("The ledger holds nothing that fits.")

@@ -7,6 +7,7 @@ import click
 
 from token_pipelines.cli.opening import migrated_ledger, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION, Instant
+from token_pipelines.cli.output import say
 from token_pipelines.clock import system_clock
 from token_pipelines.model import rfc3339
 
@@ -21,5 +22,5 @@ def mark_notified(path: Path, before: datetime) -> int:
     """
     with opened_config(path) as config, migrated_ledger(config) as ledger:
         ledger.told.mark_before(before, mode=config.delivery.mode, at=system_clock())
-    click.echo(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {config.delivery.mode}.")
+    say(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {config.delivery.mode}.")
     return 0

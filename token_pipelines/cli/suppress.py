@@ -11,7 +11,7 @@ import click
 from token_pipelines.addresses import valid_address
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION, Instant
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import print_json, say
 from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
@@ -51,7 +51,7 @@ def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> i
     if as_json:
         print_json({"added": added, "already": len(hashes) - added})
     else:
-        click.echo(f"{added:,} added, {len(hashes) - added:,} suppressed already.")
+        say(f"{added:,} added, {len(hashes) - added:,} suppressed already.")
     return 0
 
 
@@ -80,7 +80,7 @@ def remove(path: Path, addresses: tuple[str, ...], since: datetime | None, cause
     if as_json:
         print_json({"removed": removed, "unknown": len(hashes) - removed})
     else:
-        click.echo(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
+        say(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
     return 0
 
 
@@ -90,7 +90,7 @@ def _remove_since(path: Path, since: datetime, cause: str, *, as_json: bool) -> 
     if as_json:
         print_json({"removed": removed, "due_again": due_again})
     else:
-        click.echo(f"{removed:,} removed; {due_again:,} notices that had failed for this are due again.")
+        say(f"{removed:,} removed; {due_again:,} notices that had failed for this are due again.")
     return 0
 
 
@@ -112,7 +112,7 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
             answer = {"number": number, "suppressed": entry is not None, "since": since, "cause": cause, "why": why}
             print_json(answer | {"address_hash": (entry.address_hash if entry else known[0]).hex()})
         else:
-            click.echo(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
+            say(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
     return 0
 
 
@@ -127,7 +127,7 @@ def list_(path: Path, *, as_json: bool) -> int:
             if as_json:
                 print_json({"address_hash": address_hash, "since": since, "cause": entry.code, "why": entry.cause})
             else:
-                click.echo(f"{address_hash}  {since}  {entry.cause}")
+                say(f"{address_hash}  {since}  {entry.cause}")
     return 0
 
 
@@ -140,7 +140,7 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
     """
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():
-            click.echo("One address a line; end with Ctrl-D.", err=True)
+            say("One address a line; end with Ctrl-D.", err=True)
         try:
             lines = re.split(r"\r?\n", decoded(sys.stdin.buffer.read()))
         except UnreadableFileError as error:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from token_pipelines.cli.output import make_console, print_table
+from token_pipelines.cli.output import make_console, print_table, say
 from token_pipelines.defs.day_report import DayReport
 from token_pipelines.defs.numbers import OUTCOMES
 
@@ -61,4 +60,4 @@ def show_report(report: DayReport) -> None:
     print_table(table)
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
-        click.echo(f"Skipped: {listed}")
+        say(f"Skipped: {listed}")

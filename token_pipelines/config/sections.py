@@ -75,7 +75,7 @@ class Schedule(Section):
     """When a day's run starts, and in which time zone days begin."""
 
     at: TimeOfDay = time(9)
-    timezone: Zone = "UTC"
+    timezone: Zone = Field(default="UTC", validate_default=True)  # the zones of recipients are from the same files
     start_date: Date
     lookback_days: int = Field(default=7, ge=1, le=60)
     grace: Duration = timedelta(hours=2)
@@ -199,6 +199,7 @@ class Delivery(Section):
     on_unknown: Literal["resend", "hold"] = "resend"
     max_attempts: int = Field(default=3, ge=1)
     retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
+    deadline: Duration = timedelta(hours=1)
     max_notices: int = Field(default=100_000, ge=1)
 
     @field_validator("only_recipients", mode="before")

@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy
-import sqlalchemy.exc
 from dagster import DagsterInstance
-from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
 from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import LEDGER_URL, Config
-from token_pipelines.database import PSYCOPG2, DatabaseUrl, explain
+from token_pipelines.database import PSYCOPG2, DatabaseUrl
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
+from token_pipelines.defs.instance_storage import STORAGE_VARIABLE, explained
 from token_pipelines.defs.names import Names
 from token_pipelines.defs.tags import APPROVE_TAG, APPROVED_BY_TAG, NOW_TAG
-from token_pipelines.errors import ConfigError, LedgerError
+from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
-STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
 CONNECT_TIMEOUT_S: Final = 10
 RETRYING: Final = "Retrying failed database connection"
 """How the warning of dagster_postgres begins."""
@@ -50,15 +48,12 @@ def _instance(config: Config) -> Iterator[DagsterInstance]:
     key = STORAGE_VARIABLE if STORAGE_VARIABLE in os.environ else LEDGER_URL
     set_environment(config)
     storage = DatabaseUrl.read_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
-    try:
+    with explained(storage):
         # Dagster itself would retry for seconds, warn on stderr each time, and raise its own error.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
         sqlalchemy.create_engine(storage.parsed, poolclass=NullPool, connect_args=connect_args).connect().close()
         with DagsterInstance.get() as instance, _without_retry_warnings():
             yield instance
-    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
-        cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error
-        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage)) from None
 
 
 @contextmanager

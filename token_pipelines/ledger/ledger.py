@@ -4,19 +4,18 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
-import psycopg
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy import Engine, text
 
 from token_pipelines.config import LEDGER_URL, Config
-from token_pipelines.database import PSYCOPG, DatabaseUrl, explain
+from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
+from token_pipelines.ledger.connections import make_engine
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from token_pipelines.ledger.told import Told
 
 log = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S: Final = 10
-APPLICATION_NAME: Final = "token-pipelines ledger"
 
 
 class Ledger:
@@ -63,18 +59,7 @@ class Ledger:
         """
         self.url = url
         self.schema = schema_of(pipeline)
-        self._engine = create_engine(
-            url.parsed,
-            hide_parameters=True,
-            pool_size=connections + 2,
-            connect_args={
-                # Our statements name no schema, so they can only reach the tables of this one.
-                "options": f"-c timezone=UTC -c search_path={self.schema}",
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "application_name": APPLICATION_NAME,
-            },
-        )
-        event.listen(self._engine, "handle_error", partial(_translate, url))
+        self._engine = make_engine(url, self.schema, connections + 2)
         # Closes the connections of a ledger that nobody closed. The engine must hold no reference to the ledger.
         weakref.finalize(self, self._engine.dispose)
         self.fuse = Fuse(self._engine.begin)
@@ -162,12 +147,3 @@ class Ledger:
     @property
     def _planning_lock(self) -> int:
         return lock_key(PLANNING_LOCK, self.schema)
-
-
-def _translate(url: DatabaseUrl, context: ExceptionContext) -> None:
-    error = context.original_exception
-    if isinstance(error, psycopg.errors.UndefinedTable):
-        msg = f"The {url.described} lacks the ledger's tables; run `token-pipelines run` once: it makes them."
-        raise LedgerError(msg) from None
-    if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-        raise LedgerError(explain(error, url)) from None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import DateTime, Engine, LargeBinary, cast, delete, func, literal, select, text
+from sqlalchemy import DateTime, Engine, LargeBinary, cast, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from token_pipelines.errors import LedgerError
@@ -37,7 +37,6 @@ class ReadMessages:
         """
         # In a transaction, which also holds behind a pooler. It reads nothing, so it keeps no old rows alive.
         with self._engine.begin() as connection:
-            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             if not connection.scalar(select(func.pg_try_advisory_xact_lock(self._lock))):
                 msg = (
                     "Another `token-pipelines bounces` is still reading, so this one read nothing; run it again later."

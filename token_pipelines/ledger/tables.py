@@ -1,7 +1,7 @@
 """The ledger's tables for SQLAlchemy. The migrations create them; a test compares the two.
 
-Neither the tables nor the ledger's statements name a schema: a connection's search_path has only the schema of its
-pipeline, so one pipeline cannot reach another's ledger.
+Tables and statements name the schema of a single pipeline. For another pipeline `ledger.connections` puts the schema of
+that one in its place, in every statement, so one pipeline cannot reach another's ledger.
 """
 
 from typing import Final
@@ -31,6 +31,7 @@ SCHEMA: Final = "token_pipelines"
 """The schema of a single pipeline, and the prefix of all others."""
 
 metadata = MetaData(
+    schema=SCHEMA,
     naming_convention={
         "pk": "%(table_name)s_pkey",
         "fk": "%(table_name)s_%(column_0_name)s_fkey",

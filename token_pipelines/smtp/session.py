@@ -190,13 +190,10 @@ def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = (
     said = " ".join(readable(raw).split())
     match = _ENHANCED.match(said)
     head = match[0] if match is not None else ""
-    line = head + redacted(said[len(head) :], hide)
+    is_yes = 200 <= code < 300  # noqa: PLR2004 as `Reply.accepted`
+    line = "" if is_yes else head + redacted(said[len(head) :], hide)
     enhanced = head if head.startswith(str(code)[0]) else None
     queue_id = queue_id_in(said[:_REPLY_LIMIT]) if stage is Stage.DOT else None
-    if queue_id is not None:
-        names_somebody = line != said and redacted(queue_id, hide) != queue_id
-        if names_somebody or LOGIN_PART in queue_id or f"<{queue_id}>" == LOGIN_PART:
-            queue_id = None
-    if 200 <= code < 300:  # noqa: PLR2004 as `Reply.accepted`
-        line = ""
+    if queue_id is not None and (LOGIN_PART in f"<{queue_id}>" or redacted(queue_id, hide) != queue_id):
+        queue_id = None
     return Reply(stage=stage, code=code, text=line[:_REPLY_LIMIT], enhanced=enhanced, queue_id=queue_id)

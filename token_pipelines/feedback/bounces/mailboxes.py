@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from token_pipelines.printable import printable
+
 STANDARD_INPUT: Final = Path("-")
 
 _MBOX: Final = b"From "
@@ -105,8 +107,3 @@ def _of_mbox(name: str, number: int, content: bytes, seen: Collection[bytes]) ->
 
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content[:DIGEST_OF], digest_size=_DIGEST_OCTETS).digest()
-
-
-def printable(path: Path) -> str:
-    """Make a path safe to print: others choose the names of files, and a terminal obeys control characters."""
-    return "".join(character if character.isprintable() else "?" for character in str(path))
