@@ -236,10 +236,10 @@ def test_bounce_read_again_does_not_overrule_a_person(house: House) -> None:
 
 
 def reports_about_everybody(house: House, folder: Path, status: str = "5.1.2") -> list[Path]:
-    """A report about each notice that the ledger takes for sent, as a relay writes it whose resolver fails."""
+    """A report about each notice that the ledger takes for sent, Ada's first, as of a relay whose resolver fails."""
     query = (
         "SELECT notice_id, email FROM token_pipelines.notices JOIN emails ON user_id = recipient_id::int"
-        " WHERE state = 'sent'"
+        " WHERE state = 'sent' ORDER BY recipient_id::int"
     )
     text = (SAMPLES / "postfix-refused.eml").read_text(encoding="utf-8").replace("5.1.1", status)
     files = []

@@ -191,8 +191,8 @@ def _carry_out(connection: Connection, row: Row[Any], verdict: bool, changes: Ch
     is_its_fate = row.last == row.attempt_id and row.state in (*CAN_BOUNCE, State.DEFERRED, State.FAILED)
     state = State.FAILED if verdict else State.DEFERRED
     this = notices.c.notice_id == row.notice_id
-    if not verdict and row.state == State.FAILED and not _has_lines(connection, row.notice_id):
-        is_its_fate = False  # a report that proved nothing has freed them, so they have gone on
+    if not verdict and row.state == State.FAILED and _was_freed(connection, row.notice_id):
+        is_its_fate = False  # its tokens may be in another notice by now
     if is_its_fate and row.state != state:
         connection.execute(update(notices).where(this).values(state=state, sent_at=None))
         if verdict and row.proven is False:
@@ -210,8 +210,8 @@ def _carry_out(connection: Connection, row: Row[Any], verdict: bool, changes: Ch
     connection.execute(update(delivery_reports).where(this_report).values(believed=verdict, judged_at=at))
 
 
-def _has_lines(connection: Connection, notice_id: str) -> bool:
-    query = select(notice_tokens.c.token_id).where(notice_tokens.c.notice_id == notice_id, ~notice_tokens.c.released)
+def _was_freed(connection: Connection, notice_id: str) -> bool:
+    query = select(notice_tokens.c.token_id).where(notice_tokens.c.notice_id == notice_id, notice_tokens.c.released)
     return connection.execute(query.limit(1)).first() is not None
 
 
