@@ -1,4 +1,4 @@
-"""The command ``bounces``: delivery reports from files, mboxes or maildirs. Never prints an address."""
+"""The command ``bounces``: delivery reports and complaints from files, mboxes or maildirs. Never prints an address."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +38,8 @@ class _Mail(click.ParamType[Path]):
 def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
     """Read delivery reports: what came back counts as failed.
 
-    Reads files, mboxes and maildirs, and changes none of them. Reading a report twice counts it once.
+    Reads files, mboxes and maildirs, and changes none of them. Reading a report twice counts it once. A complaint
+    suppresses the address. What came back is believed when most of what the same run sent did not.
     """
     from token_pipelines.feedback.bounces.reading import read_bounces
 
@@ -48,7 +49,8 @@ def bounces(path: Path, mail: tuple[Path, ...], *, as_json: bool) -> int:
         print_json(asdict(counts))
     else:
         say(
-            f"{counts.read:,} messages read, {counts.matched:,} about our notices: {counts.recorded:,} new failures, "
+            f"{counts.read:,} messages read, {counts.seen:,} of them seen before, {counts.matched:,} about our notices:"
+            f" {counts.recorded:,} new failures, {counts.unbelieved:,} not believed, {counts.complaints:,} complaints, "
             f"{counts.suppressed:,} addresses suppressed, {counts.delayed:,} only delayed. About no notice: "
             f"{counts.unmatched:,}. No delivery report: {counts.not_reports:,}."
         )

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from codecs import BOM_UTF8
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +10,12 @@ import click
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.cli.opening import opened_ledger
-from token_pipelines.cli.options import CONFIG_OPTION
+from token_pipelines.cli.options import CONFIG_OPTION, Instant
 from token_pipelines.cli.output import print_json, say
 from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
+from token_pipelines.text_files import UnreadableFileError, decoded
 
 BY_HAND: Final = "by hand"
 
@@ -57,9 +58,19 @@ def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> i
 @suppress.command()
 @CONFIG_OPTION
 @_ADDRESSES
+@click.option("--since", type=Instant(), help="Instead of addresses: everything suppressed at this instant or later …")
+@click.option("--cause", metavar="CODE", help="… for this cause, as the list shows it: 5.1.2, complaint.")
 @_JSON
-def remove(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
-    """Write to these addresses again."""
+def remove(path: Path, addresses: tuple[str, ...], since: datetime | None, cause: str | None, *, as_json: bool) -> int:
+    """Write to these addresses again.
+
+    With --since and --cause, no addresses are needed, and notices that failed for this cause are due again.
+    """
+    if since is not None or cause is not None:
+        if since is None or cause is None or addresses:
+            msg = "--since and --cause go together, and without addresses: what to remove is everything of that cause."
+            raise ConfigError(msg)
+        return _remove_since(path, since, cause, as_json=as_json)
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
         hashes = {ledger.hash_address.known(address) for address in wanted}
@@ -70,6 +81,16 @@ def remove(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
         print_json({"removed": removed, "unknown": len(hashes) - removed})
     else:
         say(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
+    return 0
+
+
+def _remove_since(path: Path, since: datetime, cause: str, *, as_json: bool) -> int:
+    with opened_ledger(path) as ledger:
+        removed, due_again = ledger.suppressions.remove_since(since, code=cause)
+    if as_json:
+        print_json({"removed": removed, "due_again": due_again})
+    else:
+        say(f"{removed:,} removed; {due_again:,} notices that had failed for this are due again.")
     return 0
 
 
@@ -86,9 +107,9 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
         found = {entry.address_hash: entry for entry in listed}
     for number, known in enumerate(hashes, start=1):
         entry = next((found[each] for each in known if each in found), None)
-        since, why = (rfc3339(entry.at), entry.cause) if entry else (None, None)
+        since, cause, why = (rfc3339(entry.at), entry.code, entry.cause) if entry else (None, None, None)
         if as_json:
-            answer = {"number": number, "suppressed": entry is not None, "since": since, "why": why}
+            answer = {"number": number, "suppressed": entry is not None, "since": since, "cause": cause, "why": why}
             print_json(answer | {"address_hash": (entry.address_hash if entry else known[0]).hex()})
         else:
             say(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
@@ -104,7 +125,7 @@ def list_(path: Path, *, as_json: bool) -> int:
         for entry in ledger.suppressions.listed():
             since, address_hash = rfc3339(entry.at), entry.address_hash.hex()
             if as_json:
-                print_json({"address_hash": address_hash, "since": since, "why": entry.cause})
+                print_json({"address_hash": address_hash, "since": since, "cause": entry.code, "why": entry.cause})
             else:
                 say(f"{address_hash}  {since}  {entry.cause}")
     return 0
@@ -114,12 +135,17 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
     """The addresses from the arguments or from standard input, in order.
 
     Raises:
-        ConfigError: if there is none, or if one is not an address. The message gives its number, never its text.
+        ConfigError: if there is none, if one is not an address, or if the input is not in UTF-8. The message gives a
+            line's number, never its text.
     """
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():
             say("One address a line; end with Ctrl-D.", err=True)
-        lines = re.split(r"\r?\n", sys.stdin.buffer.read().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape"))
+        try:
+            lines = re.split(r"\r?\n", decoded(sys.stdin.buffer.read()))
+        except UnreadableFileError as error:
+            msg = f"Standard input {error}; nothing was done."
+            raise ConfigError(msg) from None
         numbered = [(f"Line {number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     else:
         numbered = [(f"Argument {number}", argument.strip()) for number, argument in enumerate(arguments, start=1)]

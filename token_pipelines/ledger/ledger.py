@@ -19,8 +19,9 @@ from token_pipelines.ledger.connections import make_engine
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat
 from token_pipelines.ledger.history import History
-from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
+from token_pipelines.ledger.locks import BOUNCES_LOCK, PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
+from token_pipelines.ledger.read_messages import ReadMessages
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
@@ -36,8 +37,8 @@ log = logging.getLogger(__name__)
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``history`` and ``on_sent`` in short
-    transactions of their own, `planning` and `sending` for as long as a block lasts.
+    The parts do the work: ``told``, ``fuse``, ``suppressions``, ``bounces``, ``read_messages``, ``history`` and
+    ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block lasts.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Ledger:
         self.fuse = Fuse(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
+        self.read_messages = ReadMessages(self._engine, lock=lock_key(BOUNCES_LOCK, self.schema))
         self.history = History(self._engine)
         self.on_sent = OnSentLog(self._engine)
         self.hash_address = AddressHasher(self._engine, address_keys)

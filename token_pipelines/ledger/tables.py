@@ -131,7 +131,31 @@ attempts = Table(
     Column("address_hash", LargeBinary),
     Column("proven", Boolean),  # of a delivery report: whether it came to the address that only this notice's email has
     Index("attempts_by_notice", "notice_id"),
+    Index("attempts_by_time", "at", postgresql_using="brin"),  # a few pages, however many attempts there are
     Index("attempts_with_hash", "at", postgresql_where=text("address_hash IS NOT NULL")),
+)
+
+delivery_reports = Table(
+    "delivery_reports",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the message that reports
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), nullable=False),
+    Column("attempt_id", BigInteger),  # the attempt that says that it came back; none for a complaint
+    Column("run_id", Text, nullable=False),  # the run that sent it
+    _instant("sent_at"),
+    _instant("at"),
+    Column("cause", Text),  # the enhanced status, or "complaint"
+    Column("may_suppress", Boolean, nullable=False),
+    Column("believed", Boolean),  # null: not judged yet
+    _instant("judged_at", nullable=True),
+    Index("delivery_reports_by_notice", "notice_id"),
+)
+
+read_messages = Table(
+    "read_messages",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    _instant("at"),
 )
 
 runs = Table(
