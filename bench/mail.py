@@ -18,7 +18,7 @@ from bench.samples import NOW, Writer, relay_config
 from bench.servers import delayed, seconds_of_smtp_source, sink
 from token_pipelines import config
 from token_pipelines.channel import Channel
-from token_pipelines.delivery.breaker import Breaker
+from token_pipelines.delivery.acceptance import Acceptance
 from token_pipelines.delivery.connections import Connections
 from token_pipelines.delivery.emails import Email
 from token_pipelines.delivery.helper_pool import HelperPool
@@ -26,6 +26,7 @@ from token_pipelines.delivery.loop import SendingLoop
 from token_pipelines.delivery.outbox import WRITTEN_AT_ONCE, Outbox
 from token_pipelines.delivery.recording import Recorder
 from token_pipelines.delivery.resolving import ResolvedNotice
+from token_pipelines.ledger.settlement import Record
 from token_pipelines.mail.dkim import Signer
 from token_pipelines.model import Outcome, State
 from token_pipelines.smtp.relay import Relay
@@ -71,17 +72,18 @@ def figures() -> dict[str, float]:
 def _at_once(port: int, writer: Writer) -> tuple[float, float]:
     """Send all messages as a run does; returns seconds, and this process' CPU seconds (user and kernel)."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    _send(Relay(relay_config(port)), writer, messages=MESSAGES, connections=CONNECTIONS)
+    send(Relay(relay_config(port)), writer, messages=MESSAGES, connections=CONNECTIONS)
     return time.perf_counter() - began, time.process_time() - began_cpu
 
 
-def _send(relay: Relay, writer: Writer, *, messages: int, connections: int) -> None:
+def send(relay: Relay, writer: Writer, *, messages: int, connections: int) -> None:
     """The product's sending loop, without source and ledger."""
     recorder = _NoLedger()
     channel = cast("Channel", relay)  # all that connections need of one is to connect
     with HelperPool(connections) as helpers, Connections(channel, helpers, count=connections, pauses=()) as opened:
         outbox = _Numbered(writer, messages)
-        SendingLoop(opened, cast("Outbox", outbox), cast("Recorder", recorder), Breaker(), patience=0.0).run()
+        acceptance = Acceptance(relay.explain)
+        SendingLoop(opened, cast("Outbox", outbox), cast("Recorder", recorder), acceptance, patience=0.0).run()
     if recorder.sent != messages:
         msg = f"{recorder.sent} instead of {messages} sent"
         raise RuntimeError(msg)
@@ -109,7 +111,7 @@ class _Numbered:
     def can_fill(self) -> bool:
         return not self._is_over and len(self._written) <= WRITTEN_AT_ONCE // 2
 
-    def fill(self) -> None:
+    def fill(self, _is_stopping: Callable[[], bool]) -> None:
         if self.can_fill:
             numbers = list(islice(self._numbers, WRITTEN_AT_ONCE))
             self._is_over = len(numbers) < WRITTEN_AT_ONCE
@@ -126,6 +128,9 @@ class _Numbered:
     def fresh(self, email: Email) -> Email:
         return email
 
+    def follow(self, _outcome: Outcome) -> bool:
+        return False
+
     def put_back(self, email: Email) -> None:
         self._written.appendleft(email)
 
@@ -138,8 +143,9 @@ class _NoLedger:
     def __init__(self) -> None:
         self.sent = 0
 
-    def keep(self, _email: Email, outcome: Outcome) -> None:
+    def keep(self, email: Email, outcome: Outcome) -> Record:
         self.sent += outcome.state is State.SENT
+        return Record(notice_id=email.notice_id, outcome=outcome, at=NOW, address_hash=b"")
 
     def settle(self, marks: Mapping[str, datetime]) -> set[str]:
         return set(marks)
@@ -158,7 +164,7 @@ def _over_a_delay(writer: Writer) -> dict[str, float]:
     for name, pipelining in (("with", True), ("without", False)):
         with sink(pipelining=pipelining) as port, delayed(port, round_trip=ROUND_TRIP_S) as far:
             began = time.perf_counter()
-            _send(Relay(relay_config(far)), writer, messages=MESSAGES_OVER_THE_DELAY, connections=1)
+            send(Relay(relay_config(far)), writer, messages=MESSAGES_OVER_THE_DELAY, connections=1)
             found[f"mail.per_second_at_20_ms_{name}_pipelining"] = MESSAGES_OVER_THE_DELAY / (
                 time.perf_counter() - began
             )

@@ -5,6 +5,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from psycopg import sql
 from sqlalchemy import URL, make_url
 from support.databases import Database, OpenDatabase
 from support.mariadbd import MariaDB, find_program
+from support.pgbouncerd import OpenPooler, PgBouncer, find_pgbouncer
 from support.pipeline import MakePipeline, PipelineRunner, Registry
 from support.smtpd import Smtpd
 
@@ -39,6 +41,7 @@ FIXTURE_MARKS: Final = {
     "mariadb_server": "mariadb",
     "page": "browser",
     "pair": "postgres",  # a primary and its standby
+    "pgbouncer": "pgbouncer",
     "postfix": "postfix",
     "postgres_server": "postgres",
 }
@@ -156,6 +159,21 @@ def mariadb_server() -> Iterator[MariaDB]:
         Path(folder).chmod(0o755)
         with MariaDB(Path(folder)) as server:
             yield server
+
+
+@pytest.fixture
+def pgbouncer(postgres_server: EmbeddedPostgres) -> Iterator[OpenPooler]:
+    """Start a PgBouncer in front of the session's Postgres: ``pgbouncer(mode="session")``."""
+    if find_pgbouncer() is None:
+        pytest.skip("needs PgBouncer (pgbouncer)")
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> PgBouncer:  # noqa: ANN401 -- what PgBouncer takes
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="tp-pool-")))
+            root.chmod(0o755)
+            return stack.enter_context(PgBouncer(root, postgres_server.url(), **options))
+
+        yield start
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import contextlib
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import groupby
 from typing import Final
 
 import idna
@@ -18,6 +19,7 @@ _ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
 _ORDINARY: Final = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:[a-z][a-z0-9]*\.)+[a-z]{2,}")
+_ASCII_CAPITAL: Final = re.compile("[A-Z]")
 _ORDINARY_OCTETS: Final = 63  # no label and no local part of an address so short can be too long
 
 
@@ -56,16 +58,42 @@ def wire_address(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The form in which addresses are compared: as in SMTP, in lower case, the same for every spelling of a domain.
+    """The form in which addresses are compared: the same for spellings of one address, never for two addresses.
 
-    Text that is not an address is only put into lower case. The form of a plain ASCII address must never change:
+    Spellings differ in the case of ASCII letters, in how a domain is written, and in whether accents are characters of
+    their own. Everything else that SMTP tells apart stays apart: a Kelvin sign is no k, though Unicode's tables make it
+    one. Text that is not an address is treated in the same way. The form of a plain ASCII address must never change:
     ledgers hold hashes of it.
     """
     address = text.strip()
-    if not address.isascii():
-        with contextlib.suppress(ValueError):
-            address = wire_address(address)
-    return address.lower()
+    if address.isascii():
+        return address.lower()
+    address = _composed(address)
+    with contextlib.suppress(ValueError):
+        address = wire_address(address)
+    return _ASCII_CAPITAL.sub(_in_lower_case, address)
+
+
+def _composed(text: str) -> str:
+    """Letters and their accents in one character each (NFC), but no character replaced by another one.
+
+    NFC also replaces each character that Unicode counts as a copy of another one: the Kelvin sign by K, the ohm sign by
+    omega, a thousand ideographs.
+    """
+    parts = groupby(text, _is_copy)
+    return "".join("".join(part) if copies else unicodedata.normalize("NFC", "".join(part)) for copies, part in parts)
+
+
+def _is_copy(character: str) -> bool:
+    """Whether the canonical decomposition of a character is one other character."""
+    decomposition = unicodedata.decomposition(character)
+    return decomposition != "" and " " not in decomposition and "<" not in decomposition
+
+
+def _in_lower_case(match: re.Match[str]) -> str:
+    """A capital with an accent that has no character in common with it is no ASCII letter: as É, it stays."""
+    following = match.string[match.end() : match.end() + 1]
+    return match[0] if following and unicodedata.combining(following) else match[0].lower()
 
 
 @lru_cache(maxsize=4096)  # an international domain takes 50 microseconds, and colleagues share one

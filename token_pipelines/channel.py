@@ -48,11 +48,15 @@ class Channel:
         """
         return self.relay.connect()
 
+    def explain(self, outcome: Outcome) -> str:
+        """What the relay did to a message, in a sentence with the cure."""
+        return self.relay.explain(outcome)
+
     def send(self, envelope: Envelope) -> Outcome:
         """Send one message when the rate allows, and wait for its outcome. `close` ends the connection.
 
         Raises:
-            RelayError: the relay has trouble, refuses the sender or refuses by policy; nothing was delivered.
+            RelayError: the connection was lost, or the relay's answer makes no sense; nothing was delivered.
         """
         return self.relay.send(envelope)
 

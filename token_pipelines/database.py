@@ -5,6 +5,7 @@ We never show a driver's own message: it may quote values, and it rarely says wh
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -31,13 +32,17 @@ DEMO: Final = "demo"
 _SHOWABLE: Final = re.compile(r"[^@:?&=;#]*|[\[\]0-9A-Fa-f:.%]+")
 """A user, a host or a database without what a URL is divided by; or an IPv6 address."""
 
+_USER: Final = re.compile(r"^[^/]*//[^:/@]*(:[^@]*)?@")
+"""What precedes the host, as SQLAlchemy finds it."""
+
 UNKNOWN: Final = "answered with an error that we do not know ({code}); look into its log"
 
 
-LIBPQ_SETTINGS: Final = {"PGCLIENTENCODING": "UTF8", "PGTZ": None, "PGDATESTYLE": None}
-"""Variables from which libpq sets up every session, stronger than what a URL or ``options`` asks for.
+LIBPQ_SETTINGS: Final = {"PGCLIENTENCODING": "UTF8", "PGTZ": "UTC", "PGDATESTYLE": None}
+"""Variables from which libpq sets up every session, stronger than what a URL, a role or a database asks for.
 
-We read text as UTF-8, and instants in UTC. PGOPTIONS stays: ours take precedence over it.
+Dagster's own connections have no other setting. It reads as UTC what the server writes down as the present time.
+PGOPTIONS stays: it may hold the search_path in which the operator's tables are.
 """
 
 
@@ -66,7 +71,7 @@ class DatabaseUrl:
         except (ArgumentError, ValueError):
             msg = f"{key} is not a database URL; write it like postgresql://user@host/database."
             raise ConfigError(msg) from None
-        if parsed.host is not None and "@" in parsed.host:  # SQLAlchemy ends the password at its first @
+        if parsed.get_backend_name() != SQLITE and _has_at_sign_too_many(url):
             msg = f"{key} has an @ in its user or password; write it there as %40."
             raise ConfigError(msg)
         if parsed.get_backend_name() == HEROKUS:
@@ -105,12 +110,28 @@ class DatabaseUrl:
         return f"database of {self.key} ({describe_url(self.parsed)})"
 
 
+def _has_at_sign_too_many(url: str) -> bool:
+    """Whether an @ stands behind the user. SQLAlchemy ends a password at its first @: the rest may be a piece of it."""
+    after_user = _USER.sub("", url, count=1)
+    return "@" in after_user
+
+
 def _set_libpq_variables() -> None:
     for name, value in LIBPQ_SETTINGS.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def set_settings(settings: Mapping[str, str], *, local: bool) -> str:
+    """A statement that sets these settings of Postgres, for the session or until the transaction ends.
+
+    Passes over a setting that the server is too old for. Names and values are our own, without quotes.
+    """
+    pairs = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
+    known = f"(VALUES {pairs}) AS setting (name, value) WHERE current_setting(name, true) IS NOT NULL"
+    return f"SELECT set_config(name, value, {str(local).lower()}) FROM {known}"  # noqa: S608 -- constants only
 
 
 def explain(error: BaseException, url: DatabaseUrl, errors: ErrorTable = POSTGRES_ERRORS) -> str:

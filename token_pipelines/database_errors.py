@@ -129,8 +129,37 @@ NO_SCHEMA: Final = Meaning(
     says="has no schema in which tables can be made",
     cure="check search_path: in PGOPTIONS, in the URL's options, or set for the role or the database",
 )
+POOLER_REFUSES_OPTIONS: Final = Meaning(
+    says="is behind a pooler that refuses start-up options",
+    cure="remove PGOPTIONS and the URL's options, or add options to ignore_startup_parameters of the pooler",
+)
+POOLED_STATEMENTS: Final = Meaning(
+    says="is behind a pooler that pools single statements", cure="set pool_mode to session or transaction there"
+)
+POOL_IS_FULL: Final = Meaning(
+    says="has no connection left in its pooler",
+    cure="raise default_pool_size there: a run needs about four to the ledger",
+    may_pass=True,
+)
+POOLER_IS_FULL: Final = Meaning(
+    says="is behind a pooler that takes no more clients", cure="raise max_client_conn there"
+)
+NOT_IN_POOLER: Final = Meaning(
+    says="is not in the list of its pooler",
+    cure="add it to [databases] there, or check the name after the last / of the URL",
+)
+POOLER_WITHOUT_SERVER: Final = Meaning(
+    says="is behind a pooler that cannot log in to it", cure="look into the log of the pooler", unreachable=True
+)
+ODD_SETTING: Final = Meaning(
+    says="refused a setting of this session",
+    cure="check PGOPTIONS, PGCLIENTENCODING, PGTZ and PGDATESTYLE in the environment, and the URL's options",
+)
 DENIED: Final = Meaning(says="refused the access", cure="grant it: docs/failures.md lists the rights that are needed")
-READ_ONLY: Final = Meaning(says="is a replica or read-only", cure="point the URL at the primary")
+READ_ONLY: Final = Meaning(
+    says="is a replica or read-only",
+    cure="point the URL at the primary, or turn off default_transaction_read_only for the role or the database",
+)
 REPLICA_CONFLICT: Final = Meaning(
     says="is a replica that broke off the read",
     cure="run again, or raise max_standby_streaming_delay there",
@@ -193,6 +222,21 @@ POSTGRES_ERRORS: Final = ErrorTable(
         Cause(meaning=NO_ROLE, codes=("28",), text='role "'),
         Cause(meaning=CLOSED_DATABASE, text="not currently accepting connections"),
         Cause(meaning=NO_DATABASE, codes=("3D000",), text='database "'),
+        Cause(meaning=LOST, codes=("08P01",)),
+        Cause(meaning=POOLER_REFUSES_OPTIONS, codes=("08P01",), text="unsupported startup parameter"),
+        Cause(meaning=POOLED_STATEMENTS, codes=("08P01",), text="statement pooling mode"),
+        Cause(meaning=POOL_IS_FULL, codes=("08P01",), text="query_wait_timeout"),
+        Cause(meaning=POOLER_IS_FULL, codes=("08P01",), text="no more connections allowed"),
+        Cause(meaning=NOT_IN_POOLER, codes=("08P01",), text="bouncer config error|no such database"),
+        Cause(
+            meaning=POOLER_WITHOUT_SERVER,
+            codes=("08P01",),
+            text="server login (has been )?fail|server_login_retry|cannot connect to server|server connect",
+        ),
+        Cause(
+            meaning=ODD_SETTING,
+            text="invalid value for parameter|unrecognized configuration parameter|invalid command-line argument",
+        ),
         Cause(meaning=NO_HOST, text=NO_HOST_TEXT),
         Cause(meaning=NO_SCHEMA, codes=("3F000",), text="no schema has been selected"),
         Cause(meaning=READ_ONLY, codes=("25006",)),

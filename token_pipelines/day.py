@@ -59,7 +59,8 @@ def run_day(
     pipeline.check_ledger()
     with pipeline.ledger.heartbeat(run_id):
         snapshot = collect(pipeline, read_tokens(pipeline, day=day, counts=result.counts))
-        shares = plan_notices(pipeline, snapshot, day=day, tiers=chosen, run_id=run_id, approve=approve)
+        approver = f"run {run_id}" if approve else None
+        shares = plan_notices(pipeline, snapshot, day=day, tiers=chosen, run_id=run_id, approved_by=approver)
         for tier in chosen:
             report = result.tiers[tier] = TierReport()
             try:
@@ -95,7 +96,13 @@ def collect(pipeline: Pipeline, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def plan_notices(
-    pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Sequence[str], run_id: str, approve: bool = False
+    pipeline: Pipeline,
+    snapshot: pd.DataFrame,
+    *,
+    day: date,
+    tiers: Sequence[str],
+    run_id: str,
+    approved_by: str | None = None,
 ) -> dict[str, Share]:
     """Step 2: put the day's notices into the ledger, in one transaction, before anything is sent.
 
@@ -106,7 +113,7 @@ def plan_notices(
         FuseTripped: if too many notices are new, or if nobody has approved an earlier trip of the fuse.
     """
     started = time.monotonic()
-    shares = plan(pipeline, snapshot, day=day, tiers=tiers, run_id=run_id, approve=approve)
+    shares = plan(pipeline, snapshot, day=day, tiers=tiers, run_id=run_id, approved_by=approved_by)
     log.info(
         "%s: planned in %.1f s. To send: %s.",
         day,

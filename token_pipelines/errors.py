@@ -6,6 +6,8 @@ Messages are shown in the Dagster UI and in logs, so they never contain an addre
 import re
 from traceback import extract_tb
 
+from token_pipelines.printable import printable_lines
+
 
 def shown(value: object) -> str:
     """What an operator wrote, in quotes; not where a URL at the wrong key, or something else, may hold a password."""
@@ -23,6 +25,10 @@ class TokenPipelinesError(Exception):
     """Something that the operator can fix; ``exit_status`` is what the command line returns."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """The sentence. It may name ids, replies and files, which others have chosen."""
+        return printable_lines(super().__str__())
 
 
 class ConfigError(TokenPipelinesError):

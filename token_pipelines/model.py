@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
 from typing import Final, Self
 
+from token_pipelines.printable import printable
+
 
 class Mode(StrEnum):
     """Where notices go. The mode is part of the ledger's key."""
@@ -104,7 +106,7 @@ class UnreadableRow:
 
     def __str__(self) -> str:
         """``token_id 4711: last_used_at``, on one line, without anything that looks like an address."""
-        shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in self.token_id[:_ID_SHOWN])
+        shown = printable(self.token_id[:_ID_SHOWN])
         return f"token_id {'…' if '@' in shown else shown}: {self.column}"
 
 

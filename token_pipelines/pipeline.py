@@ -115,7 +115,12 @@ class Pipeline:
         Raises:
             ConfigError: if the sender's address or a key is wrong.
         """
-        return Serialiser(self.email, Signer(self.config.dkim) if self.config.dkim else None)
+        signer = Signer(self.config.dkim) if self.config.dkim else None
+        return Serialiser(self.email, signer, tag=self._tag)
+
+    def _tag(self, notice_id: str) -> str:
+        """A notice's tag. It needs the ledger, but only when a notice is written: a preview needs none."""
+        return self.ledger.bounces.tag(notice_id)
 
     @cached_property
     def relay(self) -> Relay:
@@ -136,15 +141,15 @@ class Pipeline:
         if "ledger" in vars(self):
             self.ledger.close()
 
-    def address_hashes(self, token_ids: Collection[str]) -> dict[tuple[str, str], bytes]:
-        """The keyed hash of each recipient's present address, by (token_id, recipient_id).
+    def address_hashes(self, token_ids: Collection[str]) -> dict[tuple[str, str], tuple[bytes, ...]]:
+        """The keyed hashes of each recipient's present address, one for each known key, by (token_id, recipient_id).
 
         Reads these tokens again; a token that is gone is missing. No address leaves this function.
         """
         tokens = self.source.resolve(token_ids)
         rows = tokens[["token_id", "recipient_id", "email"]].itertuples(index=False, name=None)
         return {
-            (token_id, recipient_id): self.ledger.hash_address(email if isinstance(email, str) else "")
+            (token_id, recipient_id): self.ledger.hash_address.known(email if isinstance(email, str) else "")
             for token_id, recipient_id, email in rows
         }
 

@@ -3,10 +3,12 @@
 Sends nothing. Planning is idempotent: it never repeats a notice, and it keeps or replaces those that wait.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,20 @@ import pandas as pd
 from token_pipelines.errors import FuseTripped
 from token_pipelines.growth import explain_growth, find_growth_trip, open_growth_trip
 from token_pipelines.ledger.fuse import Trip
+from token_pipelines.ledger.growth import GrowthTrip
 from token_pipelines.ledger.planning import PLANNED_COLUMNS, Plan, Planning, among
 from token_pipelines.ledger.told import RefusedLine, Told
 from token_pipelines.model import RECIPIENT_REASONS, UNREADABLE_SHOWN, Mode, Reason, UnreadableRow
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, no_history, urgency
 from token_pipelines.token_facts import TOKEN_COLUMNS
+
+log = logging.getLogger(__name__)
+
+MAX_NOTICES: Final = "delivery.max_notices"
+
+REPORTS_MAY_TAKE: Final = timedelta(days=14)
+"""How long after an email a delivery report may come back; mail systems give up after about five days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +105,13 @@ def no_tokens(pipeline: Pipeline) -> pd.DataFrame:
 
 
 def plan(
-    pipeline: Pipeline, snapshot: pd.DataFrame, *, day: date, tiers: Collection[str], run_id: str, approve: bool = False
+    pipeline: Pipeline,
+    snapshot: pd.DataFrame,
+    *,
+    day: date,
+    tiers: Collection[str],
+    run_id: str,
+    approved_by: str | None = None,
 ) -> dict[str, Share]:
     """Decide a snapshot's tokens again, as of now, and plan the notices of these tiers, in one transaction.
 
@@ -105,7 +121,7 @@ def plan(
         day: the day that the ledger records for the new notices.
         tiers: the names of the tiers to plan.
         run_id: the run that plans.
-        approve: a person has approved the day's volume.
+        approved_by: who has approved the day's volume; None if nobody has.
 
     Returns:
         The share of each of ``tiers``. A dry run writes nothing.
@@ -125,46 +141,69 @@ def plan(
     domain = pipeline.serialiser.domain
     with pipeline.ledger.planning(run_id=run_id, mode=mode) as ledger:
         if writes:
-            _approve(ledger, mode, now, up_to=None if approve else limit)
-        trip = None if approve else ledger.fuse.open_trip(mode, max_notices=limit)
-        grown = None if approve else open_growth_trip(pipeline, ledger.growth)
+            _approve(ledger, mode, now, by=approved_by, limit=limit)
+        trip = None if approved_by else ledger.fuse.open_trip(mode, max_notices=limit)
+        grown = None if approved_by else open_growth_trip(pipeline, ledger.growth)
         if trip is None and grown is None:
             if writes:
                 ledger.release(changed)
             decided = _decide(pipeline, ledger.told, snapshot, now=now, reach=reach)
             due = decided.loc[decided["reason"].isna(), [*KEY, "threshold", "tier"]]
             draft = ledger.draft(due, tiers=tiers, since=since)
-            if writes and not approve and draft.size <= limit:
+            # Tiers that are run one by one would each stay below the limit.
+            counted = draft.size + ledger.fuse.planned_since(mode, pipeline.config.schedule.last_run_at(now))
+            if writes and not approved_by and counted <= limit:
                 grown = find_growth_trip(pipeline, ledger.growth, draft.size, now)
             if not writes:
                 planned = _rehearsed(draft)
             elif grown is not None:
                 ledger.growth.trip(grown, mode=mode, run_id=run_id, at=now)
-            elif approve or draft.size <= limit:
+            elif approved_by or counted <= limit or not draft.size:
                 ledger.close_tiers_other_than(configured, since)
                 planned = ledger.carry_out(draft, day=day, at=now, message_domain=domain)
-                ledger.growth.add(mode, pipeline.config.schedule.today(now), draft.size, approved=approve)
+                ledger.fuse.add_plan(day, draft.size, mode=mode, run_id=run_id, at=now, approved_by=approved_by)
+                today = pipeline.config.schedule.today(now)
+                ledger.growth.add(mode, today, draft.size, approved=approved_by is not None)
             else:
-                trip = Trip(day=day, new_notices=draft.size, max_notices=limit)
+                trip = Trip(day=day, new_notices=counted, max_notices=limit)
                 ledger.fuse.trip(trip, mode=mode, run_id=run_id, at=now)
-    if trip is not None:
-        raise FuseTripped(explain_trip(trip, pipeline))
-    if grown is not None:
-        raise FuseTripped(explain_growth(grown, pipeline))
+    stopped = _explain_stop(trip, grown, pipeline)
+    if stopped is not None:
+        raise FuseTripped(stopped)
+    if writes:
+        drop_old_address_hashes(pipeline, now)
     return _shares(planned, _unreachable(decided, planned), tiers)
 
 
-def _approve(ledger: Planning, mode: Mode, now: datetime, *, up_to: int | None) -> None:
-    """Approve what a person has approved (``up_to`` is None), or what the present hard limit allows."""
-    ledger.fuse.approve(mode, at=now, up_to=up_to)
-    if up_to is None:
+def _approve(ledger: Planning, mode: Mode, now: datetime, *, by: str | None, limit: int) -> None:
+    """Approve every trip if a person has (``by``), else those that the present hard limit allows."""
+    ledger.fuse.approve(mode, at=now, by=by or MAX_NOTICES, up_to=None if by else limit)
+    if by:
         ledger.growth.approve(mode, at=now)
+
+
+def _explain_stop(trip: Trip | None, grown: GrowthTrip | None, pipeline: Pipeline) -> str | None:
+    """Which limit stopped the run, with the cure; None if none did."""
+    if trip is not None:
+        return explain_trip(trip, pipeline)
+    return None if grown is None else explain_growth(grown, pipeline)
+
+
+def drop_old_address_hashes(pipeline: Pipeline, now: datetime) -> int:
+    """Drop the address hashes of attempts that no tier and no delivery report can need. Returns how many."""
+    over = pipeline.policy.window(now=now, reach=now).expires_after
+    dropped = pipeline.ledger.hash_address.drop_old(
+        expired_before=over - REPORTS_MAY_TAKE, tried_before=now - REPORTS_MAY_TAKE
+    )
+    if dropped:
+        log.info("Dropped the address hashes of %d attempts that no tier needs any more.", dropped)
+    return dropped
 
 
 def explain_trip(trip: Trip, pipeline: Pipeline) -> str:
     """The operator's message: why nothing is sent, and what to do."""
     return (
-        f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over delivery.max_notices of "
+        f"The volume fuse has tripped: {trip.new_notices} notices were new on {trip.day}, over {MAX_NOTICES} of "
         f"{trip.max_notices}; nothing was planned and nothing is sent. Look at the day in the UI, then approve it "
         f"(token-pipelines run{pipeline.config.option} --approve-volume), raise delivery.max_notices to at least "
         f"{trip.new_notices}, or fix the source."
@@ -175,10 +214,7 @@ def explain_open_trip(pipeline: Pipeline) -> str | None:
     """Why the fuse stops every day at present, with the cure; None if it does not."""
     delivery = pipeline.config.delivery
     trip = pipeline.ledger.fuse.open_trip(delivery.mode, max_notices=delivery.max_notices)
-    if trip is not None:
-        return explain_trip(trip, pipeline)
-    grown = open_growth_trip(pipeline, pipeline.ledger.growth)
-    return None if grown is None else explain_growth(grown, pipeline)
+    return _explain_stop(trip, open_growth_trip(pipeline, pipeline.ledger.growth), pipeline)
 
 
 def _decide(pipeline: Pipeline, told: Told, snapshot: pd.DataFrame, *, now: datetime, reach: datetime) -> pd.DataFrame:
@@ -196,9 +232,16 @@ def _refused_at_a_changed_address(pipeline: Pipeline, snapshot: pd.DataFrame) ->
         return []
     present = pipeline.address_hashes(token_ids)
     refused = pipeline.ledger.told.refused(token_ids, mode)
-    # If a token is gone, its recipient's present address is unknown; it counts as unchanged.
-    now = {line: present.get((line.token_id, line.recipient_id), line.address_hash) for line in refused}
-    return [line for line, address_hash in now.items() if address_hash != line.address_hash]
+    return [line for line in refused if _has_changed(pipeline, line, present.get((line.token_id, line.recipient_id)))]
+
+
+def _has_changed(pipeline: Pipeline, line: RefusedLine, present: tuple[bytes, ...] | None) -> bool:
+    """Whether the recipient has another address now. What nobody can tell counts as unchanged."""
+    if present is None:  # the token is gone
+        return False
+    if line.address_hash is not None and not pipeline.ledger.hash_address.knows_key_of(line.address_hash):
+        return False
+    return line.address_hash not in present
 
 
 def _rehearsed(draft: Plan) -> pd.DataFrame:

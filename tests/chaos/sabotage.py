@@ -42,8 +42,8 @@ def _mark_after_sending() -> None:
 def _outcome_as(state: State) -> None:
     keep = Recorder.keep
 
-    def certain(self: Recorder, email: Email, outcome: Outcome) -> None:
-        keep(self, email, replace(outcome, state=state) if outcome.state is State.UNKNOWN else outcome)
+    def certain(self: Recorder, email: Email, outcome: Outcome) -> Record:
+        return keep(self, email, replace(outcome, state=state) if outcome.state is State.UNKNOWN else outcome)
 
     _put(Recorder, "keep", certain)
 

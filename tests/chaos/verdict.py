@@ -209,7 +209,10 @@ def _story(notice_id: str, arrivals: list[Arrival], evidence: Evidence) -> list[
 
 
 def _judge_ledger(evidence: Evidence, verdict: Verdict) -> None:
-    """Nothing is called sent that did not arrive, and nothing that arrived is called failed, or waits."""
+    """Nothing is called sent that did not arrive, and nothing that arrived is called failed, or waits.
+
+    Who was refused for good may wait: a run that had nobody accepted believes no refusal.
+    """
     arrived = {arrival.message_id for arrival in evidence.arrivals}
     queue_ids = {arrival.queue_id for arrival in evidence.arrivals}
     states = defaultdict(set)
@@ -220,9 +223,10 @@ def _judge_ledger(evidence: Evidence, verdict: Verdict) -> None:
     verdict.fail("marked failed and delivered", states["failed"] & arrived)
     known = states["sent"] | states["unknown"]
     verdict.fail("delivered, and the ledger does not say so", arrived - known - states["failed"])
-    waiting = [states[state] for state in ("planned", "claimed", "sending", "deferred")]
-    verdict.fail("still waits", set().union(*waiting))
+    waiting = set().union(*(states[state] for state in ("planned", "claimed", "sending", "deferred")))
+    refused = {notice.message_id for notice in evidence.notices if notice.recipient_id in evidence.refused}
+    verdict.fail("still waits", waiting - refused)
     strange = (a.notice_id for a in evidence.attempts if a.state == "sent" and a.queue_id not in queue_ids)
     verdict.fail("an attempt is recorded as sent with a queue id that the relay never gave", strange)
     told = {notice.recipient_id for notice in evidence.notices if notice.state in {"sent", "unknown", "failed"}}
-    verdict.fail("due, and the ledger ends without an answer", evidence.population.due.keys() - told)
+    verdict.fail("due, and the ledger ends without an answer", evidence.population.due.keys() - told - evidence.refused)

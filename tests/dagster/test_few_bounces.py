@@ -46,7 +46,7 @@ def test_few_bounces(
         )
         if number < bounced:
             bounce = Bounce(
-                notice_id=notice_id, at=NOW, code=550, enhanced="5.2.2", reply="", address_is_dead=False, named=None
+                digest=notice_id.encode(), notice_id=notice_id, at=NOW, code=550, enhanced="5.2.2", proven=True
             )
             assert ledger.bounces.keep(bounce) is Kept.RECORDED
     definitions = build_defs(pipeline.config, clock=lambda: NOW, storage=tmp_path / "parquet")

@@ -1,5 +1,6 @@
 """The volume fuse in Dagster: planning trips it, the day's check shows it, and no run goes round it."""
 
+import getpass
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -199,3 +200,37 @@ def test_dry_run_neither_trips_nor_approves(operator: Operator, relay: Smtpd) ->
     with closing(rehearsal.parts(NOW).ledger) as ledger:
         assert ledger.fuse.open_trip(Mode.LIVE, max_notices=1) is not None
     assert relay.connections == 0
+
+
+def test_fuse_counts_tiers_that_are_run_one_by_one(operator: Operator, relay: Smtpd, dagster_url: str) -> None:
+    """Each stays below the limit, and together they would not; the next scheduled instant starts afresh."""
+    registry = Registry(dagster_url)
+    registry.token(registry.user("eve", email="eve@example.org"), expires_at=NOW + 7 * DAY)
+
+    assert operator.run(only=["week"]).success  # ada's and eve's tiers are week, bob's is month
+    trip = failures(operator.run(only=["month"]))
+
+    assert trip["partition_by_tier"] is not None
+    assert trip["partition_by_tier"].startswith("The volume fuse has tripped: 2 notices were new on 2026-11-20")
+    assert len(relay.accepted) == 1
+
+
+def test_fuse_keeps_who_approved_and_when(operator: Operator, dagster_url: str, command: Command) -> None:
+    """A run of Dagster's, a user of the command line, or a limit that was raised."""
+    registry = Registry(dagster_url)
+    operator.run()
+    by_run = operator.run(approve=True).run_id
+    trips = "SELECT approved_by, approved_at FROM token_pipelines.fuse_trips ORDER BY trip_id"
+    assert registry.execute(trips) == [(f"run {by_run}", NOW)]
+
+    for number, left in enumerate((21, 22)):
+        registry.token(registry.user(f"new{number}", email=f"n{number}@example.org"), expires_at=NOW + left * DAY)
+    run = ("run", "--config", str(operator.pipeline().path), "--now", rfc3339(NOW + DAY))
+    assert command(*run).status == 1
+    assert command(*run, "--approve-volume").status == 0
+    (by_user, at) = registry.execute(trips)[1]
+    assert by_user.startswith(f"{getpass.getuser()} (run ")
+    assert at >= NOW + DAY
+
+    plans = registry.execute("SELECT new_notices, approved_by FROM token_pipelines.plans ORDER BY plan_id")
+    assert plans == [(2, f"run {by_run}"), (2, by_user)]

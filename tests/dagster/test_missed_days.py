@@ -334,7 +334,7 @@ def test_tripped_fuse_holds_all_days_and_says_so(toy: Toy, parts: Pipeline) -> N
     assert requests == []
     assert words.startswith("The volume fuse has tripped, so no day is asked for.")
     assert "--approve-volume" in words
-    ledger.fuse.approve(Mode.LIVE, at=NOON)
+    ledger.fuse.approve(Mode.LIVE, at=NOON, by="a person")
     assert toy.tick()[0] != []
 
 

@@ -189,3 +189,61 @@ def _write_query_that_quotes_values(folder: Path, condition: str = "") -> None:
         " FROM api_tokens JOIN users ON users.id = user_id JOIN emails USING (user_id)"
         f" WHERE expired_at >= :expires_after AND expired_at < :expires_before {condition}"
     )
+
+
+STEPS = [
+    "token_pipelines.source.source.Source.snapshot",
+    "token_pipelines.policy.Policy.decide",
+    "token_pipelines.defs.storage.write_atomically",
+    "token_pipelines.ledger.told.Told.history",
+    "token_pipelines.ledger.fuse.Fuse.open_trip",
+    "token_pipelines.ledger.planning.Planning.draft",
+    "token_pipelines.ledger.planning.Planning.carry_out",
+    "token_pipelines.ledger.sending.Sending.claim",
+    "token_pipelines.source.source.Source.resolve",
+    "token_pipelines.ledger.suppressions.Suppressions.among",
+    "token_pipelines.channel.Channel.write",
+    "token_pipelines.mail.message.Serialiser.envelope",
+    "token_pipelines.smtp.relay.Relay.connect",
+    "token_pipelines.ledger.sending.Sending.settle",
+]
+"""Where a day meets an address, or could."""
+
+
+class OddError(Exception):
+    """An error that nobody expected."""
+
+
+def test_nothing_of_an_unexpected_error_is_left_behind(
+    command: Command,
+    planted: Registry,
+    dagster_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its words hold an address, and so do those of the error behind it; only where it was raised is said."""
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            int(ADDRESSES["ada"])
+        except ValueError as error:
+            msg = f"cannot use {ADDRESSES['bob']} and {SECRET}"
+            raise OddError(msg) from error
+
+    said = {}
+    with Smtpd() as relay:
+        write_config(tmp_path, planted.url, relay.port)
+        for step in STEPS:
+            with monkeypatch.context() as patched:
+                patched.setattr(step, fail)
+                said[step] = command(*RUN)
+        assert relay.accepted == []
+    (tmp_path / "token_pipelines.yaml").unlink()
+
+    assert {step: each.status for step, each in said.items()} == dict.fromkeys(STEPS, 1)
+    assert "OddError at fail:" in said[STEPS[0]].err
+    terminal = {f"terminal, {step}": (each.out + each.err).encode() for step, each in said.items()}
+    log = {"log": caplog.text.encode()}
+    places = left_in_files(tmp_path) | left_in_database(dagster_url) | terminal | log
+    assert {name: found for name, content in places.items() if (found := found_in(content))} == {}

@@ -1,13 +1,17 @@
 """The commands ``bounces`` and ``suppress`` as a user calls them: what they print, and what they never do."""
 
+import codecs
 import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.ledger import ledger_at
 from support.pipeline import write_config
 
 from token_pipelines.cli.main import main
@@ -30,6 +34,11 @@ class Said(NamedTuple):
 
 
 Command = Callable[..., Said]
+
+NOT_UTF8 = (
+    "Standard input is not in UTF-8 at line 2, but perhaps in Latin-1 or Windows-1252; save it as UTF-8; "
+    "nothing was done."
+)
 
 
 @pytest.fixture
@@ -64,6 +73,8 @@ def test_suppress_from_arguments_and_standard_input(command: Command) -> None:
     assert first.startswith("1: suppressed since 20")
     assert first.endswith("Z: by hand")
     assert (second, third.split(" since ")[0]) == ("2: not suppressed", "3: suppressed")
+    marked = codecs.BOM_UTF8 + f"{ADA}\n".encode()
+    assert command("suppress", "add", stdin=marked).out == "0 added, 1 suppressed already.\n"
     assert command("suppress", "remove", "-", stdin=f"{BOB}\ncarol@example.org\n".encode()).out == (
         "1 removed, 1 not suppressed.\n"
     )
@@ -106,6 +117,7 @@ def test_suppress_json(command: Command) -> None:
         "number": 1,
         "suppressed": False,
         "since": None,
+        "cause": None,
         "why": None,
         "address_hash": "",
     }
@@ -117,7 +129,12 @@ def test_suppress_json(command: Command) -> None:
     [
         (b"ada@example.org\nAda <ada@example.org>\n", "Line 2 is not one plain email address; nothing was done."),
         (b"ada@example.org, bob@example.org", "Line 1 is not one plain email address; nothing was done."),
-        (b"\xff\xfe@example.org", "Line 1 is not one plain email address; nothing was done."),
+        (ADA.encode("utf-16"), "Standard input is in UTF-16; save it as UTF-8; nothing was done."),
+        (ADA.encode("utf-16-le"), "Standard input is in UTF-16 or UTF-32; save it as UTF-8; nothing was done."),
+        (
+            b"ada@example.org\nJ\xfcrgen@example.org",
+            NOT_UTF8,
+        ),
         (b"\n", "No address was given; name some, or write one a line on standard input."),
     ],
 )
@@ -133,6 +150,57 @@ def test_suppress_why_holds_no_address(command: Command) -> None:
     assert said.err.startswith("--why is kept in clear, so it holds no address")
 
 
+def test_suppress_with_a_byte_order_mark(command: Command) -> None:
+    """Some editors put it before UTF-8."""
+    assert command("suppress", "add", stdin=b"\xef\xbb\xbf" + ADA.encode()).out == "1 added, 0 suppressed already.\n"
+    assert command("suppress", "remove", ADA).out == "1 removed, 0 not suppressed.\n"
+
+
+def test_suppress_list_shows_cause_and_time(command: Command, database_url: str) -> None:
+    """The cause in short is what --cause takes."""
+    at = datetime(2026, 11, 20, 9, tzinfo=UTC)
+    causes = ["a delivery report said so: 5.1.2", "the relay refused it: 5.1.10", "complaint", "ticket: 5.1.1"]
+    with closing(ledger_at(database_url)) as ledger:
+        ledger.migrate()
+        for number, cause in enumerate(causes):
+            ledger.suppressions.add([bytes([number])], at=at + number * timedelta(hours=1), cause=cause)
+    shown = [line.split("  ")[1:] for line in command("suppress", "list").out.splitlines()]
+    assert shown == [[f"2026-11-20T{9 + number:02}:00:00Z", cause] for number, cause in enumerate(causes)]
+    objects = command("suppress", "list", "--json").objects
+    assert [(one["since"], one["cause"], one["why"]) for one in objects] == [
+        ("2026-11-20T09:00:00Z", "5.1.2", causes[0]),
+        ("2026-11-20T10:00:00Z", "5.1.10", causes[1]),
+        ("2026-11-20T11:00:00Z", "complaint", "complaint"),
+        ("2026-11-20T12:00:00Z", "ticket: 5.1.1", "ticket: 5.1.1"),
+    ]
+    bulk = ("suppress", "remove", "--since", "2026-11-20T09:30:00Z", "--cause")
+    assert command(*bulk, "5.1.2").out == "0 removed; 0 notices that had failed for this are due again.\n"
+    assert command(*bulk, "5.1.1").out == "0 removed; 0 notices that had failed for this are due again.\n"
+    assert command(*bulk, "5.1.10", "--json").objects == [{"version": 1, "removed": 1, "due_again": 0}]
+    assert command(*bulk, "complaint").out == "1 removed; 0 notices that had failed for this are due again.\n"
+    assert [one["cause"] for one in command("suppress", "list", "--json").objects] == ["5.1.2", "ticket: 5.1.1"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--since", "2026-11-20T09:00:00Z"],
+        ["--cause", "5.1.2"],
+        ["--since", "2026-11-20T09:00:00Z", "--cause", "x", ADA],
+    ],
+)
+def test_suppress_remove_in_bulk_needs_both_and_no_address(command: Command, options: list[str]) -> None:
+    said = command("suppress", "remove", *options)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("--since and --cause go together, and without addresses")
+
+
+def test_suppress_remove_since_what_is_no_instant(command: Command) -> None:
+    said = command("suppress", "remove", "--since", "yesterday", "--cause", "5.1.2")
+    assert (said.status, said.out) == (2, "")
+    assert "yesterday is not an instant" in said.err.replace("'", "").replace('"', "")
+
+
 def test_suppress_many(command: Command) -> None:
     """More than one statement's parameters hold."""
     many = "\n".join(f"user{number}@example.org" for number in range(30_000)).encode()
@@ -141,29 +209,59 @@ def test_suppress_many(command: Command) -> None:
 
 
 def test_bounces_json(command: Command, tmp_path: Path) -> None:
-    """One object alone on stdout; what led to nothing is named on stderr by its file."""
+    """One object alone on stdout; what led to nothing is summed up on stderr, in one line that names a few files."""
     report = SAMPLES / "postfix-refused.eml"
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(bytes(range(256)))
     said = command("bounces", report, SAMPLES / "not-a-report-vacation.eml", rubbish, "--json")
     counts = {"read": 3, "matched": 0, "recorded": 0, "suppressed": 0, "delayed": 0, "early": 0}
-    assert said.objects == [{"version": 1, **counts, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
-    assert said.err.splitlines() == [
-        f"{report} is a delivery report, but not about a notice of this ledger.",
-        f"{SAMPLES / 'not-a-report-vacation.eml'} is not a delivery report.",
-        f"{rubbish} is not a delivery report.",
-    ]
+    more = {"complaints": 0, "unbelieved": 0, "seen": 0}
+    assert said.objects == [{"version": 1, **counts, **more, "unmatched": 1, "not_reports": 2, "unreadable": 0}]
+    assert said.err == (
+        f"Skipped: 1 about no notice of this ledger: {report}. 2 neither a delivery report nor a complaint: "
+        f"{SAMPLES / 'not-a-report-vacation.eml'}, {rubbish}.\n"
+    )
     assert said.status == 0
+
+
+def test_bounces_of_many_spams_is_one_line(command: Command, tmp_path: Path) -> None:
+    """Cron mails what is printed. The second reading has seen them all, and prints nothing about them."""
+    box = tmp_path / "box"
+    for folder in ("cur", "new"):
+        (box / folder).mkdir(parents=True)
+    for number in range(1200):
+        (box / "new" / f"{number:04}").write_text(f"Subject: offer {number}\n\nBuy.\n", encoding="utf-8")
+    first, second = command("bounces", box, "--json"), command("bounces", box, "--json")
+    names = ", ".join(str(box / "new" / f"{number:04}") for number in range(3))
+    assert first.err == f"Skipped: 1,200 neither a delivery report nor a complaint: {names} and 1,197 more.\n"
+    assert second.err == ""
+    numbers = [
+        (said.objects[0]["read"], said.objects[0]["not_reports"], said.objects[0]["seen"]) for said in (first, second)
+    ]
+    assert numbers == [(1200, 1200, 0), (1200, 0, 1200)]
+
+
+def test_bounces_while_another_one_reads(command: Command, database_url: str) -> None:
+    """It leaves with one sentence; cron starts the next one."""
+    with closing(ledger_at(database_url)) as ledger:
+        ledger.migrate()
+        with ledger.read_messages.alone():
+            said = command("bounces", SAMPLES / "postfix-refused.eml")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == (
+        "Another `token-pipelines bounces` is still reading, so this one read nothing; run it again later.\n"
+    )
+    assert command("bounces", SAMPLES / "postfix-refused.eml").status == 0
 
 
 def test_bounces_from_standard_input(command: Command) -> None:
     status, out, err = command("bounces", "-", stdin=(SAMPLES / "exim-refused.eml").read_bytes())
     assert status == 0
     assert out == (
-        "1 messages read, 0 about our notices: 0 new failures, 0 addresses suppressed, 0 only delayed. "
-        "About no notice: 1. No delivery report: 0.\n"
+        "1 messages read, 0 of them seen before, 0 about our notices: 0 new failures, 0 not believed, 0 complaints, "
+        "0 addresses suppressed, 0 only delayed. About no notice: 1. No delivery report: 0.\n"
     )
-    assert err == "standard input is a delivery report, but not about a notice of this ledger.\n"
+    assert err == "Skipped: 1 about no notice of this ledger: standard input.\n"
 
 
 def test_bounces_of_what_is_not_there(command: Command, tmp_path: Path) -> None:

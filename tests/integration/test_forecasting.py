@@ -99,6 +99,27 @@ def test_forecast_equals_what_each_day_sends(
     assert sum(day.notices for day in days) > 5
 
 
+@pytest.mark.parametrize("mode", ["live", "redirect"])
+def test_forecast_counts_only_who_is_written_to(
+    registry: Registry, registry_url: str, tmp_path: Path, mode: str
+) -> None:
+    """Neither a suppressed address, nor one that cannot be written to, nor one that was refused; as sending does."""
+    for number in range(6):
+        registry.token(registry.user(f"u{number}", email=f"u{number}@example.org"), expires_at=NOW + 7 * DAY + HOUR)
+    registry.token(registry.user("odd", email="no address at all"), expires_at=NOW + 7 * DAY + HOUR)
+    delivery = {"mode": mode, "redirect_to": "ops@example.org" if mode == "redirect" else None}
+    with Smtpd() as relay:
+        house = PipelineRunner(tmp_path, registry_url, relay.port, delivery=delivery)
+        ledger = house.parts(NOW).ledger
+        ledger.migrate()
+        mine = ["ops@example.org"] if mode == "redirect" else ["u0@example.org", "U1@Example.org"]
+        assert predicted(house, NOW, days=1)[0].notices == 6
+        ledger.suppressions.add({ledger.hash_address(address) for address in mine}, at=NOW, cause="by hand")
+        days = predicted(house, NOW, days=2)
+        happened = [house.run(NOW + number * DAY).sent for number in range(2)]
+    assert [day.notices for day in days] == happened == ([0, 0] if mode == "redirect" else [4, 0])
+
+
 def test_forecast_of_today_is_what_is_left_of_it(registry: Registry, registry_url: str, tmp_path: Path) -> None:
     """Before the day's run it has all, after it nothing; a run that was missed would send now."""
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + 7 * DAY + HOUR)

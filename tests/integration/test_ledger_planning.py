@@ -207,6 +207,7 @@ def test_refusal_for_good_is_known_with_the_address_it_was_for(ledger: Ledger, s
     notices = plan(ledger, due(("1", "7", "day")))
     with sending() as sender:
         deliver(sender, notices["7"], REFUSED)
+        sender.fail([notices["7"]])
     assert told(ledger) == [("1", "7", None, EXPIRY - DAY, False)]
     refused = ledger.told.refused(["1", "2"], Mode.LIVE)
     assert refused == [RefusedLine(notice_id=notices["7"], token_id="1", recipient_id="7", address_hash=HASH)]
@@ -296,7 +297,7 @@ def test_fuse_stays_tripped_until_approved(ledger: Ledger) -> None:
     assert fuse.open_trip(Mode.DRY_RUN, max_notices=9) == trips[0]
     assert fuse.open_trip(Mode.REDIRECT, max_notices=9) is None
     with ledger.planning(run_id="planner", mode=Mode.LIVE) as planning:
-        planning.fuse.approve(Mode.LIVE, at=NOW)
+        planning.fuse.approve(Mode.LIVE, at=NOW, by="a person")
         assert planning.fuse.open_trip(Mode.LIVE, max_notices=9) is None
     assert fuse.open_trip(Mode.LIVE, max_notices=9) is None
 
@@ -307,7 +308,7 @@ def test_trip_within_the_present_limit_stops_nothing(ledger: Ledger, limit: int,
         ledger.fuse.trip(Trip(day=TODAY, new_notices=new, max_notices=9), mode=Mode.LIVE, run_id="run-1", at=NOW)
 
     assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=limit), "new_notices", None) == stops
-    ledger.fuse.approve(Mode.LIVE, at=NOW, up_to=limit)
+    ledger.fuse.approve(Mode.LIVE, at=NOW, by="a person", up_to=limit)
     assert getattr(ledger.fuse.open_trip(Mode.LIVE, max_notices=9), "new_notices", None) == stops
 
 

@@ -1,5 +1,6 @@
 """What is recorded of a notice: the mark before the socket, the outcome, doubt, and what a dead run leaves."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from support.ledger import (
 )
 
 from token_pipelines.ledger.ledger import Ledger
+from token_pipelines.ledger.refusals import RefusedBefore
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.model import Mode, Outcome, Reason, State
 
@@ -52,7 +54,8 @@ def test_record_keeps_an_outcome(ledger: Ledger, sending: OpenSending, outcome: 
     (notice,) = many(ledger, 1)
     with sending() as sender:
         deliver(sender, notice, outcome)
-    assert states(ledger)[notice] == (outcome.state, None, None, None)
+    kept = State.DEFERRED if outcome is REFUSED else outcome.state  # until it is believed
+    assert states(ledger)[notice] == (kept, None, None, None)
     assert query(ledger, "SELECT state, address_hash FROM token_pipelines.attempts") == [(outcome.state, HASH)]
     (entry,) = ledger.history.entries()
     assert entry["sent_at"] == ("2026-11-20T09:00:00Z" if outcome is SENT else None)
@@ -77,7 +80,7 @@ def test_settle_records_one_outcome_and_marks_the_next_in_one_commit(ledger: Led
         assert mark(sender, second, NOW, after=record(first, SENT))
         assert (state(ledger, first), state(ledger, second)) == ("sent", "sending")
         sender.settle([record(second, REFUSED)], {})
-        assert (state(ledger, first), state(ledger, second)) == ("sent", "failed")
+        assert (state(ledger, first), state(ledger, second)) == ("sent", "deferred")
 
 
 def test_mark_is_made_once(ledger: Ledger, sending: OpenSending) -> None:
@@ -115,14 +118,47 @@ def test_drop_frees_one_token_and_keeps_the_other(ledger: Ledger, sending: OpenS
     assert [token.get("dropped") for token in entry["tokens"]] == ["renewed", None]  # type: ignore[attr-defined]
 
 
-def test_reopen_puts_refusals_off(ledger: Ledger, sending: OpenSending) -> None:
-    first, second = many(ledger, 2)
+def test_fail_believes_refusals_and_touches_nothing_else(ledger: Ledger, sending: OpenSending) -> None:
+    refused, sent, taken_over = many(ledger, 3)
     with sending() as sender:
-        deliver(sender, first, REFUSED)
-        deliver(sender, second, SENT)
-        sender.reopen([first, second])
-        assert (state(ledger, first), state(ledger, second)) == ("deferred", "sent")
-        assert waiting(sender, "day") == [first]
+        deliver(sender, refused, REFUSED)
+        deliver(sender, sent, SENT)
+        deliver(sender, taken_over, REFUSED)
+        claim(sender, [taken_over])
+        sender.fail([refused, sent, taken_over])
+        assert [state(ledger, one) for one in (refused, sent, taken_over)] == ["failed", "sent", "claimed"]
+        assert waiting(sender, "day") == []
+
+
+def test_waiting_puts_those_first_who_were_tried_least(ledger: Ledger, sending: OpenSending) -> None:
+    """Among equals, no two runs have the same order."""
+    ids = many(ledger, 40)
+    tried = ids[:10]
+    with sending() as sender:
+        for notice in tried:
+            deliver(sender, notice, PUT_OFF)
+        first = waiting(sender, "day")
+    with sending("run-2") as sender:
+        second = waiting(sender, "day")
+    for order in (first, second):
+        assert sorted(order) == sorted(ids)
+        assert set(order[30:]) == set(tried)
+    assert first[:30] != second[:30]
+
+
+def test_refused_before_counts_days_of_one_address_over_notices(ledger: Ledger, sending: OpenSending) -> None:
+    """And whether the relay has accepted anything since the first of them."""
+    (old,) = plan(ledger, due(("1", "7", "month"))).values()
+    with sending("run-1") as sender:
+        deliver(sender, old, REFUSED, at=NOW - 2 * DAY)
+    with sending("run-2") as sender:
+        deliver(sender, old, REFUSED, at=NOW - DAY)
+        deliver(sender, old, REFUSED, at=NOW - DAY + timedelta(hours=1))
+        assert sender.refused_before([old], zone="UTC") == {old: RefusedBefore(days=2, is_accepting=False)}
+        (other,) = plan(ledger, due(("2", "8", "month"))).values()
+        deliver(sender, other, SENT, at=NOW - DAY)
+        assert sender.refused_before([old], zone="UTC") == {old: RefusedBefore(days=2, is_accepting=True)}
+        assert sender.refused_before([], zone="UTC") == {}
 
 
 def test_end_of_a_run_gives_back_what_it_did_not_try(ledger: Ledger, sending: OpenSending) -> None:

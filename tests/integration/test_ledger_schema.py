@@ -12,7 +12,7 @@ from support.ledger import due, ledger_at, many, plan, query, states, told
 
 from token_pipelines.errors import ConfigError, LedgerError
 from token_pipelines.ledger.ledger import Ledger
-from token_pipelines.ledger.tables import metadata
+from token_pipelines.ledger.tables import SCHEMA, metadata
 from token_pipelines.model import Mode
 
 # The schema
@@ -20,7 +20,13 @@ from token_pipelines.model import Mode
 
 def test_migrations_make_what_the_tables_say(ledger: Ledger) -> None:
     with ledger.engine.connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_schemas": True,
+            "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
+            "version_table_schema": SCHEMA,
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 

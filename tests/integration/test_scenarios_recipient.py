@@ -58,21 +58,6 @@ def test_refusal_that_does_not_blame_the_address_suppresses_nobody(
     assert registry.execute("SELECT 1 FROM token_pipelines.suppressions") == []
 
 
-def test_too_many_refusals_are_not_believed(registry: Registry, make_pipeline: MakePipeline) -> None:
-    for number in range(12):
-        user = registry.user(f"u{number}", email=f"u{number}@example.org")
-        registry.token(user, expires_at=IN_TWO_DAYS)
-    with Smtpd(script=at_stage("rcpt", Action(code=550, text="5.1.1 no such user"))) as relay:
-        house = make_pipeline(relay)
-        day = house.run(NOW)
-    assert (day.total("failed"), day.total("deferred") + day.total("waiting")) == (0, 12)
-    assert [str(trouble).startswith("The relay refused ") for trouble in day.troubles] == [True]
-    assert registry.execute("SELECT 1 FROM token_pipelines.suppressions") == []
-    assert set(house.states().values()) <= {"deferred", "planned"}
-    with Smtpd() as relay:
-        assert make_pipeline(relay).run(NOW + HOUR).numbers == {"sent": 12}
-
-
 def test_answer_lost_after_the_dot_is_sent_again_with_the_same_bytes(
     registry: Registry, make_pipeline: MakePipeline
 ) -> None:

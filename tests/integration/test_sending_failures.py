@@ -396,7 +396,7 @@ def test_interrupt_ends_a_pause(registry: Registry, make_pipeline: MakePipeline)
         return Action(code=451, text="4.2.0 later")
 
     with Smtpd(script=later) as relay:
-        house = make_pipeline(relay, delivery={"retry_pauses": ["1h"]})
+        house = make_pipeline(relay, delivery={"retry_pauses": ["1h"], "deadline": "2h"})
         with pytest.raises(Interrupted):
             house.run(NOW)
     timers[0].join()

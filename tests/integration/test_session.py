@@ -1,5 +1,6 @@
 """Opening a session with a relay: what can fail, the sentence that says so, and whether waiting may help."""
 
+import base64
 import re
 import socket
 import ssl
@@ -18,7 +19,7 @@ from support.smtpd import Action, Script, Smtpd, times
 from token_pipelines.config import Smtp
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError, RelayError
-from token_pipelines.model import State
+from token_pipelines.model import Outcome, State
 from token_pipelines.smtp import connecting as session
 from token_pipelines.smtp.relay import Relay
 
@@ -187,7 +188,7 @@ def test_connect_ehlo_unknown() -> None:
         (
             always("auth", code=501, text="5.5.4 AG1haWxlci1sb2dpbgBzM2NyZXQtd29yZA=="),
             LOGIN,
-            f"refused the login with 501 5.5.4 <address>; {PASSWORD}.",
+            f"refused the login with 501 5.5.4 <login>; {PASSWORD}.",
             False,
         ),
         (
@@ -470,3 +471,47 @@ def test_relay_faulty_ca_file(content: str | None, tmp_path: Path) -> None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"smtp\.ca_file .*ca\.pem cannot be read as certificates"):
         Relay(smtp(25, security="tls", ca_file=path))
+
+
+ECHOED = {
+    "as it is": "{password}",
+    "as AUTH PLAIN": "{plain}",
+    "as AUTH LOGIN": "{login}",
+    "in a command": "x{password}y",
+}
+
+
+@pytest.mark.parametrize("password", ["s3cret-word", "@s3cret-word", "unknown", "User"])
+@pytest.mark.parametrize("echo", ECHOED.values(), ids=ECHOED)
+@pytest.mark.parametrize(
+    ("stage", "code"),
+    [
+        ("auth", 535),
+        ("auth", 454),
+        ("mail", 550),
+        ("rcpt", 550),
+        ("rcpt", 450),
+        ("data", 550),
+        ("dot", 250),
+        ("dot", 550),
+    ],
+)
+def test_login_that_the_relay_repeats_is_kept_nowhere(stage: str, code: int, echo: str, password: str) -> None:
+    """At no stage and in no form; not as a queue id either. A word, or an @ in front, makes no difference."""
+    plain = base64.b64encode(f"\0mailer\0{password}".encode()).decode()
+    login = base64.b64encode(password.encode()).decode()
+    said = echo.format(password=password, plain=plain, login=login)
+    action = Action(code=code, text=f"{code // 100}.0.0 what is {said}, queued as {said}")
+    script = times(9, stage, action)
+    with (
+        Smtpd(script=script, credentials={"mailer": password}) as server,
+        connect(server, username="mailer", password=password) as relay,
+    ):
+        try:
+            outcome: Outcome | RelayError = relay.send(ENVELOPE)
+        except RelayError as error:
+            outcome = error
+    left = str(outcome) + repr(getattr(outcome, "outcome", None))
+    words = left.replace("TOKEN_PIPELINES__SMTP__PASSWORD", "").replace("smtp.username", "")
+    for part in (password, plain, login.rstrip("=")):
+        assert part not in words

@@ -109,7 +109,7 @@ def test_secrets_are_out_of_reach(registry: Registry, source: OpenSource) -> Non
 
 def test_reads_are_read_only_in_utc_with_timeouts_and_a_name(registry: Registry, source: OpenSource) -> None:
     registry.token(registry.user("ada", email="ada@example.org"), expires_at=NOW + DAY)
-    settings = ["application_name", "TimeZone", "default_transaction_read_only", "statement_timeout", "lock_timeout"]
+    settings = ["application_name", "TimeZone", "transaction_read_only", "statement_timeout", "lock_timeout"]
     shown = " || ' ' || ".join(f"current_setting('{name}')" for name in settings)
     reader = source(select(token_name=shown), statement_timeout="90s", lock_timeout="5s")
     assert reader.resolve(["1"])["token_name"].tolist() == ["token-pipelines source UTC on 90s 5s"]

@@ -219,6 +219,7 @@ def test_option_of_a_postgres_url_that_is_none_is_named_so(
     [
         ("mariadb", "foo=bar"),
         ("mariadb", "ssl_ca=/nope"),
+        ("mariadb", "charset=nope"),
         ("mariadb", "connect_timeout=x"),
         ("sqlite", "timeout=x"),
     ],
@@ -235,6 +236,24 @@ def test_option_that_the_driver_does_not_take_is_a_sentence(
     with pytest.raises(ConfigError) as caught:
         write_back(url, tmp_path).run(["1"], ANY_EXPIRY.expires_after)
     assert sound(str(caught.value)).endswith(f" {OPTION}")
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf8"])
+def test_charset_in_which_text_would_be_lost_is_a_sentence(
+    open_database: OpenDatabase, tmp_path: Path, charset: str
+) -> None:
+    url = make(open_database, "mariadb").url.update_query_dict({"charset": charset})
+    with pytest.raises(ConfigError) as caught:
+        Database(url, tmp_path).source(written("mariadb"), timezone="UTC")
+    said = "asks for a charset, but text is read as utf8mb4 only; leave charset out of the URL."
+    assert str(caught.value) == f"source.url {said}"
+    with pytest.raises(ConfigError, match="leave charset out of the URL"):
+        write_back(url.render_as_string(hide_password=False), tmp_path)
+
+
+def test_charset_in_which_text_is_read_may_be_asked_for(open_database: OpenDatabase, tmp_path: Path) -> None:
+    url = make(open_database, "mariadb").url.update_query_dict({"charset": "utf8mb4"})
+    list(Database(url, tmp_path).source(written("mariadb"), timezone="UTC").snapshot(ANY_EXPIRY))
 
 
 def write_back(url: str, folder: Path) -> OnSentStatement:

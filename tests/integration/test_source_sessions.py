@@ -84,6 +84,25 @@ def test_mariadb_session_is_read_only_in_utc_with_limits(open_database: OpenData
     assert source.resolve(["1"])["token_name"].tolist() == ["+00:00 90.000000 5 5 ON"]
 
 
+def test_mariadb_session_is_not_what_the_server_begins_it_with(
+    mariadb_server: MariaDB, open_database: OpenDatabase
+) -> None:
+    """``init_connect`` is run for every user without a certain right, before any statement of theirs."""
+    maria = open_database("mariadb")
+    maria.execute("CREATE TABLE tokens (id int, name text CHARACTER SET utf8mb4)", "CREATE USER reader@localhost")
+    maria.execute("INSERT INTO tokens VALUES (1, 'Jürgen 🦀'), (2, 'Łukasz')")
+    maria.execute(f"GRANT SELECT ON {maria.url.database}.* TO reader@localhost")
+    odd = "SET NAMES latin1, SESSION sql_select_limit = 1, SESSION time_zone = ''+09:00''"
+    maria.execute(f"SET GLOBAL init_connect = '{odd}'")
+    try:
+        url = mariadb_server.url(maria.url.database, "reader").render_as_string(hide_password=False)
+        source = maria.source(query("mariadb", token_name="name", created_at="now()"), url=url, timezone="UTC")
+        assert [len(frame) for frame in source.snapshot(WINDOW)] == [2]
+        assert sorted(source.resolve(["1", "2"])["token_name"]) == ["Jürgen 🦀", "Łukasz"]
+    finally:
+        maria.execute("SET GLOBAL init_connect = ''", "DROP USER reader@localhost")
+
+
 def test_sqlite_file_is_opened_read_only(open_database: OpenDatabase, tmp_path: Path) -> None:
     lite = open_database("sqlite")
     lite.execute("CREATE TABLE tokens (id int)")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.samples import all_samples, shipped_config
 
+from token_pipelines import bounce_address
 from token_pipelines.envelope import Envelope
 from token_pipelines.mail.message import Serialiser
 
@@ -70,12 +72,15 @@ def written(*, all_headers: bool) -> dict[str, Envelope]:
         links = email.links.model_copy(update={"unsubscribe": "https://example.org/unsubscribe/{recipient_id}"})
         more = {"links": links, "bounces": "bounces@example.org", "feedback_id": "token-expiry:example-registry"}
         email = email.model_copy(update=more)
-    serialiser = Serialiser(email)
+    serialiser = Serialiser(email, tag=lambda notice_id: bounce_address.tag(notice_id, b"key"))
     messages = {}
     for sample in all_samples():
-        message_id = f"<{sample.key}@example.org>"
+        notice_id = str(uuid.uuid5(uuid.NAMESPACE_URL, sample.key))
+        message_id = f"<{notice_id}@example.org>"
         made = serialiser.envelope(sample.content, sample.recipient, message_id=message_id, at=now)
-        assert made.sender == (f"bounces+{sample.key}@example.org" if all_headers else "noreply@example.org")
+        assert made.sender == (
+            f"bounces+{bounce_address.tag(notice_id, b'key')}@example.org" if all_headers else "noreply@example.org"
+        )
         # As the server that takes it writes down where it came from.
         return_path = f"Return-Path: <{made.sender}>\r\n".encode()
         messages[message_id] = replace(made, data=return_path + made.data)

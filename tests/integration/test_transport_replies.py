@@ -76,7 +76,7 @@ def test_send_reply_without_the_bare_name(stage: str, code: int, text: str) -> N
     outcome, _ = send(answers(stage, code, text), envelope)
     assert outcome.enhanced == f"{code // 100}.1.1"
     assert "lovelace" not in outcome.reply.lower()
-    assert "<address>" in outcome.reply
+    assert ("<address>" in outcome.reply) == (code != 250)  # of a yes only the queue id is kept
 
 
 @pytest.mark.parametrize("name", ["2.0.0", "queued", "4fxyz01abd"])
@@ -115,7 +115,7 @@ def test_send_answer_to_the_dot_that_does_not_end(action: Action, said: str) -> 
 def test_send_reply_without_addresses_in_an_error() -> None:
     """Nor do they reach the Dagster UI."""
     script = times(1, "rcpt", Action(code=550, text="5.7.1 <ada@example.org>: relay access denied"))
-    with Smtpd(script=script) as server, connect(server) as connection, pytest.raises(RelayError) as caught:
-        connection.send(ENVELOPE)
-    assert "5.7.1 <address>: relay access denied at RCPT TO" in str(caught.value)
-    assert "ada" not in str(caught.value)
+    with Smtpd(script=script) as server, connect(server) as connection:
+        said = connection.explain(connection.send(ENVELOPE))
+    assert "5.7.1 <address>: relay access denied at RCPT TO" in said
+    assert "ada" not in said

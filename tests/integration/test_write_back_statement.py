@@ -173,7 +173,7 @@ def test_statement_in_any_natural_spelling(registry: Registry, registry_url: str
 
 
 def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_path: Path) -> None:
-    """A constraint's message holds the row; a read-only account's says only what it may not do."""
+    """A constraint's message holds the row; where nothing may be written, the setting is named."""
     token, *_ = two_people(registry)
     registry.execute("ALTER TABLE api_tokens ADD CHECK (expiry_notification_at < '2000-01-01')")
     with pytest.raises(
@@ -186,7 +186,8 @@ def test_refusal_repeats_no_value(registry: Registry, registry_url: str, tmp_pat
         + " SET default_transaction_read_only = on"
     )
     with pytest.raises(
-        SourceError, match="cannot execute UPDATE in a read-only transaction; fix the statement, or the"
+        SourceError,
+        match="is a replica or read-only; point the URL at the primary, or turn off default_transaction_read",
     ):
         write_back(registry_url, tmp_path).run([token], NOW)
 

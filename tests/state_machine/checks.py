@@ -22,6 +22,7 @@ from state_machine.truth import (
     Setting,
     Token,
     Truth,
+    domain_of,
     reach_of,
     reached,
     today,
@@ -34,7 +35,7 @@ from token_pipelines.model import Mode, to_micros
 from token_pipelines.planning import Share
 from token_pipelines.tiers import Before
 
-REFUSALS_ALLOWED: Final = 1
+DAYS_OF_REFUSALS: Final = 3
 OPEN_TRIP: Final = "SELECT max(new_notices) FROM token_pipelines.fuse_trips WHERE mode = %s AND approved_at IS NULL"
 
 
@@ -181,16 +182,33 @@ class Checks(RuleBasedStateMachine):
         self._expect(present is None or present <= line.threshold, f"{about} is stale, {present} is reached")
 
     def tier_done(self, worker: Worker, tier: str, trouble: TokenPipelinesError | None) -> None:
-        """A tier fails by the relay's or the database's trouble only; too many refusals are believed of nobody."""
+        """A tier fails by trouble of the relay or the database only. Refusals are believed if others were accepted."""
         self._expect(
             trouble is None or isinstance(trouble, RelayError | LedgerError), f"{worker.run_id}, {tier}: {trouble}"
         )
         mine = [a for a in self.truth.attempts[worker.attempts_before :] if a.run_id == worker.run_id]
         worker.attempts_before = len(self.truth.attempts)
         refused = [a for a in mine if a.answer is not None and a.answer.refuses and not a.again]
-        if len(refused) > REFUSALS_ALLOWED:
-            for attempt in refused:
-                attempt.disbelieved = True
+        accepted = {domain_of(a.address) for a in mine if a.answer is Answer.SENT}
+        is_one_domain = len({domain_of(a.address) for a in mine}) == 1
+        are_few = 2 * len({a.message_id for a in refused}) <= len({a.message_id for a in mine})
+        for attempt in refused:
+            others = accepted - {domain_of(attempt.address)}
+            is_proven = are_few and bool(accepted if is_one_domain else others)
+            attempt.believed = is_proven or self._is_repeated(attempt)
+
+    def _is_repeated(self, refused: Attempt) -> bool:
+        """Refused on three days, while the relay accepted somebody."""
+        recorded = [a for a in self.truth.attempts if a.mode is refused.mode and not a.interrupted]
+        same = [
+            a
+            for a in recorded
+            if a.recipient_id == refused.recipient_id and a.address == refused.address
+            if a.answer is not None and a.answer.refuses and not a.again
+        ]
+        first = min(a.at for a in same)
+        was_accepting = any(a.answer is Answer.SENT and a.at >= first for a in recorded)
+        return len({today(a.at) for a in same}) >= DAYS_OF_REFUSALS and was_accepting
 
     def _expect(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001 -- an assertion
         """Keep a violation: on a sender's thread the product would take an AssertionError for a letter's fault."""
@@ -231,7 +249,7 @@ class Checks(RuleBasedStateMachine):
 
     def _refused(self, line: Line, address: str, mode: Mode) -> bool:
         return any(
-            attempt.mode is mode and attempt.address == address and not attempt.disbelieved
+            attempt.mode is mode and attempt.address == address and attempt.believed
             for attempt in self.truth.attempts
             if attempt.answer is not None and attempt.answer.refuses
             if any(other.key == line.key and other.threshold >= line.threshold for other in attempt.lines)
@@ -244,7 +262,7 @@ class Checks(RuleBasedStateMachine):
         with self.house.ledger() as ledger:
             hashes = {ledger.hash_address(address): address for address in addresses}
             self.truth.suppressed = {hashes[found] for found in ledger.suppressions.among(list(hashes))}
-        dead = {a.address for a in self.truth.attempts if a.answer is Answer.DEAD_ADDRESS and not a.disbelieved}
+        dead = {a.address for a in self.truth.attempts if a.answer is Answer.DEAD_ADDRESS and a.believed}
         assert self.truth.suppressed <= dead | self.suppressed_by_hand
 
     def _check_punctual(self, day: date, worker: Worker) -> None:

@@ -46,6 +46,7 @@ DELETE FROM token_pipelines.notices;
 DELETE FROM token_pipelines.runs;
 DELETE FROM token_pipelines.suppressions;
 DELETE FROM token_pipelines.fuse_trips;
+DELETE FROM token_pipelines.plans;
 DELETE FROM token_pipelines.told_before;
 DELETE FROM api_tokens;
 DELETE FROM token_owners;
@@ -73,7 +74,7 @@ class KeptOpen(PostgresReader):
     @contextmanager
     def connection(self) -> Iterator[Any]:
         if KeptOpen._connection is None:
-            KeptOpen._connection = dbapi.connect(self.uri())
+            KeptOpen._connection = dbapi.connect(self.conninfo())
         try:
             yield KeptOpen._connection
         finally:

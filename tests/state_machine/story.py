@@ -28,7 +28,7 @@ from state_machine.strategies import (
     places,
     some,
 )
-from state_machine.truth import GRACE, Answer, Person, Token, run_at, today
+from state_machine.truth import GRACE, Answer, Person, Token, address_of, run_at, today
 from state_machine.worker import Job, Worker
 
 from token_pipelines.errors import FuseTripped
@@ -45,7 +45,7 @@ class Story(Checks):
     def begin(self, tokens: list[News]) -> None:
         self.house.clear()
         for recipient_id in PEOPLE:
-            self._put(Person(recipient_id=recipient_id, address=f"p{recipient_id}@example.org"))
+            self._put(Person(recipient_id=recipient_id, address=address_of(recipient_id)))
         for token in tokens:
             self._issue(token)
 
@@ -102,7 +102,7 @@ class Story(Checks):
         self._put(replace(self._token(index), last_notified_at=self.truth.now - ago))
 
     def change_address(self, who: str, number: int) -> None:
-        self._put(replace(self.truth.people[who], address=f"p{who}.{number}@example.org", verified=True))
+        self._put(replace(self.truth.people[who], address=address_of(who, number), verified=True))
 
     def lose_address(self, who: str, address: str | None) -> None:
         self._put(replace(self.truth.people[who], address=address))
@@ -119,7 +119,7 @@ class Story(Checks):
         self.house.lift_suppressions()
         self.suppressed_by_hand.clear()
         for who in PEOPLE:
-            self._put(Person(recipient_id=who, address=f"p{who}.3@example.org"))
+            self._put(Person(recipient_id=who, address=address_of(who, 3)))
 
     def change_tiers(self, tiers: tuple[Tier, ...]) -> None:
         self.setting = replace(self.setting, tiers=tiers)

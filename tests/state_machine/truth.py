@@ -59,6 +59,16 @@ class Setting:
         return REDIRECT_TO if self.mode is Mode.REDIRECT else person.address
 
 
+def address_of(recipient_id: str, number: int | None = None) -> str:
+    """One of a person's addresses. The people are spread over two domains."""
+    suffix = "" if number is None else f".{number}"
+    return f"p{recipient_id}{suffix}@d{int(recipient_id) % 2}.example"
+
+
+def domain_of(address: str) -> str:
+    return address.rpartition("@")[2]
+
+
 @dataclass(frozen=True)
 class Key:
     """A (token, recipient) and one expiry of it."""
@@ -123,7 +133,7 @@ class Attempt:
     arrived: bool = False
     interrupted: bool = False  # its sender died, was given up or lost the ledger before it could be recorded
     stalled: bool = False  # its sender stood still for long between its read of the tokens and the socket
-    disbelieved: bool = False  # refused, in a run with too many refusals to believe
+    believed: bool = False  # refused, and others were accepted, so that it is the recipient's trouble
 
     @property
     def in_doubt(self) -> bool:

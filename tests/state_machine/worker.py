@@ -33,7 +33,7 @@ from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Notice, Outcome, Recipient, Stage, State, TokenFacts
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.planning import Share, SnapshotCounts
-from token_pipelines.smtp.answers import Lost, RelayTroubleError
+from token_pipelines.smtp.answers import Lost, RelayTroubleError, explain
 from token_pipelines.smtp.conversation import Conversation, Step, Wants
 from token_pipelines.smtp.rate import RateLimit
 
@@ -44,6 +44,8 @@ OUTCOMES: Final = {
         state=State.FAILED, stage=Stage.RCPT, code=550, enhanced="5.1.1", address_is_dead=True
     ),
     Answer.REFUSED: Outcome(state=State.FAILED, stage=Stage.RCPT, code=554, enhanced="5.2.1"),
+    Answer.TROUBLE: Outcome(state=State.DEFERRED, stage=Stage.MAIL, code=530),
+    Answer.TROUBLE_AT_RECIPIENT: Outcome(state=State.DEFERRED, stage=Stage.RCPT, code=550, enhanced="5.7.1"),
     Answer.LOST_AFTER_ARRIVAL: Outcome(state=State.UNKNOWN, stage=Stage.DOT),
     Answer.LOST_BEFORE_ARRIVAL: Outcome(state=State.UNKNOWN, stage=Stage.DOT),
 }
@@ -222,7 +224,12 @@ class Worker:
                 snapshot = collect(parts, read_tokens(parts, day=job.day, counts=SnapshotCounts()))
             try:
                 shares = plan_notices(
-                    parts, snapshot, day=job.day, tiers=job.tiers, run_id=self.run_id, approve=job.approve
+                    parts,
+                    snapshot,
+                    day=job.day,
+                    tiers=job.tiers,
+                    run_id=self.run_id,
+                    approved_by=self.run_id if job.approve else None,
                 )
             except FuseTripped:
                 self.wire.fuse_tripped(self)
@@ -346,11 +353,10 @@ class Worker:
         self.stand("answered")
         if answer in OUTCOMES:
             return replace(OUTCOMES[answer], stage=Stage.DOT) if marked else OUTCOMES[answer]
-        # Said of the message, it is recorded in any case; said of the sender, it names no recipient.
-        names_one = marked or answer is Answer.TROUBLE_AT_RECIPIENT
-        msg, passes = f"The relay says {answer.value}.", answer is Answer.TROUBLE_THAT_PASSES
-        outcome = OUTCOMES[Answer.DEFERRED] if names_one else None
-        raise RelayTroubleError(msg, outcome=outcome, may_pass=passes, try_again=passes and not marked)
+        # After the text it is recorded; before it, no recipient was named, and another connection is tried.
+        outcome = OUTCOMES[Answer.DEFERRED] if marked else None
+        msg = f"The relay says {answer.value}."
+        raise RelayTroubleError(msg, outcome=outcome, may_pass=True, try_again=not marked)
 
 
 _WATCHED: Final[WeakKeyDictionary[Engine, Worker]] = WeakKeyDictionary()
@@ -449,10 +455,13 @@ class _Press:
 class _Relay:
     """In the place of SMTP, which has tests of its own: here the relay must answer, and be slow, at a word."""
 
-    rate = RateLimit(None)
-
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.rate = RateLimit(None, clock=lambda: 0.0)  # no time passes, so it is never lowered twice
+        self.rate.slow_down = lambda: None  # type: ignore[method-assign] # nor once: nobody waits here
+
+    def explain(self, outcome: Outcome) -> str:
+        return explain("stand-in", outcome)
 
     def connect(self) -> "_Lane":
         return _Lane(self._worker)

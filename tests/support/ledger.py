@@ -109,8 +109,8 @@ def claim(sender: Sending, ids: Collection[str], *, resend: bool = True, max_att
     return {notice.notice_id: notice for notice in sender.claim(ids, resend=resend, max_attempts=max_attempts)}
 
 
-def record(notice_id: str, outcome: Outcome) -> Record:
-    return Record(notice_id=notice_id, outcome=outcome, at=NOW, address_hash=HASH)
+def record(notice_id: str, outcome: Outcome, *, at: datetime = NOW) -> Record:
+    return Record(notice_id=notice_id, outcome=outcome, at=at, address_hash=HASH)
 
 
 def mark(sender: Sending, notice_id: str, at: datetime, *, after: Record | None = None) -> bool:
@@ -118,11 +118,11 @@ def mark(sender: Sending, notice_id: str, at: datetime, *, after: Record | None 
     return sender.settle([] if after is None else [after], {notice_id: at}) == {notice_id}
 
 
-def deliver(sender: Sending, notice_id: str, outcome: Outcome) -> None:
+def deliver(sender: Sending, notice_id: str, outcome: Outcome, *, at: datetime = NOW) -> None:
     """Claim, mark and record."""
     assert list(claim(sender, [notice_id])) == [notice_id]
-    assert mark(sender, notice_id, NOW)
-    sender.settle([record(notice_id, outcome)], {})
+    assert mark(sender, notice_id, at)
+    sender.settle([record(notice_id, outcome, at=at)], {})
 
 
 def waiting(sender: Sending, tier: str, *, resend: bool = True, max_attempts: int = 3) -> list[str]:

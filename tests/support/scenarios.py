@@ -42,6 +42,11 @@ def people(registry: Registry, count: int, *, address: str = "person{}@example.o
     return found
 
 
+def somebody_elsewhere(registry: Registry) -> str:
+    """A person at another domain. Once they are accepted, a refusal at example.org is believed."""
+    return people(registry, 1, address="person{}@example.net")[0]
+
+
 def three_people(registry: Registry) -> dict[str, int]:
     people = {name: registry.user(name, email=f"{name}@example.org") for name in ("ada", "bob", "eve")}
     for user in people.values():

@@ -71,3 +71,16 @@ def test_reach_over_a_change_of_the_clock() -> None:
     now = datetime(2026, 10, 24, 0, 30, tzinfo=UTC)
     plan = schedule("02:30", "Europe/Berlin", grace="30m")
     assert plan.reach(date(2026, 10, 24), now) == datetime(2026, 10, 25, 1, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("now", "last"),
+    [
+        (datetime(2026, 11, 20, 8, tzinfo=UTC), datetime(2026, 11, 20, 8, tzinfo=UTC)),
+        (datetime(2026, 11, 20, 7, 59, 59, tzinfo=UTC), datetime(2026, 11, 19, 8, tzinfo=UTC)),
+        (datetime(2026, 11, 20, 23, 30, tzinfo=UTC), datetime(2026, 11, 20, 8, tzinfo=UTC)),  # the next day in Berlin
+        (datetime(2026, 10, 25, 7, 59, tzinfo=UTC), datetime(2026, 10, 24, 7, tzinfo=UTC)),  # the clock has gone back
+    ],
+)
+def test_last_run_at(now: datetime, last: datetime) -> None:
+    assert schedule(timezone="Europe/Berlin").last_run_at(now) == last

@@ -33,7 +33,7 @@ def messages() -> tuple[str, ...]:
                 parts = (part.value if isinstance(part, ast.Constant) else PLACEHOLDER for part in node.values)
                 found.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"\{\w*\}", PLACEHOLDER, node.value))
+                found.append(re.sub(r"\{\w*\}|%[ds]", PLACEHOLDER, node.value))
     return tuple(found)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from token_pipelines.feedback.bounces.mailboxes import (
+    DIGEST_OF,
     STANDARD_INPUT,
     StoredMessage,
     is_maildir,
-    printable,
     read_messages,
 )
+from token_pipelines.printable import printable
 
 ONE = b"Subject: one\n\nHello\n"
 TWO = b"Subject: two\n\n>From quoted\n"
@@ -59,6 +60,27 @@ def test_read_mbox_message_at_most(tmp_path: Path) -> None:
     assert first.content is not None
     assert len(first.content) <= 1001
     assert second.content == ONE
+
+
+def test_read_what_was_seen(tmp_path: Path) -> None:
+    """Known by its beginning, in a file of its own as in an mbox; its content is not read again."""
+    alone, mbox = tmp_path / "one.eml", tmp_path / "mbox"
+    alone.write_bytes(ONE + b"x" * (3 * DIGEST_OF))
+    mbox.write_bytes(b"From a\n" + alone.read_bytes() + b"\n\nFrom b\n" + TWO)
+    [stored] = read(alone, at_most=1 << 20)
+    first, second = read(mbox, at_most=1 << 20)
+    assert first.digest == stored.digest != second.digest
+    again = [*read_messages(alone, at_most=1 << 20, seen={stored.digest})]
+    assert again == [StoredMessage(name=str(alone), content=None)]
+    contents = [one.content for one in read_messages(mbox, at_most=1 << 20, seen={stored.digest})]
+    assert contents == [None, TWO]
+
+
+def test_digest_of_two_messages_that_differ_at_the_beginning(tmp_path: Path) -> None:
+    """Received and Message-ID stand there."""
+    for number in (1, 2):
+        (tmp_path / str(number)).write_bytes(f"Message-ID: <{number}@example.org>\n".encode() + ONE)
+    assert len({stored.digest for number in (1, 2) for stored in read(tmp_path / str(number))}) == 2
 
 
 def test_read_maildir(tmp_path: Path) -> None:
@@ -110,4 +132,4 @@ def test_read_empty_file(tmp_path: Path) -> None:
 
 
 def test_printable_of_a_name_that_writes_to_the_terminal() -> None:
-    assert printable(Path("a\x1b[2Jb\n\udcffc")) == "a?[2Jb??c"
+    assert printable(Path("a\x1b[2Jb\n\udcffc")) == "a\\x1b[2Jb\\n\\udcffc"

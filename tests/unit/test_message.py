@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from token_pipelines import bounce_address
 from token_pipelines.config import Email, Links
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
@@ -18,7 +19,8 @@ from token_pipelines.mail.rendering import Content
 from token_pipelines.model import Recipient
 
 AT = datetime(2026, 11, 23, 15, 6, 7, tzinfo=timezone(timedelta(hours=1)))
-MESSAGE_ID = "<0198a3c2-7b1e@example.org>"
+NOTICE = "0198a3c2-7b1e-4000-8000-00000000abcd"
+MESSAGE_ID = f"<{NOTICE}@example.org>"
 CONTENT = Content(
     subject="Your Example Registry API token expires in 6 days",
     text="Hello Ada,\n\n.a line with a dot\nFrom here on, \u201cnames\u201d \U0001f680 =3D\ntrailing \n"
@@ -37,8 +39,12 @@ def email(sender: str = "Example Registry <noreply@example.org>", **changes: obj
     return Email.model_validate({"from": sender, "service": "Example Registry", "links": links, **changes})
 
 
+def tag(notice_id: str) -> str:
+    return bounce_address.tag(notice_id, b"key")
+
+
 def made(content: Content = CONTENT, recipient: Recipient = ADA, **changes: object) -> Envelope:
-    return Serialiser(email(**changes)).envelope(content, recipient, message_id=MESSAGE_ID, at=AT)  # type: ignore[arg-type]
+    return Serialiser(email(**changes), tag=tag).envelope(content, recipient, message_id=MESSAGE_ID, at=AT)  # type: ignore[arg-type]
 
 
 def parsed(envelope: Envelope) -> EmailMessage:
@@ -228,45 +234,46 @@ def test_envelope_instants_in_utc() -> None:
 
 
 def test_envelope_bounces() -> None:
-    """Each message leaves from an address that names its notice; what the reader sees stays as it was."""
+    """Each message leaves from an address that proves its notice; what the reader sees stays as it was."""
     envelope = made(bounces="bounces@mail.example.org")
-    assert envelope.sender == "bounces+0198a3c2-7b1e@mail.example.org"
-    assert envelope.envid == "0198a3c2-7b1e"
+    assert envelope.sender == f"bounces+{tag(NOTICE)}@mail.example.org"
+    assert bounce_address.proven(tag(NOTICE), b"key") == NOTICE
+    assert envelope.envid == NOTICE
     assert envelope.data == made().data
     assert (made().sender, made().envid) == ("noreply@example.org", None)
 
 
 def test_envelope_bounces_of_a_foreign_message_id() -> None:
     """An id that is none of the ledger's does not become part of an address."""
-    serialiser = Serialiser(email(bounces="bounces@example.org"))
+    serialiser = Serialiser(email(bounces="bounces@example.org"), tag=tag)
     envelope = serialiser.envelope(CONTENT, ADA, message_id="<!odd.$id@example.org>", at=AT)
     assert (envelope.sender, envelope.envid) == ("bounces@example.org", None)
 
 
 LONG_DOMAIN = ("x" * 60 + ".") * 3 + "y" * 6
-"""Of 189 characters: behind 23 and an @ it makes 213."""
+"""Of 189 characters: behind 24 and an @ it makes 214."""
 
 
 @pytest.mark.parametrize(
     "bounces",
     [
         "Bounces <bounces@example.org>",
-        "x" * 24 + "@example.org",
-        "x" * 23 + f"@y{LONG_DOMAIN}",
+        "x" * 25 + "@example.org",
+        "x" * 24 + f"@y{LONG_DOMAIN}",
         "b@" + "ü." * 3 + LONG_DOMAIN,
     ],
 )
 def test_serialiser_wrong_bounces(bounces: str) -> None:
     """No room for an id, before the @ or in all, or a name where there can be none."""
-    with pytest.raises(ConfigError, match=r"^email\.bounces must be a plain address with at most 23 characters before"):
+    with pytest.raises(ConfigError, match=r"^email\.bounces must be a plain address with at most 24 characters before"):
         Serialiser(email(bounces=bounces))
 
 
 def test_envelope_longest_bounces() -> None:
     """What passes at load has room for the longest id."""
-    serialiser = Serialiser(email(bounces="x" * 23 + f"@{LONG_DOMAIN}"))
-    envelope = serialiser.envelope(CONTENT, ADA, message_id=f"<{'0' * 40}@example.org>", at=AT)
-    assert envelope.sender == f"{'x' * 23}+{'0' * 40}@{LONG_DOMAIN}"
+    serialiser = Serialiser(email(bounces="x" * 24 + f"@{LONG_DOMAIN}"), tag=tag)
+    envelope = serialiser.envelope(CONTENT, ADA, message_id=MESSAGE_ID, at=AT)
+    assert envelope.sender == f"{'x' * 24}+{tag(NOTICE)}@{LONG_DOMAIN}"
     assert len(envelope.sender) == 254
 
 

@@ -1,7 +1,7 @@
 """Delivery reports as mail systems write them, and as strangers forge and break them.
 
 The samples of Postfix 3.7 and Exim 4.96 are what these programs wrote; those of Sendmail, Office 365, Gmail and Amazon
-SES are written after theirs. Hosts are put into the example domains.
+SES are written after theirs, and so are those in plain text. Hosts are put into the example domains.
 """
 
 import base64
@@ -102,9 +102,110 @@ def test_read_report_gave_up_after_delays() -> None:
     assert (found.status, found.delayed, found.given_up, found.address_is_dead) == ("4.2.2", False, True, False)
 
 
-@pytest.mark.parametrize("name", ["not-a-report-vacation", "not-a-report-complaint"])
-def test_read_report_of_something_else(name: str) -> None:
-    assert read_report(sample(name)) is None
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("not-a-report-*.eml")), ids=lambda path: path.stem)
+def test_read_report_of_something_else(path: Path) -> None:
+    """Also when a person's words are those of a report, or a mail system writes of something else."""
+    assert read_report(path.read_bytes()) is None
+
+
+# Reports in plain text
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "reply"),
+    [
+        (
+            "qmail-refused",
+            "5.1.1",
+            550,
+            "192.0.2.7 does not like recipient. Remote host said: 550 5.1.1 <address>: User unknown",
+        ),
+        ("exim-refused", "5.1.1", 550, None),
+        ("exchange-unknown", None, None, None),
+        ("gmail-refused", "5.1.1", 550, None),
+        ("postfix-refused", "5.1.1", 550, None),
+    ],
+)
+def test_text_report(name: str, status: str | None, code: int | None, reply: str | None) -> None:
+    found = read(sample(f"text-{name}"))
+    assert (found.notice_ids, found.address, found.status, found.code) == ((NOTICE,), ADA, status, code)
+    assert found.given_up
+    assert found.address_is_dead == (status == "5.1.1")
+    assert reply in (None, found.reply.split(" Giving up")[0])
+
+
+def test_text_report_of_a_delay() -> None:
+    """The library takes it for a failure, because an SMTP answer is quoted in it."""
+    found = read(sample("text-exim-delayed"))
+    assert (found.action, found.status, found.given_up) == ("delayed", None, False)
+
+
+@pytest.mark.parametrize("name", ["qmail-refused", "exim-refused", "postfix-refused"])
+def test_text_report_counts_only_at_the_address_of_a_notice(name: str) -> None:
+    """A returned Message-ID in a text is what anybody can write."""
+    elsewhere = sample(f"text-{name}").replace(f"bounces+{NOTICE}@".encode(), b"noreply@")
+    assert NOTICE.encode() in elsewhere
+    assert read_report(elsewhere) is None
+
+
+def test_text_report_names_an_address_behind_the_address() -> None:
+    found = read(sample("text-qmail-refused").replace(b"ada@customer", b"member@list"))
+    assert found.address == "member@list.example.net"
+
+
+def test_text_report_names_a_local_user() -> None:
+    """Whose address that is, nobody can tell."""
+    assert read_report(sample("text-qmail-refused").replace(b"<ada@customer.example.net>", b"<ada>")) is None
+
+
+# Complaints
+
+
+def test_complaint() -> None:
+    found = read(sample("complaint-abuse"))
+    assert found == Report(
+        notice_ids=(NOTICE,), action="complaint", status=None, address=None, code=None, reply="", is_vague=False
+    )
+    assert (found.complains, found.given_up, found.address_is_dead) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "complains"),
+    [("ABUSE", True), ("opt-out", True), ("fraud", False), ("not-spam", False), ("auth-failure", False), ("", False)],
+)
+def test_complaint_kinds(kind: str, complains: bool) -> None:  # noqa: FBT001 -- a column of the table
+    text = sample("complaint-abuse").replace(b"Feedback-Type: abuse", f"Feedback-Type: {kind}".encode())
+    assert (read_report(text) is not None) == complains
+
+
+@pytest.mark.parametrize(
+    ("recipient", "sent_to", "address"),
+    [
+        ("<ada@customer.example.net>", ADA, None),
+        ("redacted-1b2c@CUSTOMER.example.net", f"Ada <{ADA}>", None),
+        ("rfc822; member@list.example.net", ADA, "member@list.example.net"),
+        ("redacted", ADA, None),
+    ],
+)
+def test_complaint_of_an_address(recipient: str, sent_to: str, address: str | None) -> None:
+    """Providers hide the name before the @. Another domain is a member's of a list, who does not speak for the list."""
+    text = (
+        sample("complaint-abuse").decode().replace("\nhello", f"\nTo: {sent_to}\n\nhello").replace("\n\nTo:", "\nTo:")
+    )
+    fields = f"Version: 1\nOriginal-Rcpt-To: {recipient}"
+    assert read(text.replace("Version: 1", fields).encode()).address == address
+
+
+def test_complaint_to_an_address_of_its_own() -> None:
+    """A provider sends all complaints to the one address that was registered with it."""
+    text = (
+        sample("complaint-abuse")
+        .replace(f"bounces+{NOTICE}@".encode(), b"fbl@")
+        .replace(f"<{NOTICE}@".encode(), b"<x@")
+    )
+    fields = f"Version: 1\nOriginal-Mail-From: <bounces+{NOTICE}@example.org>".encode()
+    assert read(text).notice_ids == ()
+    assert read(text.replace(b"Version: 1", fields)).notice_ids == (NOTICE,)
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.eml")), ids=lambda path: path.stem)
@@ -200,6 +301,30 @@ def test_given_up_of_no_other_action(action: str) -> None:
     assert (found.given_up, found.delayed, found.address_is_dead) == (False, False, False)
 
 
+@pytest.mark.parametrize(
+    "action",
+    ["FAILED", "failed (gone)", "(at last) Failed", "expired", "failed; see below", "failure", "error", "  failed  ."],
+)
+def test_given_up_however_it_is_written(action: str) -> None:
+    assert read(report(f"Action: {action}", "Status: 5.1.1")).address_is_dead
+
+
+@pytest.mark.parametrize("colon", [" :", "\t:", " \t :"])
+def test_blank_before_the_colon(colon: str) -> None:
+    """In every header, as old software writes them."""
+    fields = (
+        "Final-Recipient: rfc822; ada@example.org",
+        "Action: failed",
+        "Status: 5.1.1",
+        "Diagnostic-Code: smtp; 550 x",
+    )
+    written = report(
+        *(field.replace(":", colon, 1) for field in fields), before=f"X-Original-To: a+{NOTICE}@example.org\r\n"
+    )
+    found = read(written.replace(b"X-Original-To:", f"X-Original-To{colon}".encode()))
+    assert found == replace(FAILED, address="ada@example.org", reply="x")
+
+
 @pytest.mark.parametrize(("status", "action"), [("5.1.1", "failed"), ("4.4.1", "delayed"), ("2.0.0", "unknown")])
 def test_action_missing_is_read_from_the_status(status: str, action: str) -> None:
     assert read(report(f"Status: {status}")).action == action
@@ -231,6 +356,13 @@ def test_action_of_several_recipients_is_the_worst() -> None:
 )
 def test_address_forms(field: str, address: str | None) -> None:
     assert read(report(f"Final-Recipient: {field}", "Action: failed")).address == address
+
+
+@pytest.mark.parametrize("field", ["rfc822; ada", "x400; /C=SE/ADMD=x/", "rfc822;", "", "unknown"])
+def test_address_is_dead_of_nobody_where_the_recipient_is_no_address(field: str) -> None:
+    """It names somebody, and nobody can tell whom: perhaps a member of a list."""
+    found = read(report(f"Final-Recipient: {field}", "Action: failed", "Status: 5.1.1"))
+    assert (found.given_up, found.address, found.address_is_dead) == (True, None, False)
 
 
 def test_reply_hides_the_name_before_the_at() -> None:
@@ -314,6 +446,11 @@ BOMBS = {
         f"Final-Recipient: rfc822; {'a' * 400_000}@example.org",
     ),
     "nothing": b"",
+    "text": b"From: postmaster@x\nTo: a+1f0c2b8e-5a55-4c0b-9d0e-6a2f4f2f7d11@x\n\n"
+    b"Your message\nA message that you sent could not be delivered\nThe following address failed:\n"
+    + (b"x" * 990 + b"\n")
+    * 1000,
+    "blank headers": b"a" * 300_000 + b" " * 300_000 + b"\n" + b"a \t" * 100_000,
     "zeros": bytes(100_000),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from token_pipelines.cli import terminal
-from token_pipelines.cli.output import make_console
+from token_pipelines.cli.output import make_console, say
 from token_pipelines.clock import clock_starting_at, system_clock
 from token_pipelines.definitions import CONFIG_VARIABLE
 from token_pipelines.defs.day_report import DayReport
@@ -36,7 +36,7 @@ def show(path: Path, *, once: bool, port: int) -> int:
         for back in range(PAST_DAYS if is_new else 0, -1, -1):
             report = _run(servers, back)
             for failure in report.failures:
-                console.print(failure)
+                say(failure)
             terminal.show_report(report)
             if report.interrupted:
                 return report.exit_status

@@ -10,9 +10,10 @@ import click
 
 from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import print_json, print_table
+from token_pipelines.cli.output import print_json, print_table, say
 from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
+from token_pipelines.printable import printable
 
 if TYPE_CHECKING:
     from token_pipelines.ledger.doubt import Doubt, Rules
@@ -50,11 +51,13 @@ def list_(path: Path, *, as_json: bool) -> int:
                 print_json({**entry, "why": why})
                 continue
             tokens, tries = (str(len(entry[key])) for key in ("tokens", "attempts"))
-            table.add_row(entry["notice_id"], entry["date"], entry["tier"], entry["recipient_id"], tokens, tries, why)
+            table.add_row(
+                entry["notice_id"], entry["date"], entry["tier"], printable(entry["recipient_id"]), tokens, tries, why
+            )
     if not as_json and held:
         print_table(table)
     elif not as_json:
-        click.echo("No notice waits for a person.")
+        say("No notice waits for a person.")
     return 0
 
 
@@ -77,9 +80,9 @@ def resend(path: Path, notice_ids: tuple[str, ...], *, every: bool) -> int:
             )
             raise ConfigError(msg)
         count = doubt.resend(chosen - over, at=system_clock())
-    click.echo(f"The next run sends {_notices(count)} again.")
+    say(f"The next run sends {_notices(count)} again.")
     if over:
-        click.echo(f"Left alone: {_notices(len(over))} whose tiers are over.")
+        say(f"Left alone: {_notices(len(over))} whose tiers are over.")
     return 0
 
 
@@ -92,7 +95,7 @@ def accept(path: Path, notice_ids: tuple[str, ...], *, every: bool) -> int:
     with _opened(path) as (pipeline, rules):
         doubt = pipeline.ledger.doubt
         count = doubt.accept(_chosen(doubt, notice_ids, rules, every=every), at=system_clock())
-    click.echo(f"{_notices(count)} now count{'s' if count == 1 else ''} as sent.")
+    say(f"{_notices(count)} now count{'s' if count == 1 else ''} as sent.")
     return 0
 
 

@@ -9,7 +9,7 @@ import click
 
 from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import make_console, print_json, print_table
+from token_pipelines.cli.output import make_console, print_json, print_table, say
 
 if TYPE_CHECKING:
     from token_pipelines.operations.forecasting import ForecastDay
@@ -40,7 +40,7 @@ def forecast(path: Path, days: int, *, as_json: bool) -> int:
     from token_pipelines.operations import forecasting
 
     with opened_pipeline(path) as pipeline:
-        coming = forecasting.forecast(pipeline, days=days, on_warning=lambda sentence: click.echo(sentence, err=True))
+        coming = forecasting.forecast(pipeline, days=days, on_warning=lambda sentence: say(sentence, err=True))
         config = pipeline.config
     limit, named = config.delivery.max_notices, {"pipeline": config.name} if config.name else {}
     if as_json:
@@ -86,9 +86,7 @@ def _show(coming: "Sequence[ForecastDay]", limit: int) -> None:
     print_table(table)
     for day in coming:
         if day.notices > limit:
-            click.echo(
-                f"{day.day}: over delivery.max_notices of {limit:,}; the fuse holds the day until you approve it."
-            )
+            say(f"{day.day}: over delivery.max_notices of {limit:,}; the fuse holds the day until you approve it.")
 
 
 def _bar(day: "ForecastDay", marks: dict[str, str], scale: float) -> str:

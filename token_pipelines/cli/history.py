@@ -9,7 +9,8 @@ import click
 
 from token_pipelines.cli.opening import opened_ledger
 from token_pipelines.cli.options import CONFIG_OPTION, Day
-from token_pipelines.cli.output import print_json, print_table
+from token_pipelines.cli.output import print_json, print_table, say
+from token_pipelines.printable import printable
 
 IDENTIFYING: Final = ("Day", "Tier", "Recipient", "Tokens", "Sent at")
 """Columns that are never cut or broken: what they say is looked for."""
@@ -45,16 +46,16 @@ def _show(entries: Iterable[dict[str, Any]]) -> None:
     for column in ("Day", "Tier", "State", "Reason", "Recipient", "Tokens", "Sent at", "Tries", "Last answer"):
         table.add_column(column, no_wrap=column in IDENTIFYING, overflow="fold")
     for entry in entries:
-        tokens = _first([token["token_id"] for token in entry["tokens"]])
+        tokens = _first([printable(token["token_id"]) for token in entry["tokens"]])
         state = entry["state"] if entry["mode"] == "live" else f"{entry['state']} ({entry['mode']})"
-        who, when = entry["recipient_id"], entry["sent_at"] or ""
+        who, when = printable(entry["recipient_id"]), entry["sent_at"] or ""
         tries = str(len(entry["attempts"]))
         reason, answer = entry["reason"] or "", _answer(entry["attempts"][-1]) if entry["attempts"] else ""
         table.add_row(entry["date"], entry["tier"], state, reason, who, tokens, when, tries, answer)
     if table.row_count:
         print_table(table)
     else:
-        click.echo("The ledger holds nothing that fits.")
+        say("The ledger holds nothing that fits.")
 
 
 def _first(token_ids: list[str]) -> str:
@@ -68,5 +69,5 @@ def _answer(attempt: dict[str, Any]) -> str:
     reply = attempt["reply"] or ""
     known = [str(attempt["code"] or ""), "" if (attempt["enhanced"] or "") in reply else attempt["enhanced"], reply]
     line = " ".join(filter(None, known))
-    shown = "".join(each if each.isprintable() else " " for each in line)
+    shown = printable(line)
     return shown if len(shown) <= ANSWER_SHOWN else f"{shown[: ANSWER_SHOWN - 1]}…"

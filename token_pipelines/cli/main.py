@@ -77,10 +77,10 @@ def _run() -> int:
     except click.exceptions.Abort:
         return INTERRUPTED
     except click.ClickException as error:
-        click.echo(f"{error.format_message()} See --help.", err=True)
+        output.say(f"{error.format_message()} See --help.", err=True)
         return ConfigError.exit_status
     except TokenPipelinesError as error:
-        click.echo(str(error), err=True)
+        output.say(str(error), err=True)
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED

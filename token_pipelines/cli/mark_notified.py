@@ -8,7 +8,7 @@ import click
 
 from token_pipelines.cli.opening import migrated_ledger, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION, Instant
-from token_pipelines.cli.output import print_json, print_table
+from token_pipelines.cli.output import print_json, print_table, say
 from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
@@ -51,8 +51,8 @@ def mark_notified(
         elif before is not None:
             mode = config.delivery.mode
             made = ledger.told.mark_before(before, mode=mode, at=now)
-            click.echo(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {mode}.")
-            click.echo(f"To take this back: token-pipelines mark-notified{config.option} --undo {made}")
+            say(f"Every threshold before {rfc3339(before)} counts as told, for notices in mode {mode}.")
+            say(f"To take this back: token-pipelines mark-notified{config.option} --undo {made}")
     return 0
 
 
@@ -71,7 +71,7 @@ def _list(ledger: "Ledger", *, as_json: bool) -> None:
     if not as_json and marks:
         print_table(table)
     elif not as_json:
-        click.echo("Nothing is marked.")
+        say("Nothing is marked.")
 
 
 def _undo(ledger: "Ledger", mark_id: int) -> None:
@@ -79,7 +79,7 @@ def _undo(ledger: "Ledger", mark_id: int) -> None:
     if mark is None:
         msg = f"There is no mark {mark_id}; `token-pipelines mark-notified --list` shows them."
         raise ConfigError(msg)
-    click.echo(
+    say(
         f"Taken back: thresholds before {rfc3339(mark.before)} count as told in mode {mark.mode} only where this "
         "ledger has sent, or another mark says so."
     )

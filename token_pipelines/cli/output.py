@@ -1,4 +1,4 @@
-"""How every command prints: JSON alone on stdout, and tables that never cut what identifies a row.
+"""How every command prints: JSON alone on stdout, text that no terminal obeys, tables that never cut an id.
 
 Output that its encoding cannot hold is written with escapes, never refused. A pipe whose reader has gone ends the
 command quietly.
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
+
+from token_pipelines.printable import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,6 +86,11 @@ def print_json(values: Mapping[str, object]) -> None:
     click.echo(json.dumps({"version": JSON_VERSION, **values}))
 
 
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print text for a person, on stdout or stderr. All commands use this: what others have chosen is made visible."""
+    click.echo(printable_lines(text), err=err)
+
+
 def make_console(*, stderr: bool = False, width: int | None = None) -> "Console":
     """A console that takes text as it is: a name like ``[red]`` is no markup."""
     from rich.console import Console
@@ -102,7 +109,10 @@ def print_table(table: "Table") -> None:
     """
     from rich.measure import Measurement
 
+    if isinstance(table.title, str):
+        table.title = printable_lines(table.title)
     for column in table.columns:
+        column._cells = [printable_lines(cell) if isinstance(cell, str) else cell for cell in column.cells]  # noqa: SLF001 -- Rich has no other way to change a cell
         if column.no_wrap:
             texts = [column.header, *column.cells]
             column.min_width = max(make_console().measure(text).maximum for text in texts)

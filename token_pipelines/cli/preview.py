@@ -8,6 +8,7 @@ import click
 from token_pipelines.addresses import valid_address
 from token_pipelines.cli.opening import chosen_config, opened_config
 from token_pipelines.cli.options import CONFIG_OPTION
+from token_pipelines.cli.output import say
 from token_pipelines.errors import ConfigError
 
 
@@ -27,10 +28,10 @@ def preview(path: Path, folder: Path | None, address: str | None) -> int:
         raise ConfigError(msg)
     config, now = chosen_config(path), datetime.now(UTC)
     index, count = gallery.write(config, folder or config.state_folder / gallery.FOLDER, now=now)
-    click.echo(f"{count} emails; look at them at {index.absolute().as_uri()}")
+    say(f"{count} emails; look at them at {index.absolute().as_uri()}")
     if address is not None:
         from token_pipelines.operations.preview import test_send
 
         with opened_config(path) as opened:
-            click.echo(f"{test_send.send(opened, address, now=now)} of them were sent.")
+            say(f"{test_send.send(opened, address, now=now)} of them were sent.")
     return 0

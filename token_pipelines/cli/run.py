@@ -9,7 +9,7 @@ import click
 
 from token_pipelines.cli.opening import opened_config
 from token_pipelines.cli.options import CONFIG_OPTION, Day, Instant
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import print_json, say
 from token_pipelines.clock import clock_starting_at, system_clock
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(  # noqa: PLR0913 -- one for each option
             _mean_new_ledger(config)
         report = launch_day(config, day=day, tiers=tiers, clock=clock, approve=approve_volume, on_progress=on_progress)
     for failure in report.failures:
-        click.echo(failure, err=True)
+        say(failure, err=True)
     if as_json:
         print_json(report.as_object())
     else:

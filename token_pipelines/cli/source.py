@@ -8,8 +8,9 @@ import click
 
 from token_pipelines.cli.opening import opened_pipeline
 from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.output import print_json, say
 from token_pipelines.model import rfc3339
+from token_pipelines.printable import printable
 
 if TYPE_CHECKING:
     from token_pipelines.operations.source_check.findings import CheckedToken, SourceCheck
@@ -75,22 +76,22 @@ def _token_as_object(token: "CheckedToken") -> dict[str, object]:
 
 def _show(checked: "SourceCheck") -> None:
     window = f"expire from {_second(checked.window.expires_after)} to {_second(checked.window.expires_before)}"
-    click.echo(f"Columns: {', '.join(checked.present)}")
+    say(f"Columns: {', '.join(checked.present)}")
     for name, meaning in checked.missing.items():
-        click.echo(f"Without {name}: {meaning}")
+        say(f"Without {name}: {meaning}")
     if checked.unused:
-        click.echo(f"Not used: {', '.join(checked.unused)}")
-    click.echo()
+        say(f"Not used: {', '.join(checked.unused)}")
+    say()
     if checked.tokens:
         counts = ", ".join(f"{outcome} {count:,}" for outcome, count in checked.outcomes.most_common())
-        click.echo(f"{checked.rows:,} tokens that {window}, as of {_second(checked.now)}: {counts}")
+        say(f"{checked.rows:,} tokens that {window}, as of {_second(checked.now)}: {counts}")
     else:
-        click.echo(f"No tokens that {window}: only the columns were checked.")
+        say(f"No tokens that {window}: only the columns were checked.")
     for token in checked.tokens:
-        click.echo()
+        say()
         _show_token(token, checked)
     for sentence in (*checked.faults, *checked.advice):
-        click.echo(f"\n{sentence}")
+        say(f"\n{sentence}")
 
 
 def _show_token(token: "CheckedToken", checked: "SourceCheck") -> None:
@@ -99,15 +100,15 @@ def _show_token(token: "CheckedToken", checked: "SourceCheck") -> None:
     left = in_words(token.expires_at, checked.now)
     expires = left if token.expires_at <= checked.now else f"in {left}"
     lives = in_words(token.expires_at, token.created_at)
-    click.echo(f"token {token.token_id}, recipient {token.recipient_id}")
-    click.echo(f"  name       {token.token_name}")
-    click.echo(f"  recipient  {token.recipient_name or '(no name)'}, {token.address or '(no address)'}")
-    click.echo(f"  created    {_second(token.created_at)}")
-    click.echo(f"  expires    {_second(token.expires_at)}, {expires}; it lives {lives}")
+    say(f"token {printable(token.token_id)}, recipient {printable(token.recipient_id)}")
+    say(f"  name       {printable(token.token_name)}")
+    say(f"  recipient  {printable(token.recipient_name or '(no name)')}, {printable(token.address or '(no address)')}")
+    say(f"  created    {_second(token.created_at)}")
+    say(f"  expires    {_second(token.expires_at)}, {expires}; it lives {lives}")
     if token.tier is not None and token.threshold is not None:
         begins = "began" if token.threshold <= checked.now else "begins"
-        click.echo(f"  tier       {token.tier}, which {begins} at {_second(token.threshold)}")
-    click.echo(f"  result     {token.reason or 'due'}: {token.why}")
+        say(f"  tier       {token.tier}, which {begins} at {_second(token.threshold)}")
+    say(f"  result     {token.reason or 'due'}: {token.why}")
 
 
 def _second(instant: datetime) -> str:

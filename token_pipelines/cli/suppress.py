@@ -2,6 +2,7 @@
 
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -9,11 +10,12 @@ import click
 
 from token_pipelines.addresses import valid_address
 from token_pipelines.cli.opening import opened_ledger
-from token_pipelines.cli.options import CONFIG_OPTION
-from token_pipelines.cli.output import print_json
+from token_pipelines.cli.options import CONFIG_OPTION, Instant
+from token_pipelines.cli.output import print_json, say
 from token_pipelines.clock import system_clock
 from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
+from token_pipelines.text_files import UnreadableFileError, decoded
 
 BY_HAND: Final = "by hand"
 
@@ -42,29 +44,53 @@ def add(path: Path, addresses: tuple[str, ...], why: str, *, as_json: bool) -> i
         raise ConfigError(msg)
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = {ledger.hash_address(address) for address in wanted}
-        added = ledger.suppressions.add(hashes, at=system_clock(), cause=why)
+        hashes = {ledger.hash_address.known(address) for address in wanted}
+        listed = ledger.suppressions.among([each for known in hashes for each in known])
+        fresh = [known[0] for known in hashes if listed.isdisjoint(known)]
+        added = ledger.suppressions.add(fresh, at=system_clock(), cause=why)
     if as_json:
         print_json({"added": added, "already": len(hashes) - added})
     else:
-        click.echo(f"{added:,} added, {len(hashes) - added:,} suppressed already.")
+        say(f"{added:,} added, {len(hashes) - added:,} suppressed already.")
     return 0
 
 
 @suppress.command()
 @CONFIG_OPTION
 @_ADDRESSES
+@click.option("--since", type=Instant(), help="Instead of addresses: everything suppressed at this instant or later …")
+@click.option("--cause", metavar="CODE", help="… for this cause, as the list shows it: 5.1.2, complaint.")
 @_JSON
-def remove(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
-    """Write to these addresses again."""
+def remove(path: Path, addresses: tuple[str, ...], since: datetime | None, cause: str | None, *, as_json: bool) -> int:
+    """Write to these addresses again.
+
+    With --since and --cause, no addresses are needed, and notices that failed for this cause are due again.
+    """
+    if since is not None or cause is not None:
+        if since is None or cause is None or addresses:
+            msg = "--since and --cause go together, and without addresses: what to remove is everything of that cause."
+            raise ConfigError(msg)
+        return _remove_since(path, since, cause, as_json=as_json)
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = {ledger.hash_address(address) for address in wanted}
-        removed = ledger.suppressions.remove(hashes)
+        hashes = {ledger.hash_address.known(address) for address in wanted}
+        listed = ledger.suppressions.among([each for known in hashes for each in known])
+        removed = sum(not listed.isdisjoint(known) for known in hashes)
+        ledger.suppressions.remove(listed)
     if as_json:
         print_json({"removed": removed, "unknown": len(hashes) - removed})
     else:
-        click.echo(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
+        say(f"{removed:,} removed, {len(hashes) - removed:,} not suppressed.")
+    return 0
+
+
+def _remove_since(path: Path, since: datetime, cause: str, *, as_json: bool) -> int:
+    with opened_ledger(path) as ledger:
+        removed, due_again = ledger.suppressions.remove_since(since, code=cause)
+    if as_json:
+        print_json({"removed": removed, "due_again": due_again})
+    else:
+        say(f"{removed:,} removed; {due_again:,} notices that had failed for this are due again.")
     return 0
 
 
@@ -76,16 +102,17 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
     """Tell whether addresses are suppressed, in the order in which they are given."""
     wanted = _given(addresses)
     with opened_ledger(path) as ledger:
-        hashes = [ledger.hash_address(address) for address in wanted]
-        found = {entry.address_hash: entry for entry in ledger.suppressions.listed(hashes)}
-    for number, address_hash in enumerate(hashes, start=1):
-        entry = found.get(address_hash)
-        since, why = (rfc3339(entry.at), entry.cause) if entry else (None, None)
+        hashes = [ledger.hash_address.known(address) for address in wanted]
+        listed = ledger.suppressions.listed([each for known in hashes for each in known])
+        found = {entry.address_hash: entry for entry in listed}
+    for number, known in enumerate(hashes, start=1):
+        entry = next((found[each] for each in known if each in found), None)
+        since, cause, why = (rfc3339(entry.at), entry.code, entry.cause) if entry else (None, None, None)
         if as_json:
-            answer = {"number": number, "suppressed": entry is not None, "since": since, "why": why}
-            print_json(answer | {"address_hash": address_hash.hex()})
+            answer = {"number": number, "suppressed": entry is not None, "since": since, "cause": cause, "why": why}
+            print_json(answer | {"address_hash": (entry.address_hash if entry else known[0]).hex()})
         else:
-            click.echo(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
+            say(f"{number}: suppressed since {since}: {why}" if entry else f"{number}: not suppressed")
     return 0
 
 
@@ -93,14 +120,14 @@ def check(path: Path, addresses: tuple[str, ...], *, as_json: bool) -> int:
 @CONFIG_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on stdout.")
 def list_(path: Path, *, as_json: bool) -> int:
-    """List the keyed hashes of suppressed addresses, since when and why. No address can be read from a hash."""
+    """List the keyed hashes of suppressed addresses, since when and why."""
     with opened_ledger(path) as ledger:
         for entry in ledger.suppressions.listed():
             since, address_hash = rfc3339(entry.at), entry.address_hash.hex()
             if as_json:
-                print_json({"address_hash": address_hash, "since": since, "why": entry.cause})
+                print_json({"address_hash": address_hash, "since": since, "cause": entry.code, "why": entry.cause})
             else:
-                click.echo(f"{address_hash}  {since}  {entry.cause}")
+                say(f"{address_hash}  {since}  {entry.cause}")
     return 0
 
 
@@ -108,12 +135,17 @@ def _given(arguments: tuple[str, ...]) -> list[str]:
     """The addresses from the arguments or from standard input, in order.
 
     Raises:
-        ConfigError: if there is none, or if one is not an address. The message gives its number, never its text.
+        ConfigError: if there is none, if one is not an address, or if the input is not in UTF-8. The message gives a
+            line's number, never its text.
     """
     if not arguments or arguments == ("-",):
         if sys.stdin.isatty():
-            click.echo("One address a line; end with Ctrl-D.", err=True)
-        lines = re.split(r"\r?\n", sys.stdin.buffer.read().decode("utf-8", "surrogateescape"))
+            say("One address a line; end with Ctrl-D.", err=True)
+        try:
+            lines = re.split(r"\r?\n", decoded(sys.stdin.buffer.read()))
+        except UnreadableFileError as error:
+            msg = f"Standard input {error}; nothing was done."
+            raise ConfigError(msg) from None
         numbered = [(f"Line {number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     else:
         numbered = [(f"Argument {number}", argument.strip()) for number, argument in enumerate(arguments, start=1)]

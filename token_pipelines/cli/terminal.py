@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from token_pipelines.cli.output import make_console, print_table
+from token_pipelines.cli.output import make_console, print_table, say
 from token_pipelines.defs.day_report import DayReport
 from token_pipelines.defs.numbers import OUTCOMES
 
@@ -51,12 +50,12 @@ def show_report(report: DayReport) -> None:
     of = f"{report.pipeline}, " if report.pipeline else ""
     title = f"{of}{report.day} ({report.mode}): "
     if not report.is_read:
-        click.echo(f"{title}no tokens were read, and nobody was told.")
+        say(f"{title}no tokens were read, and nobody was told.")
         return
     title += f"{report.examined:,} tokens examined, {report.due:,} due tokens"
     known = {name: tier for name, tier in report.tiers.items() if tier.is_known}
     if not known:
-        click.echo(f"{title}; no tier was run, and nobody was told.")
+        say(f"{title}; no tier was run, and nobody was told.")
         return
     table = Table(title=f"{title}; below, notices")
     table.add_column("Tier", no_wrap=True)
@@ -69,7 +68,7 @@ def show_report(report: DayReport) -> None:
         reasons.update(tier.skipped)
     print_table(table)
     for name in [name for name in report.tiers if name not in known]:
-        click.echo(f"Not run: {name}")
+        say(f"Not run: {name}")
     if reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
-        click.echo(f"Skipped: {listed}")
+        say(f"Skipped: {listed}")

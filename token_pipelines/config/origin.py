@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
@@ -11,6 +12,9 @@ SQL_FILE: Final = ".sql"
 """How the path of a file with SQL ends, where a key also takes SQL itself or a preset's name."""
 
 _SQLITE_FILE: Final = re.compile(r"(sqlite(?:\+\w+)?://)(?:/(file:)?([^?]*))?(?=\?|\Z)")
+
+_ESCAPES: Final = str.maketrans({"%": "%25", "?": "%3F"})
+"""What has a meaning in the path of a URL, and may be part of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ def _absolute_sqlite_file(url: SecretStr, info: ValidationInfo) -> SecretStr:
     if match is None:
         return url
     start, scheme, file = match.groups(default="")
-    return SecretStr(f"{start}/{scheme}{_absolute(Path(file), info)}{match.string[match.end() :]}")
+    path = str(_absolute(Path(unquote(file)), info)).translate(_ESCAPES)
+    return SecretStr(f"{start}/{scheme}{path}{match.string[match.end() :]}")
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]

@@ -21,7 +21,12 @@ from token_pipelines.config.yaml_text import YamlError, read_yaml
 from token_pipelines.errors import ConfigError
 from token_pipelines.text_files import UnreadableFileError, read_text
 
-_SECRET_KEYS = (("smtp", "password"), ("dkim", "private_key"), ("dkim", "ed25519_private_key"))
+_SECRET_KEYS = (
+    ("smtp", "password"),
+    ("ledger", "address_key"),
+    ("dkim", "private_key"),
+    ("dkim", "ed25519_private_key"),
+)
 _URL_KEYS = tuple(key.split(".") for key in (SOURCE_URL, ON_SENT_URL, LEDGER_URL))
 _PASSWORD_IN_URL = re.compile(r"://[^:/]*:[^@]*@|(?:[?&;]|%3B)\w*(passw(or)?d|pwd|secret)(?:=|%3D)", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

@@ -17,6 +17,7 @@ from token_pipelines.errors import shown
 from token_pipelines.model import Mode
 
 ONE_DAY = timedelta(days=1)
+ADDRESS_KEY_CHARACTERS: Final = 32
 _DNS_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -50,13 +51,31 @@ class Ledger(Section):
     """The Postgres database in whose schema ``token_pipelines`` the ledger lives."""
 
     url: SecretStr
+    address_key: SecretStr | None = None
+
+    @field_validator("address_key")
+    @classmethod
+    def _keys(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else value.get_secret_value().split()
+        if value is not None and (not keys or any(len(key) < ADDRESS_KEY_CHARACTERS for key in keys)):
+            msg = (
+                f"each key needs at least {ADDRESS_KEY_CHARACTERS} characters, so that it cannot be guessed; make one "
+                "with `openssl rand -base64 32`. Older keys follow it, after blanks"
+            )
+            raise ValueError(msg)
+        return value
+
+    @property
+    def address_keys(self) -> tuple[bytes, ...]:
+        """The keys of address hashes, the present one first. None: the ledger's own."""
+        return () if self.address_key is None else tuple(self.address_key.get_secret_value().encode().split())
 
 
 class Schedule(Section):
     """When a day's run starts, and in which time zone days begin."""
 
     at: TimeOfDay = time(9)
-    timezone: Zone = "UTC"
+    timezone: Zone = Field(default="UTC", validate_default=True)  # the zones of recipients are from the same files
     start_date: Date
     lookback_days: int = Field(default=7, ge=1, le=60)
     grace: Duration = timedelta(hours=2)
@@ -64,6 +83,11 @@ class Schedule(Section):
     def run_at(self, day: date) -> datetime:
         """The instant of that day's run: the earlier one if the time occurs twice, the later one if it is skipped."""
         return datetime.combine(day, self.at, tzinfo=ZoneInfo(self.timezone)).astimezone(UTC)
+
+    def last_run_at(self, now: datetime) -> datetime:
+        """The latest instant at which a scheduled run was to start."""
+        today = self.run_at(self.today(now))
+        return today if today <= now else self.run_at(self.today(now) - ONE_DAY)
 
     def today(self, now: datetime) -> date:
         """The day of an instant in the configured zone."""
@@ -175,6 +199,7 @@ class Delivery(Section):
     on_unknown: Literal["resend", "hold"] = "resend"
     max_attempts: int = Field(default=3, ge=1)
     retry_pauses: tuple[Duration, ...] = (timedelta(seconds=2), timedelta(seconds=8))
+    deadline: Duration = timedelta(hours=1)
     max_notices: int = Field(default=100_000, ge=1)
     max_growth: float | None = Field(default=10, ge=1, allow_inf_nan=False)
 

@@ -7,7 +7,7 @@ import re
 from datetime import date, datetime, time, timedelta
 from fractions import Fraction
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -106,6 +106,9 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
+        if not available_timezones():
+            msg = "cannot be looked up, since this machine has no time zones; install them (pip install tzdata)"
+            raise ValueError(msg) from None
         msg = f"{shown(name)} is not a time zone; write it like UTC or Europe/Berlin"
         raise ValueError(msg) from None
     return name

@@ -17,7 +17,7 @@ from token_pipelines.defs.failures import failing_clearly
 from token_pipelines.defs.known_runs import newest_run
 from token_pipelines.defs.names import PARQUET, SHARES, Names
 from token_pipelines.defs.storage import FrameStream
-from token_pipelines.defs.tags import is_approved, means_new_ledger
+from token_pipelines.defs.tags import approver, means_new_ledger
 from token_pipelines.delivery.counts import TierReport
 from token_pipelines.errors import ConfigError, FuseTripped
 from token_pipelines.model import Mode
@@ -105,10 +105,14 @@ def build_notices(
             day = _day(context, pipeline)
             fresh = expiring_tokens is not None and _reads_tokens(context.run, names)
             snapshot = expiring_tokens if fresh else _read_again(pipeline, day)
-            approve = is_approved(context.run)
             try:
                 shares = plan_notices(
-                    pipeline, snapshot, day=day, tiers=selected, run_id=context.run_id, approve=approve
+                    pipeline,
+                    snapshot,
+                    day=day,
+                    tiers=selected,
+                    run_id=context.run_id,
+                    approved_by=approver(context.run),
                 )
             except FuseTripped:
                 yield volume.evaluation(names, pipeline, context.run)

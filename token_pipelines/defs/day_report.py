@@ -23,11 +23,14 @@ class TierNumbers:
     is_known: bool = False
     """Whether the tier was run: without, zeros say nothing."""
     not_written_back: int | None = None
+    rate: float | None = None
+    """Messages a second, as at the end; None where nothing limited it."""
 
     def as_object(self) -> dict[str, object]:
         """As in ``run --json``."""
         known = {} if self.not_written_back is None else {numbers.NOT_WRITTEN_BACK: self.not_written_back}
-        return {**self.outcomes, "skipped": self.skipped, **known}
+        rate = {} if self.rate is None else {numbers.RATE: self.rate}
+        return {**self.outcomes, "skipped": self.skipped, **known, **rate}
 
 
 @dataclass
@@ -134,6 +137,7 @@ class DayReport:
             tier.is_known = True
             tier.outcomes = {outcome: int(metadata[outcome].value) for outcome in numbers.OUTCOMES}
             tier.skipped = numbers.read_numbers(metadata, numbers.SKIPPED_PREFIX)
+            tier.rate = float(metadata[numbers.RATE].value) if numbers.RATE in metadata else None
             if numbers.NOT_WRITTEN_BACK in metadata:
                 tier.not_written_back = int(metadata[numbers.NOT_WRITTEN_BACK].value)
             self.write_back_fault = numbers.read_text(metadata, numbers.WRITE_BACK_FAULT) or self.write_back_fault

@@ -1,5 +1,6 @@
 """Runs one day in this process. Dagster records the run in its history like every other run."""
 
+import getpass
 import logging
 import os
 import shutil
@@ -11,24 +12,22 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy
-import sqlalchemy.exc
 from dagster import DagsterInstance
-from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.pool import NullPool
 
 from token_pipelines import shipped
 from token_pipelines.clock import Clock, system_clock
 from token_pipelines.config import LEDGER_URL, Config
-from token_pipelines.database import PSYCOPG2, DatabaseUrl, explain
+from token_pipelines.database import PSYCOPG2, DatabaseUrl
 from token_pipelines.defs.build import JOB, build_defs
 from token_pipelines.defs.day_report import DayReport, TierNumbers
+from token_pipelines.defs.instance_storage import STORAGE_VARIABLE, explained
 from token_pipelines.defs.names import Names
-from token_pipelines.defs.tags import APPROVE_TAG, NOW_TAG
-from token_pipelines.errors import ConfigError, LedgerError
+from token_pipelines.defs.tags import APPROVE_TAG, APPROVED_BY_TAG, NOW_TAG
+from token_pipelines.errors import ConfigError
 from token_pipelines.model import rfc3339
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
-STORAGE_VARIABLE: Final = "DAGSTER_POSTGRES_URL"
 CONNECT_TIMEOUT_S: Final = 10
 RETRYING: Final = "Retrying failed database connection"
 """How the warning of dagster_postgres begins."""
@@ -62,15 +61,12 @@ def _instance(config: Config) -> Iterator[DagsterInstance]:
     set_environment(config)
     storage = DatabaseUrl.read_postgres(os.environ[STORAGE_VARIABLE], key, PSYCOPG2)
     os.environ[STORAGE_VARIABLE] = storage.parsed.render_as_string(hide_password=False)  # whichever driver it names
-    try:
+    with explained(storage):
         # Dagster itself would retry for seconds, warn on stderr each time, and raise its own error.
         connect_args = {"connect_timeout": CONNECT_TIMEOUT_S}
         sqlalchemy.create_engine(storage.parsed, poolclass=NullPool, connect_args=connect_args).connect().close()
         with DagsterInstance.get() as instance, _without_retry_warnings():
             yield instance
-    except (sqlalchemy.exc.DBAPIError, DagsterPostgresException) as error:
-        cause = error.__cause__ if isinstance(error, DagsterPostgresException) else error
-        raise LedgerError(explain(getattr(cause, "orig", None) or error, storage)) from None
 
 
 @contextmanager
@@ -109,7 +105,7 @@ def launch_day(
     names = Names(config.name)
     definitions = build_defs(config, clock=clock, on_progress=on_progress, pool=None)
     chosen = list(tiers) or [tier.name for tier in config.tier_ladder]
-    tags = {APPROVE_TAG: "true"} if approve else {}
+    tags = {APPROVE_TAG: "true", APPROVED_BY_TAG: _user()} if approve else {}
     if clock is not system_clock:
         tags[NOW_TAG] = rfc3339(now)  # a rehearsal: marks its run, which does not happen at the time that it shows
     with _instance(config) as instance, warnings.catch_warnings():
@@ -134,6 +130,14 @@ def launch_day(
     )
     report.read(result.all_events)
     return report
+
+
+def _user() -> str:
+    """The user of this process. In a container there may be a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _refuse_unknown(config: Config, day: date, tiers: Sequence[str], *, today: date) -> None:

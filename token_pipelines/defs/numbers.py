@@ -17,6 +17,8 @@ UNREADABLE_ROWS: Final = "unreadable_rows"
 UNREADABLE_COUNT: Final = "unreadable"
 RECIPIENTS_DUE: Final = "recipients_due"
 MODE: Final = "mode"
+RATE: Final = "rate_per_second"
+"""Messages a second that were sent at most at the end: the relay may have asked for less than smtp.rate."""
 SKIPPED_PREFIX: Final = "skipped_"
 REASON_PREFIX: Final = "reason_"
 
@@ -48,6 +50,7 @@ def of_tier(report: TierReport, mode: Mode, seconds: float) -> dict[str, Any]:
     rows = [f"| {outcome} | {count:,} |" for outcome, count in outcomes.items()]
     rows += [f"| skipped: {reason} | {count:,} |" for reason, count in report.skipped.most_common()]
     summary = _table("Outcome", "Notices", rows)
+    rate = {} if report.rate is None else {RATE: round(report.rate, 2)}
     write_back: dict[str, Any] = {}
     if report.not_written_back is not None:
         write_back[NOT_WRITTEN_BACK] = report.not_written_back
@@ -60,6 +63,7 @@ def of_tier(report: TierReport, mode: Mode, seconds: float) -> dict[str, Any]:
         "skipped": report.skipped.total(),
         **skipped,
         **write_back,
+        **rate,
         **_unreadable(list(report.unreadable)[:UNREADABLE_SHOWN], len(report.unreadable)),
         "seconds": round(seconds, 3),
     }

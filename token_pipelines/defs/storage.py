@@ -50,7 +50,8 @@ class ParquetIOManager(dg.IOManager):
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | None:
         """The frame as it was written. None if the file was deleted (retention): the tokens are then read again."""
         path = self.path(context)
-        return read(path) if path.exists() else None
+        with failing_clearly():
+            return read(path) if path.exists() else None
 
 
 def read(path: Path) -> pd.DataFrame:

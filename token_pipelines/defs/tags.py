@@ -17,6 +17,9 @@ APPROVE_TAG: Final = "token_pipelines/approve_volume"
 NEW_LEDGER_TAG: Final = "token_pipelines/new_ledger"
 """Set to true on a run when a person says that the ledger is meant as it is, empty or older."""
 
+APPROVED_BY_TAG: Final = "token_pipelines/approved_by"
+"""The user of the operating system who approved it on the command line."""
+
 ATTEMPT_TAG: Final = "token_pipelines/attempt"
 """The number of the sensor's attempt at a day; re-executions copy it."""
 
@@ -43,6 +46,14 @@ def day_of_check(run: dg.DagsterRun) -> date:
         )
         raise dg.Failure(msg)
     return date.fromisoformat(run.tags[PARTITION_TAG])
+
+
+def approver(run: dg.DagsterRun) -> str | None:
+    """Who approved the volume, for the ledger; None if nobody did. Dagster knows no users: in the UI it is the run."""
+    if not is_approved(run):
+        return None
+    user = run.tags.get(APPROVED_BY_TAG)
+    return f"run {run.run_id}" if user is None else f"{user} (run {run.run_id})"
 
 
 def is_approved(run: dg.DagsterRun) -> bool:

@@ -1,17 +1,11 @@
-"""The numbers of one tier's run, and the line between a person's trouble and the relay's."""
+"""The numbers of one tier's run."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
-from token_pipelines.errors import RelayError
 from token_pipelines.ledger.settlement import Record
 from token_pipelines.model import State, UnreadableRow
-
-REFUSALS_ALLOWED: Final = 10
-REFUSALS_ALLOWED_PERCENT: Final = 5
-"""More refusals than the larger of the two in one tier's run, and the relay or we are at fault, not the recipients."""
 
 
 @dataclass
@@ -27,6 +21,8 @@ class TierReport:
     """Sent, but `source.on_sent` failed for them, also of earlier runs; None where it is not set."""
     write_back_fault: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
+    rate: float | None = None
+    """Messages a second that are sent at most, at the end; None where nothing limits it."""
     unreadable: dict[UnreadableRow, None] = field(default_factory=dict)
     """Rows that could not be read just before sending, in order, each once."""
 
@@ -39,15 +35,14 @@ class TierReport:
 class TierCounts:
     """Counts into a report what became of each notice. Another thread may call `skip`."""
 
-    def __init__(self, report: TierReport, *, size: int, on_progress: Callable[[int], None]) -> None:
-        """Count a run of ``size`` notices; ``on_progress`` is told how many are done."""
+    def __init__(self, report: TierReport, *, on_progress: Callable[[int], None]) -> None:
+        """``on_progress`` is told how many are done."""
         self._report = report
-        self._refusals_allowed = max(REFUSALS_ALLOWED, size * REFUSALS_ALLOWED_PERCENT // 100)
         self._on_progress = on_progress
         self._put_off: set[str] = set()
         self._in_doubt: set[str] = set()
         self._done: set[str] = set()
-        self._refused: list[Record] = []
+        self._refused: set[str] = set()
 
     def skip(self, notice_id: str, reason: str) -> None:
         """Count a notice in which nothing was left to say."""
@@ -59,31 +54,20 @@ class TierCounts:
         self._report.unreadable.update(dict.fromkeys(rows))
 
     def keep(self, record: Record) -> None:
-        """Count an outcome.
-
-        Raises:
-            RelayError: if the relay refused too many for good, so that the cause must be the relay, or ours.
-        """
+        """Count an outcome. `close` tells which refusals for good were believed."""
         match record.outcome.state:
             case State.SENT:
                 self._report.sent += 1
-            case State.FAILED:
-                self._report.failed += 1
-                if record.outcome.code is not None:  # None: we saw for ourselves that this relay cannot take it
-                    self._refused.append(record)
             case State.UNKNOWN:
                 self._report.unknown += 1
                 self._in_doubt.add(record.notice_id)
-            case _:
+            case State.FAILED:
+                self._refused.add(record.notice_id)
+            case _ if record.outcome.code is None or record.outcome.code < 500:  # noqa: PLR2004 5yz stays for now
                 self._put_off.add(record.notice_id)
+            case _:
+                pass
         self._finish(record.notice_id)
-        if record.outcome.state is State.FAILED and len(self._refused) > self._refusals_allowed:
-            last = f"{record.outcome.code} {record.outcome.reply}"
-            msg = (
-                f"The relay refused {len(self._refused)} recipients of this tier for good, which is too many to "
-                f"believe (the last with {last}); nobody is suppressed: look at the relay's log, then run again."
-            )
-            raise RelayError(msg)
 
     def _finish(self, notice_id: str) -> None:
         self._done.add(notice_id)
@@ -94,20 +78,9 @@ class TierCounts:
         again, self._put_off = list(self._put_off), set()
         return again
 
-    @property
-    def believed(self) -> list[Record]:
-        """The refusals, if they are few enough to lie with the recipients."""
-        return self._refused if len(self._refused) <= self._refusals_allowed else []
-
-    def take_back_refusals(self) -> list[str]:
-        """The notices whose refusals are not believed; they no longer count as failed."""
-        if self.believed or not self._refused:
-            return []
-        self._report.failed -= len(self._refused)
-        return [record.notice_id for record in self._refused]
-
     def close(self, waiting: set[str]) -> None:
         """Count what still waits: tried and put off, or not come to."""
         waiting = waiting - self._in_doubt
         self._report.deferred = len(waiting & self._done)
+        self._report.failed = len(self._refused - waiting)
         self._report.waiting = len(waiting - self._done)

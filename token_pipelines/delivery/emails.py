@@ -35,6 +35,8 @@ class Email:
     """Connections that were lost with it before it was marked."""
     goes_as_it_stands: bool = False
     """Whether it took so long to write that it would be old each time: it is sent as it was read and written."""
+    begun_in: int | None = None
+    """What `Acceptance.begin` gave when it was handed out."""
     is_marked: bool = False
     """Whether the ledger says that its text may have gone out."""
 
@@ -42,6 +44,11 @@ class Email:
     def notice_id(self) -> str:
         """The notice's."""
         return self.resolved.notice.notice_id
+
+    @property
+    def domain(self) -> str:
+        """The domain that it is sent to."""
+        return "" if self.envelope is None else self.envelope.recipient.rpartition("@")[2].lower()
 
     def must_be_read_again(self, now: datetime) -> bool:
         """Whether its tokens were read too long ago."""

@@ -11,7 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from token_pipelines.delivery.breaker import Breaker
+from token_pipelines.delivery.acceptance import Acceptance
 from token_pipelines.delivery.connections import Connection, Connections
 from token_pipelines.delivery.emails import Email
 from token_pipelines.delivery.outbox import Outbox
@@ -33,7 +33,7 @@ class SendingLoop:
     """``trouble`` is what stopped it, if anything did. Made anew for each pass over a tier's notices."""
 
     def __init__(
-        self, connections: Connections, outbox: Outbox, recorder: Recorder, breaker: Breaker, *, patience: float
+        self, connections: Connections, outbox: Outbox, recorder: Recorder, acceptance: Acceptance, *, patience: float
     ) -> None:
         """``patience`` is for how many seconds answers are still waited for when the ledger is lost."""
         self.trouble: TokenPipelinesError | None = None
@@ -41,7 +41,7 @@ class SendingLoop:
         self._connections = connections
         self._outbox = outbox
         self._recorder = recorder
-        self._breaker = breaker
+        self._acceptance = acceptance
         self._patience = patience
         self._idle: deque[Connection] = deque()
         self._to_mark: list[Connection] = []
@@ -143,8 +143,12 @@ class SendingLoop:
             self._say_goodbye(connection)
 
     def _following(self, connection: Connection) -> Envelope | None:
-        """The message whose commands go behind this one's dot, if the rate lets it go already."""
-        connection.following = None if self.is_stopping else self._outbox.take()
+        """The message whose commands go behind this one's dot, if the rate lets it go already.
+
+        None before the relay has accepted anything: it may refuse everything, and is not asked more than necessary.
+        """
+        may_go = self._acceptance.has_any and not self.is_stopping
+        connection.following = self._take() if may_go else None
         return None if connection.following is None else connection.following.envelope
 
     def _conclude(self, connection: Connection, outcome: Outcome) -> None:
@@ -153,16 +157,15 @@ class SendingLoop:
         connection.is_used = True
         if outcome.state is State.SENT:
             connection.slot.troubles = 0
-            self._breaker.accepted()
-        self._keep(email, outcome)
+        if email is not None:
+            self._keep(email, outcome)
 
-    def _keep(self, email: Email | None, outcome: Outcome) -> None:
-        if email is None:
-            return
-        try:
-            self._recorder.keep(email, outcome)
-        except RelayError as error:  # too many refusals to be the recipients' fault
-            self.stop(error)
+    def _keep(self, email: Email, outcome: Outcome) -> None:
+        record = self._recorder.keep(email, outcome)
+        is_excused = self._outbox.follow(outcome)
+        self._acceptance.keep(record, outcome, domain=email.domain, begun_in=email.begun_in, is_excused=is_excused)
+        if not self.is_stopping and (trouble := self._acceptance.stopped_by) is not None:
+            self.stop(trouble)
 
     # Settle
 
@@ -192,7 +195,7 @@ class SendingLoop:
 
     def _hand_out(self) -> None:
         """Give idle connections an email each; end them when none is left; open others where they are missing."""
-        while self._idle and (email := self._outbox.take()) is not None:
+        while self._idle and (email := self._take()) is not None:
             connection = self._idle.popleft()
             connection.email = email
             self._go_on(connection, partial(connection.lane.resume, email.envelope))
@@ -204,6 +207,12 @@ class SendingLoop:
         if self._connections.is_hopeless:
             self.stop(self._connections.unconnected)
 
+    def _take(self) -> Email | None:
+        email = self._outbox.take()
+        if email is not None:
+            email.begun_in = self._acceptance.begin()
+        return email
+
     def _let_go(self) -> None:
         """When it stops: end every connection but those whose relay has a message of ours, and owes the answer."""
         if self._recorder.is_lost and self._leave_at is None:
@@ -214,7 +223,7 @@ class SendingLoop:
             owes_answer = email is not None and email.is_marked and connection.lane.waits
             if email is not None and email.is_marked and not owes_answer:
                 reason = "the run stopped before its text was said"
-                self._keep(email, Outcome(state=State.DEFERRED, stage=Stage.DATA, reply=reason))
+                self._recorder.keep(email, Outcome(state=State.DEFERRED, stage=Stage.DATA, reply=reason))
             if connection in self._idle:
                 self._say_goodbye(connection)
             elif is_late or not owes_answer:
@@ -236,7 +245,7 @@ class SendingLoop:
         """Nothing of its message was delivered: try another connection, put the message off, or stop."""
         email, slot = connection.email, connection.slot
         connection.email = None
-        self._end(connection, may_quit=trouble.may_quit)
+        self._end(connection)
         if email is None:
             self._connections.give_back(slot)
             return
@@ -244,17 +253,14 @@ class SendingLoop:
         if trouble.try_again and email.tries < TRIES:
             self._outbox.put_back(email)
             self._connections.give_back(slot)
-            return
-        is_theirs = trouble.outcome is not None and not self._breaker.trips(email.notice_id, trouble)
-        if trouble.outcome is not None and (is_theirs or email.is_marked):
+        elif trouble.outcome is not None:
             self._keep(email, trouble.outcome)
+            self._connections.give_back(slot)
         else:
             email.tries = 0
             self._outbox.put_back(email)
-        if is_theirs:
-            self._connections.give_back(slot)
-        elif not trouble.may_pass or not self._connections.pause(slot):
-            self.stop(trouble)
+            if not trouble.may_pass or not self._connections.pause(slot):
+                self.stop(trouble)
 
     def _hang_up(self, connection: Connection) -> None:
         self._end(connection)

@@ -16,6 +16,7 @@ from token_pipelines.errors import SourceError, TokenPipelinesError, whereabouts
 from token_pipelines.ledger.on_sent import SentNotice
 from token_pipelines.model import Mode
 from token_pipelines.pipeline import Pipeline
+from token_pipelines.printable import printable
 from token_pipelines.source.on_sent import OnSentStatement
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class _Telling:
         self._in_vain = self._refusals >= REFUSALS_IN_A_ROW or self._refusals_s > REFUSALS_S
         if len(token_ids) == 1 and not self._named:
             self._named = True
-            self.fault = f"{sentence} Refused by itself: token_id {token_ids[0]}, for one."
+            self.fault = f"{sentence} Refused by itself: token_id {printable(token_ids[0])}, for one."
         self.fault = self.fault or sentence
 
     def _give_up(self, sentence: str) -> None:

@@ -7,7 +7,9 @@ from typing import Final
 
 from token_pipelines.delivery.batches import Batches
 from token_pipelines.delivery.emails import Email, is_read_too_long_ago, write, write_again
+from token_pipelines.model import Outcome, State
 from token_pipelines.pipeline import Pipeline
+from token_pipelines.smtp.answers import asks_for_less
 
 WRITTEN_AT_ONCE: Final = 64
 """Emails written in a row when half of them are used up. One by one, between waits, each takes a third longer."""
@@ -21,13 +23,19 @@ WRITTEN_SECONDS: Final = 5.0
 
 
 class Outbox:
-    """The emails of some batches, in order. ``on_fault`` gets each one that cannot be written."""
+    """The emails of some batches, in order.
 
-    def __init__(self, pipeline: Pipeline, batches: Batches, *, on_fault: Callable[[Email], None]) -> None:
+    ``on_fault`` gets each one that cannot be written, ``expect`` the domain of each one that can.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, batches: Batches, *, on_fault: Callable[[Email], None], expect: Callable[[str], None]
+    ) -> None:
         """Nothing is written yet."""
         self._pipeline = pipeline
         self._batches = batches
         self._on_fault = on_fault
+        self._expect = expect
         self._rate = pipeline.channel.rate
         self._written: deque[Email] = deque()
         per_second = self._rate.per_second
@@ -72,7 +80,11 @@ class Outbox:
                 self._batches.read_again([resolved])
                 continue
             email = write(self._pipeline, resolved, read_at=read_at)
-            self._written.append(email) if email.envelope is not None else self._on_fault(email)
+            if email.envelope is None:
+                self._on_fault(email)
+            else:
+                self._written.append(email)
+                self._expect(email.domain)
             if is_stopping() or monotonic() > until:
                 break
 
@@ -100,6 +112,20 @@ class Outbox:
             self._on_fault(email)
             return None
         return email
+
+    def follow(self, outcome: Outcome) -> bool:
+        """Send more slowly if the relay asks for it, and faster again while it accepts.
+
+        Returns:
+            Whether it asks for less, and is going to get less.
+        """
+        if outcome.state is State.SENT:
+            self._rate.speed_up()
+        elif asks_for_less(outcome):
+            is_lowest = self._rate.is_lowest
+            self._rate.slow_down()
+            return not is_lowest
+        return False
 
     def put_back(self, email: Email) -> None:
         """This one was not begun: it is the next."""

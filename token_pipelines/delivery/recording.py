@@ -55,12 +55,8 @@ class Recorder:
         """Whether outcomes wait to be recorded."""
         return bool(self._records)
 
-    def keep(self, email: Email, outcome: Outcome) -> None:
-        """Record and count an outcome.
-
-        Raises:
-            RelayError: the relay refused too many for good, so that the cause must be the relay, or ours.
-        """
+    def keep(self, email: Email, outcome: Outcome) -> Record:
+        """Record and count an outcome; gives the record."""
         notice = email.resolved.notice
         if notice.claimed_from is State.UNKNOWN and outcome.state is not State.SENT:
             outcome = replace(outcome, state=State.UNKNOWN)  # the first copy may have been delivered
@@ -71,6 +67,7 @@ class Recorder:
             token_ids = tuple(token.token_id for token in email.resolved.tokens)
             self._sent.append(SentNotice(notice_id=notice.notice_id, token_ids=token_ids, sent_at=at))
         self._counts.keep(record)
+        return record
 
     def keep_fault(self, email: Email) -> None:
         """Put off an email that cannot be written."""

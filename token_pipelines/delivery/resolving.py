@@ -178,19 +178,23 @@ def _without_suppressed(pipeline: Pipeline, letters: list[ResolvedNotice]) -> li
     """Drop what would go to a suppressed address, and set each letter's keyed hash of its address."""
     redirect_to = pipeline.config.delivery.redirect_to if pipeline.config.delivery.mode is Mode.REDIRECT else None
     hashes = {
-        letter.notice.notice_id: pipeline.ledger.hash_address(redirect_to or letter.recipient.address)
+        letter.notice.notice_id: pipeline.ledger.hash_address.known(redirect_to or letter.recipient.address)
         for letter in letters
         if letter.recipient is not None
     }
-    suppressed = pipeline.ledger.suppressions.among(list(hashes.values())) if hashes else set()
-    return [_with_hash(letter, hashes.get(letter.notice.notice_id, b""), suppressed, redirect_to) for letter in letters]
+    suppressed = (
+        pipeline.ledger.suppressions.among([each for known in hashes.values() for each in known]) if hashes else set()
+    )
+    return [
+        _with_hash(letter, hashes.get(letter.notice.notice_id, (b"",)), suppressed, redirect_to) for letter in letters
+    ]
 
 
 def _with_hash(
-    letter: ResolvedNotice, address_hash: bytes, suppressed: set[bytes], redirect_to: str | None
+    letter: ResolvedNotice, hashes: tuple[bytes, ...], suppressed: set[bytes], redirect_to: str | None
 ) -> ResolvedNotice:
     recipient, tokens, dropped = letter.recipient, letter.tokens, dict(letter.dropped)
-    if recipient is not None and address_hash in suppressed:
+    if recipient is not None and not suppressed.isdisjoint(hashes):
         dropped |= dict.fromkeys((token.token_id for token in tokens), Reason.SUPPRESSED)
         recipient, tokens = None, ()
     if recipient is not None and redirect_to is not None:
@@ -201,4 +205,4 @@ def _with_hash(
             locale=recipient.locale,
             timezone=recipient.timezone,
         )
-    return replace(letter, recipient=recipient, tokens=tokens, dropped=dropped, address_hash=address_hash)
+    return replace(letter, recipient=recipient, tokens=tokens, dropped=dropped, address_hash=hashes[0])

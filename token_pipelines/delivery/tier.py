@@ -6,14 +6,15 @@ what was not sent waits.
 """
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
+from token_pipelines.delivery.acceptance import Acceptance
 from token_pipelines.delivery.batches import Batches
-from token_pipelines.delivery.breaker import Breaker
 from token_pipelines.delivery.connections import Connections
 from token_pipelines.delivery.counts import TierCounts, TierReport
 from token_pipelines.delivery.helper_pool import HelperPool
@@ -25,6 +26,8 @@ from token_pipelines.delivery.recording import Recorder
 from token_pipelines.errors import TokenPipelinesError
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.1
 """How often a pause looks whether the run is to stop."""
@@ -55,16 +58,17 @@ def send_tier(
     mode = pipeline.config.delivery.mode
     with pipeline.ledger.sending(run_id=run_id, mode=mode, has_ended=has_ended) as sending:
         waiting = _waiting(pipeline, sending, tier)
-        counts = TierCounts(report, size=len(waiting), on_progress=on_progress)
+        counts = TierCounts(report, on_progress=on_progress)
         on_sent = OnSentRunner(pipeline, report)
         run = _Run(pipeline, sending, counts, on_sent)
         try:
             with put_off(run.interrupt), _loaded_objects_frozen():
                 run.send(waiting)
         finally:
-            _settle_refusals(pipeline, sending, counts)
+            _settle_refusals(pipeline, sending, run.acceptance)
             sending.give_back()
             counts.close(waiting=set(_waiting(pipeline, sending, tier)))
+            report.rate = pipeline.channel.rate.per_second
         on_sent.catch_up()
     if run.trouble is not None:
         raise run.trouble
@@ -86,7 +90,7 @@ class _Run:
         self._sending = sending
         self._counts = counts
         self._on_sent = on_sent
-        self._breaker = Breaker()
+        self.acceptance = Acceptance(pipeline.channel.explain)
         self._is_stopping = False
         self._loop: SendingLoop | None = None
         self._trouble: TokenPipelinesError | None = None
@@ -94,7 +98,7 @@ class _Run:
     @property
     def trouble(self) -> TokenPipelinesError | None:
         """What stopped it, or the trouble of all that was tried."""
-        return self._trouble or self._breaker.trouble
+        return self._trouble or self.acceptance.trouble
 
     def interrupt(self) -> None:
         """Begin no further message. A signal's handler calls it."""
@@ -104,11 +108,28 @@ class _Run:
 
     def send(self, waiting: Sequence[str]) -> None:
         self._send_once(waiting)
-        for pause in self._pipeline.config.delivery.retry_pauses:
+        for pause in self._pauses():
             again = self._counts.take_put_off()
             if not again or not self._goes_on_after(pause):
                 break
             self._send_once(again)
+
+    def _pauses(self) -> Iterator[timedelta]:
+        """The configured pauses, then the last one again while passes make progress; all before the deadline."""
+        delivery = self._pipeline.config.delivery
+        until = time.monotonic() + delivery.deadline.total_seconds()
+        accepted = 0
+        for pause in delivery.retry_pauses:
+            if time.monotonic() + pause.total_seconds() > until:
+                return
+            accepted = self.acceptance.accepted
+            yield pause
+        while delivery.retry_pauses and self.acceptance.accepted > accepted:
+            pause = delivery.retry_pauses[-1]
+            if time.monotonic() + pause.total_seconds() > until:
+                return
+            accepted = self.acceptance.accepted
+            yield pause
 
     def _goes_on_after(self, pause: timedelta) -> bool:
         until = time.monotonic() + pause.total_seconds()
@@ -135,9 +156,9 @@ class _Run:
         ):
             batches.on_more = connections.wake
             recorder = Recorder(self._sending, self._counts, self._on_sent, helpers=helpers, clock=pipeline.clock)
-            outbox = Outbox(pipeline, batches, on_fault=recorder.keep_fault)
+            outbox = Outbox(pipeline, batches, on_fault=recorder.keep_fault, expect=self.acceptance.expect)
             patience = smtp.command_timeout.total_seconds()
-            self._loop = SendingLoop(connections, outbox, recorder, self._breaker, patience=patience)
+            self._loop = SendingLoop(connections, outbox, recorder, self.acceptance, patience=patience)
             if self._is_stopping:  # interrupted just now
                 self._loop.stop()
             self._loop.run()
@@ -146,13 +167,23 @@ class _Run:
         self._is_stopping |= self._loop.is_stopping
 
 
-def _settle_refusals(pipeline: Pipeline, sending: Sending, counts: TierCounts) -> None:
-    """Suppress the addresses that the relay says do not exist; if it said so of too many, believe none of it."""
-    for record in counts.believed:
+def _settle_refusals(pipeline: Pipeline, sending: Sending, acceptance: Acceptance) -> None:
+    """Believe the refusals for good that the evidence allows: those notices fail, and dead addresses are suppressed."""
+    refused = acceptance.refused
+    zone = str(pipeline.config.schedule.timezone)
+    before = sending.refused_before([record.notice_id for record in refused], zone=zone)
+    believed = acceptance.believed(before)
+    for record in believed:
         if record.outcome.address_is_dead:
             cause = f"the relay refused it: {record.outcome.enhanced}"
             pipeline.ledger.suppressions.add([record.address_hash], at=record.at, cause=cause)
-    sending.reopen(counts.take_back_refusals())
+    sending.fail([record.notice_id for record in believed])
+    if doubted := len(refused) - len(believed):
+        log.warning(
+            "The relay refused %d recipients for good, and too few others were accepted to believe it yet: their "
+            "notices are put off, and nobody of them is suppressed.",
+            doubted,
+        )
 
 
 @contextmanager

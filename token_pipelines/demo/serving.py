@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from token_pipelines.errors import DemoError
 START_TIMEOUT_S: Final = 120
 STOP_TIMEOUT_S: Final = 20
 POLL_S: Final = 0.3
+GUARDED_UI: Final = "token_pipelines.defs.guarded_ui"  # started, not imported: only `defs` may import Dagster
 
 
 class _InboxPages(SimpleHTTPRequestHandler):
@@ -54,10 +56,13 @@ def inbox_pages(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def dagster_ui(log: Path, port: int) -> Iterator[str]:
-    """Run Dagster's webserver and daemon on loopback, at the address yielded, from ``port`` or the next free one."""
+    """Run Dagster's webserver and daemon on loopback, at the address yielded, from ``port`` or the next free one.
+
+    The webserver refuses what foreign web pages make a browser ask of it: see `web_filter`.
+    """
     port = _free_port(port)
     command = [
-        sys.executable, "-m", "dagster", "dev", "--host", LOOPBACK, "--port", str(port),
+        sys.executable, "-m", GUARDED_UI, "dev", "--host", LOOPBACK, "--port", str(port),
         "--workspace", str(shipped.path("workspace.yaml")),
     ]  # fmt: skip
     with log.open("wb") as output:
@@ -65,6 +70,7 @@ def dagster_ui(log: Path, port: int) -> Iterator[str]:
     address = f"http://{LOOPBACK}:{port}/"
     try:
         _await(process, address, log)
+        _check_filter(address)
         yield address
     finally:
         _end(process)
@@ -92,6 +98,23 @@ def _await(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_S)
     msg = f"The Dagster UI did not start; {log} says why."
+    raise DemoError(msg)
+
+
+def _check_filter(address: str) -> None:
+    """Make sure that the filter is there, which is put around Dagster's webserver from outside.
+
+    Raises:
+        DemoError: if a change by GET would pass.
+    """
+    try:
+        with urllib.request.urlopen(f"{address}graphql?query={{__typename}}", timeout=30):  # noqa: S310 -- as above
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return
+    msg = "The Dagster UI runs without its web filter, so any web page could change it; the demo does not show it."
     raise DemoError(msg)
 
 

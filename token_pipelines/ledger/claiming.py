@@ -17,18 +17,18 @@ _MAY_BE_CLAIMED: Final = f"""
 
 _CLAIM: Final = f"""
 WITH free AS (
-    SELECT notice_id, state FROM notices
+    SELECT notice_id, state FROM token_pipelines.notices
     WHERE notice_id = ANY(%(ids)s::uuid[]) AND {_MAY_BE_CLAIMED}
     FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    UPDATE notices AS n SET state = 'claimed', claimed_by = %(run)s, claimed_from = free.state
+    UPDATE token_pipelines.notices AS n SET state = 'claimed', claimed_by = %(run)s, claimed_from = free.state
     FROM free WHERE n.notice_id = free.notice_id
     RETURNING n.notice_id, n.recipient_id, n.tier, n.message_id, n.claimed_from, n.attempts, n.first_tried_at
 )
 SELECT c.notice_id::text, c.recipient_id, c.tier, c.message_id, c.claimed_from, c.attempts, c.first_tried_at,
     line.token_id, line.expires_at, line.threshold, line.tier
 FROM claimed AS c
-LEFT JOIN notice_tokens AS line ON line.notice_id = c.notice_id AND NOT line.released
+LEFT JOIN token_pipelines.notice_tokens AS line ON line.notice_id = c.notice_id AND NOT line.released
 ORDER BY line.expires_at, line.token_id
 """  # noqa: S608 -- constants only
 

@@ -16,6 +16,7 @@ import pyarrow.csv
 from psycopg import sql
 from sqlalchemy import Connection, Select, text
 
+from token_pipelines.ledger.connections import in_schema
 from token_pipelines.token_facts import INSTANT
 
 ROWS_A_PIECE: Final = 65_536
@@ -67,9 +68,10 @@ def copy_out(connection: Connection, query: Select[*tuple[Any, ...]], columns: M
     """A query's rows. ``columns`` gives the name and dtype of each: ``str``, ``bool`` or token_facts.INSTANT."""
     connection.execute(_SESSION)
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    statement = in_schema(connection, str(compiled))
     kinds = {name: _KINDS[dtype] for name, dtype in columns.items()}
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params) as copy:
+    with driver.cursor() as cursor, cursor.copy(f"COPY ({statement}) TO STDOUT (FORMAT csv)", compiled.params) as copy:
         return pa.concat_tables([pa.schema(kinds).empty_table(), *(_read(piece, kinds) for piece in _pieces(copy))])
 
 

@@ -1,4 +1,4 @@
-"""The volume fuse in the ledger: when it tripped, and when that was approved.
+"""The volume fuse in the ledger: what was planned, when the fuse tripped, and who approved that.
 
 `token_pipelines.planning` alone decides whether a day is too large, and trips the fuse.
 """
@@ -8,14 +8,17 @@ from datetime import date, datetime
 
 from sqlalchemy import func, select, update
 
-from token_pipelines.ledger.tables import fuse_trips, notices
+from token_pipelines.ledger.tables import fuse_trips, notices, plans
 from token_pipelines.ledger.transactions import Begin
 from token_pipelines.model import Mode, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trip:
-    """A day on which more notices were new than ``delivery.max_notices`` allowed at the time."""
+    """A day on which more notices were new than ``delivery.max_notices`` allowed at the time.
+
+    ``new_notices`` counts what earlier runs had planned since the last scheduled instant, too.
+    """
 
     day: date
     new_notices: int
@@ -55,13 +58,33 @@ class Fuse:
         with self._begin() as connection:
             connection.execute(fuse_trips.insert().values(values))
 
-    def approve(self, mode: Mode, *, at: datetime, up_to: int | None = None) -> None:
-        """Approve every trip of this mode; with ``up_to``, only those of at most this many notices."""
+    def approve(self, mode: Mode, *, at: datetime, by: str, up_to: int | None = None) -> None:
+        """Approve every trip of this mode; with ``up_to``, only those of at most this many notices.
+
+        ``by`` says who: a person with the run, or the key of the config that allows it now.
+        """
         trips = update(fuse_trips).where(fuse_trips.c.mode == mode.in_ledger, fuse_trips.c.approved_at.is_(None))
         if up_to is not None:
             trips = trips.where(fuse_trips.c.new_notices <= up_to)
         with self._begin() as connection:
-            connection.execute(trips.values(approved_at=at))
+            connection.execute(trips.values(approved_at=at, approved_by=by))
+
+    def planned_since(self, mode: Mode, since: datetime) -> int:
+        """How many new notices the runs have planned from this instant on, or since a person approved a volume."""
+        mine = (plans.c.mode == mode.in_ledger, plans.c.at >= since)
+        approved = select(func.coalesce(func.max(plans.c.plan_id), 0)).where(*mine, plans.c.approved_by.is_not(None))
+        total = func.coalesce(func.sum(plans.c.new_notices), 0)
+        query = select(total).where(*mine, plans.c.plan_id > approved.scalar_subquery())
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def add_plan(
+        self, day: date, new_notices: int, *, mode: Mode, run_id: str, at: datetime, approved_by: str | None
+    ) -> None:
+        """Count what a run has planned."""
+        row = {"day": day, "mode": mode.in_ledger, "run_id": run_id, "at": at, "approved_by": approved_by}
+        with self._begin() as connection:
+            connection.execute(plans.insert().values(**row, new_notices=new_notices))
 
     def planned_on(self, day: date, mode: Mode) -> int:
         """How many notices were planned on this day and not withdrawn since."""

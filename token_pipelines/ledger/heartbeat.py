@@ -18,18 +18,18 @@ LEASE: Final = "2 minutes"
 """A run without a heartbeat for this long is presumed dead. That is six heartbeats: a slow database does no harm."""
 
 _ENLIST: Final = text("""
-INSERT INTO runs (run_id, started_at, heartbeat_at)
+INSERT INTO token_pipelines.runs (run_id, started_at, heartbeat_at)
 VALUES (:run_id, clock_timestamp(), clock_timestamp())
 ON CONFLICT (run_id) DO UPDATE SET heartbeat_at = clock_timestamp(), ended_at = NULL
 """)
-_BEAT: Final = text("UPDATE runs SET heartbeat_at = clock_timestamp() WHERE run_id = :run_id")
-_LEAVE: Final = text("UPDATE runs SET ended_at = clock_timestamp() WHERE run_id = :run_id")
+_BEAT: Final = text("UPDATE token_pipelines.runs SET heartbeat_at = clock_timestamp() WHERE run_id = :run_id")
+_LEAVE: Final = text("UPDATE token_pipelines.runs SET ended_at = clock_timestamp() WHERE run_id = :run_id")
 _LAPSED: Final = text(f"""
-SELECT run_id FROM runs
+SELECT run_id FROM token_pipelines.runs
 WHERE run_id = ANY(:run_ids) AND greatest(heartbeat_at, ended_at) < clock_timestamp() - interval '{LEASE}'
 """)  # noqa: S608 -- constants only
 _KILLED: Final = text(f"""
-SELECT run_id FROM runs
+SELECT run_id FROM token_pipelines.runs
 WHERE run_id = ANY(:run_ids) AND ended_at IS NULL AND heartbeat_at < clock_timestamp() - interval '{LEASE}'
 """)  # noqa: S608 -- constants only
 

@@ -2,29 +2,29 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
-import psycopg
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy import Engine, text
 
 from token_pipelines.config import LEDGER_URL, Config
-from token_pipelines.database import PSYCOPG, DatabaseUrl, explain
+from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.errors import LedgerError
 from token_pipelines.ledger import schema
 from token_pipelines.ledger.address_hashes import AddressHasher
 from token_pipelines.ledger.bounces import Bounces
+from token_pipelines.ledger.connections import make_engine
 from token_pipelines.ledger.doubt import Doubt
 from token_pipelines.ledger.fuse import Fuse
 from token_pipelines.ledger.growth import Growth
 from token_pipelines.ledger.heartbeat import LEASE, expired_leases, heartbeat, killed_runs
 from token_pipelines.ledger.history import History
-from token_pipelines.ledger.locks import PLANNING_LOCK, lock_key
+from token_pipelines.ledger.locks import BOUNCES_LOCK, PLANNING_LOCK, lock_key
 from token_pipelines.ledger.on_sent import OnSentLog
 from token_pipelines.ledger.ownership import Ownership
+from token_pipelines.ledger.read_messages import ReadMessages
 from token_pipelines.ledger.sending import Sending
 from token_pipelines.ledger.suppressions import Suppressions
 from token_pipelines.ledger.tables import schema_of
@@ -36,51 +36,46 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S: Final = 10
-APPLICATION_NAME: Final = "token-pipelines ledger"
-
 
 class Ledger:
     """What was planned, sent, skipped and refused. Opens connections when they are needed, not before.
 
-    The parts do the work: ``told``, ``fuse``, ``growth``, ``suppressions``, ``bounces``, ``history``, ``doubt``,
-    ``ownership`` and ``on_sent`` in short transactions of their own, `planning` and `sending` for as long as a block
-    lasts.
+    The parts do the work: ``told``, ``fuse``, ``growth``, ``suppressions``, ``bounces``, ``read_messages``,
+    ``history``, ``doubt``, ``ownership`` and ``on_sent`` in short transactions of their own, `planning` and `sending`
+    for as long as a block lasts.
     """
 
-    def __init__(self, url: DatabaseUrl, *, pipeline: str | None = None, connections: int = 4) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        *,
+        pipeline: str | None = None,
+        connections: int = 4,
+        address_keys: Sequence[bytes] = (),
+    ) -> None:
         """Take a pipeline's schema in the database at ``url``.
 
         Args:
             url: the database, a Postgres with the driver psycopg. The ledgers of several pipelines may share it.
             pipeline: the pipeline's name; None for a single pipeline, which has none.
             connections: how many connections to expect at a time.
+            address_keys: the keys of address hashes that the environment gives, the present one first.
         """
         self.url = url
         self.schema = schema_of(pipeline)
-        self._engine = create_engine(
-            url.parsed,
-            hide_parameters=True,
-            pool_size=connections + 2,
-            connect_args={
-                # Our statements name no schema, so they can only reach the tables of this one.
-                "options": f"-c timezone=UTC -c search_path={self.schema}",
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "application_name": APPLICATION_NAME,
-            },
-        )
-        event.listen(self._engine, "handle_error", partial(_translate, url))
+        self._engine = make_engine(url, self.schema, connections + 2)
         # Closes the connections of a ledger that nobody closed. The engine must hold no reference to the ledger.
         weakref.finalize(self, self._engine.dispose)
         self.fuse = Fuse(self._engine.begin)
         self.growth = Growth(self._engine.begin)
         self.suppressions = Suppressions(self._engine)
         self.bounces = Bounces(self._engine)
+        self.read_messages = ReadMessages(self._engine, lock=lock_key(BOUNCES_LOCK, self.schema))
         self.history = History(self._engine)
         self.doubt = Doubt(self._engine, lock=self._planning_lock)
         self.on_sent = OnSentLog(self._engine)
         self.ownership = Ownership(self._engine, self.schema)
-        self.hash_address = AddressHasher(self._engine)
+        self.hash_address = AddressHasher(self._engine, address_keys)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -90,7 +85,8 @@ class Ledger:
             ConfigError: if the URL is not one of a Postgres database.
         """
         url = DatabaseUrl.read_postgres(config.ledger.url.get_secret_value(), LEDGER_URL, PSYCOPG)
-        return cls(url, pipeline=config.name, connections=config.smtp.connections)
+        keys = config.ledger.address_keys
+        return cls(url, pipeline=config.name, connections=config.smtp.connections, address_keys=keys)
 
     @property
     def engine(self) -> Engine:
@@ -162,12 +158,3 @@ class Ledger:
     @property
     def _planning_lock(self) -> int:
         return lock_key(PLANNING_LOCK, self.schema)
-
-
-def _translate(url: DatabaseUrl, context: ExceptionContext) -> None:
-    error = context.original_exception
-    if isinstance(error, psycopg.errors.UndefinedTable):
-        msg = f"The {url.described} lacks the ledger's tables; run `token-pipelines run` once: it makes them."
-        raise LedgerError(msg) from None
-    if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError):
-        raise LedgerError(explain(error, url)) from None

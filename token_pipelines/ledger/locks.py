@@ -11,6 +11,9 @@ MIGRATION_LOCK: Final = 0x746F6B656E31
 PLANNING_LOCK: Final = 0x746F6B656E32
 """Planning takes it exclusively, claims share it ("token2" in ASCII)."""
 
+BOUNCES_LOCK: Final = 0x746F6B656E33
+"""One process reads bounces at a time ("token3" in ASCII)."""
+
 _KEY_BYTES: Final = 8
 
 

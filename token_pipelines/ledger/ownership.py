@@ -87,10 +87,10 @@ class Ownership:
         for schema in connection.scalars(_BESIDE, {"schemas": [*mine.schemas, self._schema], "prefix": SCHEMA}).all():
             source = None
             if connection.scalar(text("SELECT to_regclass(:name)"), {"name": f"{schema}.{owner.name}"}) is not None:
-                source = connection.scalar(text(f"SELECT source FROM {schema}.{owner.name}"))  # noqa: S608 -- see _BESIDE
+                source = connection.scalar(text(f'SELECT source FROM "{schema}".{owner.name}'))  # noqa: S608 -- see _BESIDE
             if source not in {None, mine.source}:
                 continue
-            if connection.scalar(text(f"SELECT EXISTS (SELECT FROM {schema}.{notices.name})")):  # noqa: S608 -- as above
+            if connection.scalar(text(f'SELECT EXISTS (SELECT FROM "{schema}".{notices.name})')):  # noqa: S608 -- as above
                 return str(schema)
         return None
 

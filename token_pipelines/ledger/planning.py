@@ -35,21 +35,21 @@ CREATE TEMPORARY TABLE new_lines (notice_id uuid, token_id text, recipient_id te
     threshold timestamptz, token_tier text, notice_tier text, is_first boolean) ON COMMIT DROP
 """
 _INSERT_NOTICES: Final = """
-INSERT INTO notices
+INSERT INTO token_pipelines.notices
     (notice_id, day, mode, tier, recipient_id, state, message_id, planned_by, planned_at)
 SELECT notice_id, CAST(:day AS date), :mode, notice_tier, recipient_id, :state,
     '<' || notice_id || '@' || CAST(:domain AS text) || '>', :run_id, CAST(:at AS timestamptz)
 FROM new_lines WHERE is_first
 """
 _INSERT_LINES: Final = """
-INSERT INTO notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
+INSERT INTO token_pipelines.notice_tokens (notice_id, token_id, recipient_id, expires_at, threshold, mode, tier)
 SELECT notice_id, token_id, recipient_id, expires_at, threshold, :mode, token_tier FROM new_lines
 ON CONFLICT (token_id, recipient_id, expires_at, threshold, mode) WHERE NOT released DO NOTHING
 """
 _DELETE_EMPTY: Final = """
-DELETE FROM notices AS notice USING new_lines AS fresh
+DELETE FROM token_pipelines.notices AS notice USING new_lines AS fresh
 WHERE notice.notice_id = fresh.notice_id AND fresh.is_first
-  AND NOT EXISTS (SELECT FROM notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
+  AND NOT EXISTS (SELECT FROM token_pipelines.notice_tokens AS kept WHERE kept.notice_id = notice.notice_id)
 RETURNING notice.notice_id
 """
 

@@ -4,36 +4,37 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, and_, func, or_, select, text, update
+from sqlalchemy import Connection, Engine, Text, and_, func, or_, select, text, update
 
 from token_pipelines.ledger.claiming import claim
 from token_pipelines.ledger.heartbeat import LEASE
+from token_pipelines.ledger.refusals import RefusedBefore, refused_before
 from token_pipelines.ledger.settlement import Record, Settlement
-from token_pipelines.ledger.tables import notice_tokens, notices
+from token_pipelines.ledger.tables import attempts, notice_tokens, notices
 from token_pipelines.model import WAITING, Mode, Notice, Reason, State
 
 _DEAD: Final = text(f"""
 SELECT owner.claimed_by, run.run_id IS NULL OR run.ended_at IS NOT NULL
     OR run.heartbeat_at < clock_timestamp() - interval '{LEASE}'
-FROM (SELECT DISTINCT claimed_by FROM notices
+FROM (SELECT DISTINCT claimed_by FROM token_pipelines.notices
       WHERE state IN ('claimed', 'sending') AND claimed_by <> :run_id) AS owner
-LEFT JOIN runs AS run ON run.run_id = owner.claimed_by
+LEFT JOIN token_pipelines.runs AS run ON run.run_id = owner.claimed_by
 """)  # noqa: S608 -- constants only
 _DOUBT: Final = text("""
 WITH doubted AS (
-    UPDATE notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
+    UPDATE token_pipelines.notices SET state = 'unknown', claimed_by = NULL, claimed_from = NULL
     WHERE state = 'sending' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
     RETURNING notice_id
 )
-INSERT INTO attempts (notice_id, at, run_id, state, reply)
+INSERT INTO token_pipelines.attempts (notice_id, at, run_id, state, reply)
 SELECT notice_id, clock_timestamp(), :dead, 'unknown', 'the sending process ended before an answer came' FROM doubted
 """)
 _NEVER_SAID: Final = text("""
-UPDATE notices SET state = 'claimed', attempts = attempts - 1
+UPDATE token_pipelines.notices SET state = 'claimed', attempts = attempts - 1
 WHERE state = 'sending' AND claimed_by = :dead AND notice_id = ANY(CAST(:ids AS uuid[]))
 """)
 _GIVE_BACK: Final = text("""
-UPDATE notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
+UPDATE token_pipelines.notices SET state = claimed_from, claimed_by = NULL, claimed_from = NULL
 WHERE state = 'claimed' AND claimed_by = :dead AND (CAST(:ids AS uuid[]) IS NULL OR notice_id = ANY(:ids))
 """)
 
@@ -84,12 +85,19 @@ class Sending:
         return or_(notices.c.state.in_(WAITING), in_doubt) if resend else notices.c.state.in_(WAITING)
 
     def waiting(self, tier: str, *, since: datetime, resend: bool, max_attempts: int) -> list[str]:
-        """Ids of notices of this tier that may be claimed: of any day, planned at ``since`` or later, oldest first."""
+        """Ids of notices of this tier that may be claimed: of any day, planned at ``since`` or later, in a fair order.
+
+        Those that were tried least come first, so nobody waits twice behind somebody else who is tried in vain. Among
+        equals the order is another one in each run.
+        """
+        tries = (
+            select(func.count()).where(attempts.c.notice_id == notices.c.notice_id).correlate(notices).scalar_subquery()
+        )
         query = (
             select(notices.c.notice_id)
             .where(notices.c.mode == self._mode, notices.c.tier == tier, notices.c.planned_at >= since)
             .where(self._claimable(resend=resend, max_attempts=max_attempts))
-            .order_by(notices.c.planned_at, notices.c.notice_id)
+            .order_by(tries, func.md5(notices.c.notice_id.cast(Text).concat(self._run_id)), notices.c.notice_id)
         )
         with self._engine.connect() as connection:
             return [str(notice_id) for notice_id in connection.scalars(query)]
@@ -117,10 +125,14 @@ class Sending:
         self._settlement.settle_again(records)
         self._claimed.difference_update(record.notice_id for record in records)
 
-    def reopen(self, notice_ids: Collection[str]) -> None:
-        """Defer these refused notices instead: the relay refused too many for the recipients to be the cause."""
-        refused = (notices.c.notice_id == func.any(list(notice_ids)), notices.c.state == State.FAILED)
-        self._execute(update(notices).where(*refused).values(state=State.DEFERRED))
+    def refused_before(self, notice_ids: Collection[str], *, zone: str) -> dict[str, RefusedBefore]:
+        """What the ledger knows of the addresses of these notices: see `refusals.refused_before`."""
+        return refused_before(self._engine, notice_ids, zone=zone)
+
+    def fail(self, notice_ids: Collection[str]) -> None:
+        """The refusals of these notices are believed. A notice that another run has claimed since is left to it."""
+        refused = (notices.c.notice_id == func.any(list(notice_ids)), notices.c.state == State.DEFERRED)
+        self._execute(update(notices).where(*refused).values(state=State.FAILED))
 
     def skip(self, notice: Notice, reason: Reason) -> None:
         """Skip a notice in which no token is left. A notice in doubt stays in doubt: it may have been delivered."""

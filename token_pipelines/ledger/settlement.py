@@ -13,15 +13,16 @@ import psycopg
 from sqlalchemy import Engine
 
 from token_pipelines.config import LEDGER_URL
-from token_pipelines.database import DatabaseUrl, explain
+from token_pipelines.database import DatabaseUrl, explain, set_settings
 from token_pipelines.errors import LedgerError
+from token_pipelines.ledger.connections import POOLED, in_schema, settings
 from token_pipelines.model import Outcome
 
 LOCK_TIMEOUT: Final = "30s"
 """If a lock is held for longer, the tier stops: all connections wait for this statement."""
 
 # With few messages a turn, Postgres would plan each call anew, which takes longer than executing it.
-_SETTINGS: Final = f"SET plan_cache_mode = force_generic_plan; SET lock_timeout = '{LOCK_TIMEOUT}'"
+_SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "lock_timeout": LOCK_TIMEOUT}
 
 _ANSWERED: Final = """
 unnest(%(ids)s::uuid[], %(states)s::text[], %(ats)s::timestamptz[], %(stages)s::text[], %(codes)s::int[],
@@ -30,6 +31,7 @@ unnest(%(ids)s::uuid[], %(states)s::text[], %(ats)s::timestamptz[], %(stages)s::
 
 # If another run presumed this one dead, only a late 250 counts: any other answer says nothing about the copy that the
 # other run may have sent.
+# A refusal for good is deferred until it is believed: see `Sending.fail`.
 # 4xx answers and connections lost before the final dot do not count as attempts: a greylisted notice must not use up
 # the attempts that a notice in doubt has. A 5xx before the mark does count: else it would be tried for ever.
 _SETTLE: Final = f"""
@@ -37,7 +39,8 @@ WITH answered AS (
     SELECT * FROM {_ANSWERED}
         AS answer (notice_id, state, at, stage, code, enhanced, reply, queue_id, address_hash)
 ), recorded AS (
-    UPDATE notices AS n SET state = a.state, claimed_by = NULL, claimed_from = NULL,
+    UPDATE token_pipelines.notices AS n SET claimed_by = NULL, claimed_from = NULL,
+        state = CASE WHEN a.state = 'failed' AND a.code IS NOT NULL THEN 'deferred' ELSE a.state END,
         sent_at = CASE WHEN a.state = 'sent' THEN a.at END,
         attempts = n.attempts + CASE
             WHEN n.state = 'sending'
@@ -48,10 +51,11 @@ WITH answered AS (
     WHERE n.notice_id = a.notice_id AND (n.claimed_by = %(run)s
         OR (a.state = 'sent' AND (n.state = 'unknown' OR n.claimed_from = 'unknown')))
 ), logged AS (
-    INSERT INTO attempts (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
+    INSERT INTO token_pipelines.attempts
+        (notice_id, at, run_id, state, stage, code, enhanced, reply, queue_id, address_hash)
     SELECT notice_id, at, %(run)s, state, stage, code, enhanced, reply, queue_id, address_hash FROM answered
 ), marked AS (
-    UPDATE notices AS n SET state = 'sending', attempts = n.attempts + 1,
+    UPDATE token_pipelines.notices AS n SET state = 'sending', attempts = n.attempts + 1,
         first_tried_at = CASE WHEN n.claimed_from = 'unknown' THEN n.first_tried_at ELSE mark.at END
     FROM unnest(%(marks)s::uuid[], %(written)s::timestamptz[]) AS mark (notice_id, at)
     WHERE n.notice_id = mark.notice_id AND n.state = 'claimed' AND n.claimed_by = %(run)s
@@ -63,7 +67,8 @@ SELECT notice_id::text FROM marked
 _RECORDED_BEFORE: Final = """
 SELECT attempts.notice_id::text
 FROM unnest(%(ids)s::uuid[], %(ats)s::timestamptz[]) AS answer (notice_id, at)
-JOIN attempts ON attempts.notice_id = answer.notice_id AND attempts.at = answer.at AND attempts.run_id = %(run)s
+JOIN token_pipelines.attempts
+    ON attempts.notice_id = answer.notice_id AND attempts.at = answer.at AND attempts.run_id = %(run)s
 """
 
 
@@ -85,6 +90,7 @@ class Settlement:
         self._engine = engine
         self._run_id = run_id
         self._connection: psycopg.Connection[Any] | None = None
+        self._is_pooled = False
 
     def settle(self, records: Sequence[Record], marks: Mapping[str, datetime]) -> set[str]:
         """Record these outcomes and mark these notices as being sent, in one commit that waits for the disk.
@@ -131,7 +137,12 @@ class Settlement:
         """On psycopg itself: SQLAlchemy's share of so small a statement would be larger than all the rest of it."""
         try:
             self._connection = self._connection or self._opened()
-            return {row[0] for row in self._connection.execute(statement.encode(), values, prepare=True)}
+            query = in_schema(self._engine, statement).encode()
+            if not self._is_pooled:
+                return {row[0] for row in self._connection.execute(query, values, prepare=True)}
+            with self._connection.transaction():
+                self._connection.execute(f"{settings(local=True)}; {set_settings(_SETTINGS, local=True)}".encode())
+                return {row[0] for row in self._connection.execute(query, values)}
         except psycopg.IntegrityError:  # a fault of ours
             raise
         except psycopg.Error as error:
@@ -141,9 +152,11 @@ class Settlement:
         connection = self._engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
         driver = connection.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101 -- narrows the type
+        self._is_pooled = bool(connection.info.get(POOLED))
         connection.detach()  # its settings must not reach another user of the pool
         driver.autocommit = True
-        driver.execute(_SETTINGS)
+        if not self._is_pooled:
+            driver.execute(set_settings(_SETTINGS, local=False).encode())
         return driver
 
 

@@ -1,7 +1,7 @@
 """The ledger's tables for SQLAlchemy. The migrations create them; a test compares the two.
 
-Neither the tables nor the ledger's statements name a schema: a connection's search_path has only the schema of its
-pipeline, so one pipeline cannot reach another's ledger.
+Tables and statements name the schema of a single pipeline. For another pipeline `ledger.connections` puts the schema of
+that one in its place, in every statement, so one pipeline cannot reach another's ledger.
 """
 
 from typing import Final
@@ -31,6 +31,7 @@ SCHEMA: Final = "token_pipelines"
 """The schema of a single pipeline, and the prefix of all others."""
 
 metadata = MetaData(
+    schema=SCHEMA,
     naming_convention={
         "pk": "%(table_name)s_pkey",
         "fk": "%(table_name)s_%(column_0_name)s_fkey",
@@ -128,7 +129,33 @@ attempts = Table(
     Column("reply", Text),
     Column("queue_id", Text),
     Column("address_hash", LargeBinary),
+    Column("proven", Boolean),  # of a delivery report: whether it came to the address that only this notice's email has
     Index("attempts_by_notice", "notice_id"),
+    Index("attempts_by_time", "at", postgresql_using="brin"),  # a few pages, however many attempts there are
+    Index("attempts_with_hash", "at", postgresql_where=text("address_hash IS NOT NULL")),
+)
+
+delivery_reports = Table(
+    "delivery_reports",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the message that reports
+    Column("notice_id", UUID(as_uuid=False), ForeignKey(notices.c.notice_id, ondelete="CASCADE"), nullable=False),
+    Column("attempt_id", BigInteger),  # the attempt that says that it came back; none for a complaint
+    Column("run_id", Text, nullable=False),  # the run that sent it
+    _instant("sent_at"),
+    _instant("at"),
+    Column("cause", Text),  # the enhanced status, or "complaint"
+    Column("may_suppress", Boolean, nullable=False),
+    Column("believed", Boolean),  # null: not judged yet
+    _instant("judged_at", nullable=True),
+    Index("delivery_reports_by_notice", "notice_id"),
+)
+
+read_messages = Table(
+    "read_messages",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    _instant("at"),
 )
 
 runs = Table(
@@ -159,6 +186,20 @@ fuse_trips = Table(
     Column("new_notices", Integer, nullable=False),
     Column("max_notices", Integer, nullable=False),
     _instant("approved_at", nullable=True),
+    Column("approved_by", Text),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", BigInteger, Identity(always=True), primary_key=True),
+    _instant("at"),
+    Column("day", Date, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("new_notices", Integer, nullable=False),
+    Column("approved_by", Text),
+    Index("plans_by_time", "at"),
 )
 
 planned_days = Table(

@@ -19,19 +19,19 @@ from token_pipelines.policy import HISTORY_COLUMNS, Window, no_history
 _SUPERSEDED_LINES: Final = text(f"""
 WITH mine AS MATERIALIZED (
     SELECT notice_id, token_id, recipient_id, expires_at, mode, threshold
-    FROM notice_tokens WHERE notice_id = ANY(:ids) AND NOT released
+    FROM token_pipelines.notice_tokens WHERE notice_id = ANY(:ids) AND NOT released
 )
 SELECT mine.notice_id, mine.token_id
 FROM mine
 CROSS JOIN LATERAL (
-    SELECT later.notice_id FROM notice_tokens AS later
+    SELECT later.notice_id FROM token_pipelines.notice_tokens AS later
     WHERE later.token_id = mine.token_id AND later.recipient_id = mine.recipient_id
         AND later.expires_at = mine.expires_at AND later.mode = mine.mode
         AND NOT later.released AND later.threshold > mine.threshold
     OFFSET 0
 ) AS later
 CROSS JOIN LATERAL (
-    SELECT state FROM notices WHERE notices.notice_id = later.notice_id OFFSET 0
+    SELECT state FROM token_pipelines.notices WHERE notices.notice_id = later.notice_id OFFSET 0
 ) AS notice
 WHERE notice.state IN ({", ".join(f"'{state}'" for state in TOLD)})
 """)  # noqa: S608 -- constants only
@@ -153,5 +153,4 @@ def _mark(row: Any) -> Mark:  # noqa: ANN401 -- a row
 
 
 def _has_tables(connection: Connection) -> bool:
-    name = str(notice_tokens)
-    return connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+    return connection.scalar(text(f"SELECT to_regclass('{notice_tokens}')")) is not None

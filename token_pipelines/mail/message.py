@@ -7,6 +7,7 @@ long, and encodes a ``List-Unsubscribe`` longer than a line, which breaks one-cl
 
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Final
 
 from token_pipelines import config
 from token_pipelines.addresses import LOCAL_OCTETS, PATH_OCTETS, wire_address
+from token_pipelines.bounce_address import TAG_LENGTH
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import ConfigError
 from token_pipelines.mail import links
@@ -26,11 +28,11 @@ from token_pipelines.model import Recipient
 
 _DISPLAY_LIMIT: Final = 100
 _SUBJECT_LIMIT: Final = 200
-_LONGEST_ID: Final = 40  # characters of a notice's id; a UUID has 36
-_BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _LONGEST_ID - 1  # leaves room for a plus and a notice's id
-_BOUNCES_LIMIT: Final = PATH_OCTETS - _LONGEST_ID - 1
+_ADDED: Final = TAG_LENGTH + 1  # a plus, and a notice's tag
+_BOUNCES_LOCAL_LIMIT: Final = LOCAL_OCTETS - _ADDED
+_BOUNCES_LIMIT: Final = PATH_OCTETS - _ADDED
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]{1,200}@[!-;=?A-~]{1,200}>")
-_NOTICE_ID: Final = re.compile(rf"<([A-Za-z0-9-]{{1,{_LONGEST_ID}}})@")
+_NOTICE_ID: Final = re.compile(r"<([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})@")
 _FEEDBACK_ID: Final = re.compile(r"[!-~]{1,200}")
 _TEXT_PART: Final = b'\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: '
 _HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
@@ -39,8 +41,12 @@ _HTML_PART: Final = _TEXT_PART.replace(b"plain", b"html")
 class Serialiser:
     """Makes envelopes; safe to use from any thread. ``domain`` is the sender's domain, for Message-IDs."""
 
-    def __init__(self, email: config.Email, signer: Signer | None = None) -> None:
+    def __init__(
+        self, email: config.Email, signer: Signer | None = None, *, tag: Callable[[str], str] | None = None
+    ) -> None:
         """Check the sender and the links. Without a ``signer`` the message is not signed here; the relay may sign it.
+
+        ``tag`` gives a notice's tag (`bounce_address`); without it the envelope sender names no notice.
 
         Raises:
             ConfigError: ``email.from``, ``reply_to``, ``bounces``, ``feedback_id`` or a link cannot be used.
@@ -50,6 +56,7 @@ class Serialiser:
         self._unsubscribe = email.links.unsubscribe
         name, self._sender = parse_mailbox(email.sender, "email.from")
         self.domain = self._sender.rpartition("@")[2]
+        self._tag = tag
         self._bounces = None if email.bounces is None else _bounces(email.bounces)
         self._from = mailbox("From", clean(name, _DISPLAY_LIMIT, stand_in=""), self._sender)
         self._fixed = ["Auto-Submitted: auto-generated", "MIME-Version: 1.0"]
@@ -101,12 +108,12 @@ class Serialiser:
         return [line, *post]
 
     def _return_path(self, message_id: str) -> tuple[str, str | None]:
-        """The envelope sender and the envelope id. With ``email.bounces`` both contain the notice's id."""
+        """The envelope sender and the envelope id. With ``email.bounces`` both name the notice."""
         match = _NOTICE_ID.match(message_id)
-        if self._bounces is None or match is None:
+        if self._bounces is None or self._tag is None or match is None:
             return self._sender if self._bounces is None else "@".join(self._bounces), None
         local, domain = self._bounces
-        return f"{local}+{match[1]}@{domain}", match[1]
+        return f"{local}+{self._tag(match[1])}@{domain}", match[1]
 
 
 _date = lru_cache(maxsize=64)(format_datetime)

@@ -1,7 +1,8 @@
 """How many notices each tier will send on each coming day: one read, then one decision of the policy per day.
 
 Writes nothing and sends nothing. Assumes that every day's run is on time, that every notice is sent, and that nobody
-issues, renews or revokes a token meanwhile. Planning decides one day in the same way; a test compares the two.
+issues, renews or revokes a token meanwhile. Planning decides one day in the same way; a test compares the two. Sending
+then leaves out who cannot be written to; so does the forecast.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +13,17 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from token_pipelines.addresses import valid_address
 from token_pipelines.errors import LedgerError
-from token_pipelines.model import to_micros
+from token_pipelines.model import Mode, to_micros
 from token_pipelines.pipeline import Pipeline
 from token_pipelines.policy import KEY, Policy, Window, no_history, urgency
 from token_pipelines.token_facts import NEVER, TOKEN_COLUMNS, micros
 
 ONE_DAY: Final = timedelta(days=1)
+
+ADDRESSES_AT_A_TIME: Final = 10_000
+"""How many people's addresses are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,9 @@ def forecast(pipeline: Pipeline, *, days: int, on_warning: Callable[[str], None]
     windows = [everybody.window(now=at, reach=reach) for _, at, reach in runs]
     whole = Window(expires_after=windows[0].expires_after, expires_before=windows[-1].expires_before)
     told, told_before = _told(pipeline, whole, on_warning)
-    simulation = _Simulation(_reachable(pipeline, whole, now), told)
+    tokens = _reachable(pipeline, whole, now)
+    tokens = tokens[~tokens["recipient_id"].isin(_not_written_to(pipeline, tokens))].reset_index(drop=True)
+    simulation = _Simulation(tokens, told)
     tiers = [tier.name for tier in pipeline.policy.tiers]
     forecasts = []
     for (day, at, reach), window in zip(runs, windows, strict=True):
@@ -89,6 +96,36 @@ def _reachable(pipeline: Pipeline, window: Window, now: datetime) -> pd.DataFram
         blocked = pipeline.policy.blocking_reason(tokens, now=now).notna()
         frames.append(tokens[~blocked])
     return pd.concat(frames, ignore_index=True).sort_values("expires_at", ignore_index=True)
+
+
+def _not_written_to(pipeline: Pipeline, tokens: pd.DataFrame) -> set[str]:
+    """The recipients whose address is suppressed, or cannot be written to. Reads one token of each of them again."""
+    delivery = pipeline.config.delivery
+    redirect_to = delivery.redirect_to if delivery.mode is Mode.REDIRECT else None
+    ids = tokens.drop_duplicates("recipient_id")["token_id"].tolist()
+    anybody_suppressed = _has_suppressions(pipeline)
+    blocked: set[str] = set()
+    for start in range(0, len(ids), ADDRESSES_AT_A_TIME):
+        facts = pipeline.source.resolve(set(ids[start : start + ADDRESSES_AT_A_TIME]))
+        texts = (email.strip() if isinstance(email, str) else "" for email in facts["email"])
+        addresses = dict(zip(facts["recipient_id"].tolist(), texts, strict=True))
+        blocked.update(recipient for recipient, address in addresses.items() if not valid_address(address))
+        if anybody_suppressed:
+            hashes = {
+                recipient: pipeline.ledger.hash_address.known(redirect_to or address)
+                for recipient, address in addresses.items()
+            }
+            suppressed = pipeline.ledger.suppressions.among({each for known in hashes.values() for each in known})
+            blocked.update(recipient for recipient, known in hashes.items() if not suppressed.isdisjoint(known))
+    return blocked
+
+
+def _has_suppressions(pipeline: Pipeline) -> bool:
+    """Without any, no address is hashed: a key for the hashes would be made, and a forecast writes nothing."""
+    try:
+        return not pipeline.ledger.suppressions.is_empty()
+    except LedgerError:  # it has no tables yet, or `_told` has said why it cannot be read
+        return False
 
 
 def _most_urgent(due: pd.DataFrame) -> pd.Series:

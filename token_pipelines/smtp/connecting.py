@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from token_pipelines import config
 from token_pipelines.errors import ConfigError, RelayError
 from token_pipelines.model import Stage
+from token_pipelines.smtp.redaction import Secrets
 from token_pipelines.smtp.session import CLOSING, ConnectionLost, Reply, SmtpSession, TlsSmtpSession, reply
 
 _GREETING: Final = 220
@@ -32,6 +33,8 @@ class Connector:
         """
         self.name = f"{smtp.host}:{smtp.port}"
         self._smtp = smtp
+        password = None if smtp.password is None else smtp.password.get_secret_value()
+        self._secrets = Secrets(smtp.username, password)
         self._context = None if smtp.security == "none" else _context(smtp)
         self._own_name: str | None = None
 
@@ -71,6 +74,7 @@ class Connector:
             )
         else:
             dialogue = SmtpSession(self._smtp.host, timeout=timeout, own_name=self._own_name)
+        dialogue.secrets = self._secrets
         self._own_name = dialogue.local_hostname  # so that the resolver is asked once, not for each connection
         return dialogue
 
@@ -90,7 +94,7 @@ class Connector:
         except OSError as error:
             reason = error.strerror or error.__class__.__name__
             self._fail(f"cannot be reached ({reason})", "check smtp.host and the network", may_pass=True)
-        answer = reply(Stage.CONNECT, code, text)
+        answer = reply(Stage.CONNECT, code, self._secrets.removed_from(text))
         if code < 0:
             self._fail("does not speak SMTP", "check smtp.port")
         if code != _GREETING:
@@ -132,7 +136,7 @@ class Connector:
             answer = self._asked(
                 Stage.AUTH,
                 lambda: dialogue.login(username, secret),
-                hide=(username, secret, *_on_the_wire(username, secret)),
+                hide=(username, base64.b64encode(username.encode()).decode()),
             )
         except (smtplib.SMTPException, binascii.Error):  # it offers no method that smtplib supports
             cure = "ask its operator for PLAIN, LOGIN or CRAM-MD5"
@@ -160,7 +164,8 @@ class Connector:
             raise ConnectionLost(stage, error) from None
         if code < 0:
             raise ConnectionLost(stage, None)
-        return reply(stage, code, text, hide=hide)
+        octets = text.encode(errors="replace") if isinstance(text, str) else text
+        return reply(stage, code, self._secrets.removed_from(octets), hide=hide)
 
     def _fail_lookup(self, error: socket.gaierror | UnicodeError) -> NoReturn:
         if isinstance(error, OSError) and error.errno == socket.EAI_AGAIN:
@@ -208,9 +213,3 @@ def _loopback(dialogue: SmtpSession) -> bool:
     if dialogue.sock is None:
         return False
     return ipaddress.ip_address(dialogue.sock.getpeername()[0].partition("%")[0]).is_loopback
-
-
-def _on_the_wire(username: str, password: str) -> list[str]:
-    """The login as it is sent, to be removed from replies: a relay that does not understand a line may repeat it."""
-    lines = (f"\0{username}\0{password}", username, password)
-    return [base64.b64encode(line.encode()).decode() for line in lines]

@@ -112,7 +112,7 @@ def converse(offers: Offers, say: Callable[[bytes], None], *, recycle_after: int
         if refusal is None:
             envelope, is_said = yield from _deliver(offers, say, ahead=bool(left))
             continue
-        yield refused(offers.relay, refusal, may_quit=not is_lost)
+        yield refused(offers.relay, refusal)
         if is_lost:
             raise Lost
         envelope, is_said = None, False
@@ -191,7 +191,7 @@ def _deliver(
     if answer.accepted:
         yield accepted(answer)
     else:
-        outcome = refused(offers.relay, answer, may_quit=not behind)
+        outcome = refused(offers.relay, answer)
         yield outcome
         if outcome.state is State.UNKNOWN:
             raise Lost

@@ -6,7 +6,7 @@
 
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from token_pipelines.smtp import connecting
 from token_pipelines.smtp.answers import Lost
 from token_pipelines.smtp.conversation import Conversation, Offers, Step, Wants, converse
-from token_pipelines.smtp.replies import EndlessReplyError, ReplyParser
+from token_pipelines.smtp.replies import EndlessReplyError, RawReply, ReplyParser
 from token_pipelines.smtp.session import SmtpSession
 
 _AT_ONCE: Final = 4096  # octets; the replies to several messages
@@ -36,7 +36,7 @@ class Lane:
             raise Lost
         self._session, self._socket = session, session.sock
         replies, unread = session.unread
-        self._replies = deque(replies)
+        self._replies = deque(self._without_secrets(replies))
         self._parser = ReplyParser(unread)
         self._socket.settimeout(0.0)
         self._is_tls = isinstance(self._socket, ssl.SSLSocket)
@@ -137,7 +137,11 @@ class Lane:
         except _NOT_NOW:
             return
         self._has_ended |= not octets
-        self._replies.extend(self._parser.feed(octets) if octets else self._parser.end())
+        self._replies.extend(self._without_secrets(self._parser.feed(octets) if octets else self._parser.end()))
+
+    def _without_secrets(self, replies: Iterable[RawReply]) -> Iterable[RawReply]:
+        """A relay that takes a line of ours for something else may repeat the login at any later stage."""
+        return [(code, self._session.secrets.removed_from(text)) for code, text in replies]
 
     def close(self) -> None:
         """Hang up."""

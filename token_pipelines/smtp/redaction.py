@@ -1,17 +1,25 @@
-"""Removes addresses from relays' replies: whole, encoded, split, and the bare name before the @.
+"""Removes addresses and the login from relays' replies.
 
-Replies are stored in the ledger and shown in the Dagster UI, where only the recipient's id may identify a person.
+Replies are stored in the ledger and shown in the Dagster UI, where only the recipient's id may identify a person. An
+address is found whole, encoded, split, and by the bare name before the @. The login is removed first, as exact text.
 """
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+LOGIN_PART: Final = "<login>"
+"""Stands for a part of the login."""
+
+_SHORTEST_PART: Final = 4  # characters of base64, below which a match says nothing
 _INSTEAD: Final = "<address>"
-_ADDRESS_LIKE: Final = re.compile(r"""<?[^\s<>()\[\]"',;:]+(?:@|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE)
-_AT: Final = r"\s*(?:@|%40|[+=]40|=|&#64;|[(\[]at[)\]]|\bat\b)\s*"
+_ADDRESS_LIKE: Final = re.compile(
+    r"""<?[^\s<>()\[\]"',;:]+(?:[@\uff20\ufe6b]|%40)[^\s<>()\[\]"',;:]+>?""", re.IGNORECASE
+)
+_AT: Final = r"\s*(?:[@\uff20\ufe6b]|%40|[+=]40|=|&#64;|[(\[]at[)\]]|\bat\b)\s*"
 """What separates name and domain: in addresses, links, xtext (RFC 3461), VERP and HTML, and spelt out for people."""
 
 _WORDS: Final = (
@@ -29,6 +37,65 @@ _WORDS: Final = (
 _ORDINARY: Final = frozenset(_WORDS.split())
 
 
+class Secrets:
+    """The login of a relay, as a relay may repeat it: it is sent as base64, and as an answer to what was misunderstood.
+
+    Exact substrings, at every stage and before anything else: the rules for addresses spare ordinary words, and a
+    password may be one.
+    """
+
+    def __init__(self, username: str | None = None, password: str | None = None) -> None:
+        """Without a password there is no secret."""
+        found = {*_forms(username or "", password)} if password else set()
+        self._forms = [form.encode() for form in sorted(found, key=len, reverse=True)]
+
+    def removed_from(self, text: bytes) -> bytes:
+        """The text without any part of the login."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, LOGIN_PART.encode())
+        return text
+
+
+def _forms(username: str, password: str) -> Iterator[str]:
+    """The password as it is, in a URL and in base64: alone, in a login, and in the middle of something longer."""
+    yield from {password, quote(password, safe="")}
+    for line in (
+        f"\0{username}\0{password}",
+        f"{username}\0{username}\0{password}",
+        f"{username}:{password}",
+        password,
+    ):
+        encoded = base64.b64encode(line.encode()).decode()
+        yield from (encoded, encoded.rstrip("="))
+    for before in range(3):  # octets in front of it: the rest of the encoding depends on their number modulo three
+        octets = b"\0" * before + password.encode()
+        encoded = base64.b64encode(octets).decode()
+        part = encoded[-(-before * 8 // 6) : len(octets) * 8 // 6]
+        if len(part) >= _SHORTEST_PART:
+            yield part
+
+
+def readable(text: str) -> str:
+    """The text on one line of visible characters. What cannot be seen is left out, so that it tears nothing apart."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+@lru_cache(maxsize=1024)
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    return "" if not character.isprintable() or _DRAWN_AS_NOTHING.match(character) else character
+
+
+_DRAWN_AS_NOTHING: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Marks, letters and a symbol that count as visible and are not: variation selectors, fillers, a joiner."""
+
+
 def redacted(line: str, hide: Iterable[str] = ()) -> str:
     """Remove from a line everything that looks like an address, and everything in ``hide``: addresses or bare names.
 
@@ -39,7 +106,7 @@ def redacted(line: str, hide: Iterable[str] = ()) -> str:
     for secret in found:
         if "@" in secret:
             line = _whole(secret).sub(_INSTEAD, line)
-    if "@" in line or "%40" in line:
+    if "@" in line or "%40" in line or not line.isascii():
         line = _ADDRESS_LIKE.sub(_INSTEAD, line)
     for secret in found:
         if (word := _word(_name(secret))) is not None:

@@ -9,7 +9,7 @@ from token_pipelines import config
 from token_pipelines.envelope import Envelope
 from token_pipelines.errors import RelayError
 from token_pipelines.model import Outcome
-from token_pipelines.smtp.answers import Lost, RelayTroubleError
+from token_pipelines.smtp.answers import Lost, RelayTroubleError, explain
 from token_pipelines.smtp.connecting import Connector
 from token_pipelines.smtp.conversation import Step, Wants
 from token_pipelines.smtp.lane import Lane
@@ -52,11 +52,15 @@ class Relay:
             msg = f"The relay {self._connector.name} is in trouble: {lost}; look at its log, then run again."
             raise RelayError(msg, may_pass=True) from None
 
+    def explain(self, outcome: Outcome) -> str:
+        """What this relay did to a message, in a sentence with the cure."""
+        return explain(self._connector.name, outcome)
+
     def send(self, envelope: Envelope) -> Outcome:
         """Send one message when the rate allows, and wait for its outcome.
 
         Raises:
-            RelayError: the relay has trouble, refuses the sender or refuses by policy; nothing was delivered.
+            RelayError: the connection was lost, or the relay's answer makes no sense; nothing was delivered.
         """
         while not self.rate.take_at_once():
             time.sleep(self.rate.seconds_left())
@@ -64,7 +68,7 @@ class Relay:
             try:
                 return self._send(envelope)
             except RelayTroubleError as trouble:
-                self.close() if trouble.may_quit else self._hang_up()
+                self._hang_up()
                 if not trouble.try_again or attempt == TRIES:
                     raise
         raise AssertionError

@@ -16,7 +16,7 @@ from typing import Final
 
 from token_pipelines.model import Stage
 from token_pipelines.smtp.queue_ids import queue_id_in
-from token_pipelines.smtp.redaction import redacted
+from token_pipelines.smtp.redaction import LOGIN_PART, Secrets, readable, redacted
 from token_pipelines.smtp.replies import EndlessReplyError, RawReply, Replies, set_timeout
 
 CLOSING: Final = 421
@@ -29,9 +29,9 @@ _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """The relay's answer at a stage. ``text`` has addresses removed; ``enhanced`` is like ``5.1.1``.
+    """The relay's answer at a stage. ``text`` has addresses removed, and is empty if it is a yes.
 
-    ``queue_id`` is the relay's id of an accepted message, if it gives one.
+    ``enhanced`` is like ``5.1.1``. ``queue_id`` is the relay's id of an accepted message, if it gives one.
     """
 
     stage: Stage
@@ -80,6 +80,8 @@ class SmtpSession(smtplib.SMTP):
 
     timeout: float
     file: Replies | None = None
+    secrets = Secrets()
+    """What is removed from every reply before anything else."""
 
     def __init__(self, host: str, *, timeout: float, own_name: str | None) -> None:
         """Does not connect yet. ``own_name`` is the name in EHLO; None asks the resolver, which may be slow.
@@ -181,17 +183,17 @@ class TlsSmtpSession(SmtpSession):
 def reply(stage: Stage, code: int, text: bytes | str, *, hide: Iterable[str] = ()) -> Reply:
     """A reply without anything that looks like an address, and without everything in ``hide``: see ``redaction``.
 
-    Codes and queue id are read before the removal, which could damage them.
+    Codes and queue id are read before the removal, which could damage them. Nothing else is kept of a yes: it has
+    nothing that anybody needs to read, and may have anything.
     """
     raw = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_READ_AT_MOST]
-    if not raw.isprintable():
-        raw = "".join(character if character.isprintable() else " " for character in raw)
-    said = " ".join(raw.split())
+    said = " ".join(readable(raw).split())
     match = _ENHANCED.match(said)
     head = match[0] if match is not None else ""
-    line = head + redacted(said[len(head) :], hide)
+    is_yes = 200 <= code < 300  # noqa: PLR2004 as `Reply.accepted`
+    line = "" if is_yes else head + redacted(said[len(head) :], hide)
     enhanced = head if head.startswith(str(code)[0]) else None
     queue_id = queue_id_in(said[:_REPLY_LIMIT]) if stage is Stage.DOT else None
-    if queue_id is not None and line != said and redacted(queue_id, hide) != queue_id:
+    if queue_id is not None and (LOGIN_PART in f"<{queue_id}>" or redacted(queue_id, hide) != queue_id):
         queue_id = None
     return Reply(stage=stage, code=code, text=line[:_REPLY_LIMIT], enhanced=enhanced, queue_id=queue_id)

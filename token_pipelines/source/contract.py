@@ -45,6 +45,9 @@ _SECRET: Final = re.compile(
 """Names of columns that hold a secret or its hash, in lower case with underscores. Not token_name, token_type, key_id,
 public_key, a public key's fingerprint or counters. Where it refuses a harmless column, the operator renames it."""
 
+CITEXT: Final = "citext"
+"""A type of text in Postgres that no driver knows. It is read as text, as every column of text is."""
+
 _TWICE: Final = re.compile(r"(.+):\d+")
 """How SQLite names a column when an earlier one has the same name."""
 
@@ -196,5 +199,5 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
-        return not _is_number(kind) and _is_text(kind.storage_type)
+        return getattr(kind, "type_name", None) == CITEXT or (not _is_number(kind) and _is_text(kind.storage_type))
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -82,6 +82,12 @@ class Dialect:
     misread: str | None = None
     """A condition: no window would ever hold this expires_at. Only where the columns' types do not tell it."""
 
+    calls: re.Pattern[str] | None = None
+    """Calls of functions that make null of an instant that they cannot read. A comparison with null holds no row."""
+
+    passed_over: str | None = None
+    """The condition ``misread``, and an expires_at of which these functions make null."""
+
     readable: str | None = None
     """A condition: some window holds this expires_at."""
 

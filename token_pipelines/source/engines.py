@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from token_pipelines.database import DatabaseUrl, odd_option
 from token_pipelines.errors import ConfigError
-from token_pipelines.source.databases.database import Database
+from token_pipelines.source.databases.database import Database, UnwantedOptionError
 from token_pipelines.source.session import Session
 
 _ODD_OPTIONS: Final = (TypeError, ValueError, AttributeError, LookupError, OSError)
@@ -29,6 +29,9 @@ def make_engine(url: DatabaseUrl, database: Database, session: Session) -> Engin
     except (ModuleNotFoundError, NoSuchModuleError):
         package = database.driver_package
         msg = f"{url.key} is a {url.parsed.drivername} database, whose driver is not installed; install {package}."
+        raise ConfigError(msg) from None
+    except UnwantedOptionError as error:
+        msg = f"{url.key} {error}."
         raise ConfigError(msg) from None
     except (ArgumentError, *_ODD_OPTIONS):
         raise ConfigError(odd_option(url)) from None

@@ -49,13 +49,33 @@ class _Probe:
             binds = {query.AFTER: lowest, query.BEFORE: highest}
             self._refuse_misread(binds)
             if self._refuse_unfound(binds):
-                return
+                break
+        self._refuse_passed_over()
 
     def _refuse_misread(self, binds: Mapping[str, Any]) -> None:
         row = self._first(binds, self._reader.dialect.misread)
         if row is not None:
             self._contract.check_types(row.schema)
             instants.to_utc(row, "expires_at", self._contract.zone, self._reader.dialect)
+
+    def _refuse_passed_over(self) -> None:
+        dialect = self._reader.dialect
+        if dialect.calls is None or not dialect.calls.search(self._written):
+            return
+        lowest, highest = dialect.widest[0]
+        row = self._first({query.AFTER: lowest, query.BEFORE: highest}, dialect.passed_over, keeps_odd_values=True)
+        if row is None or self._is_returned(row):
+            return
+        self._contract.check_types(row.schema)
+        instants.to_utc(row, "expires_at", self._contract.zone, dialect)
+        _refuse_unfound(row)
+
+    def _is_returned(self, row: pa.Table) -> bool:
+        """Whether the query, with the database's own functions, returns the row in some window."""
+        lowest, highest = self._reader.dialect.widest[-1]
+        ids = {f"found_{name}": row[name][0].as_py() for name in IDS}
+        where = " AND ".join(f"{name} = :found_{name}" for name in IDS)
+        return self._first({query.AFTER: lowest, query.BEFORE: highest, **ids}, where) is not None
 
     def _refuse_unfound(self, binds: Mapping[str, Any]) -> bool:
         """Whether there was a row to look for."""
@@ -67,12 +87,7 @@ class _Probe:
             if self._first(self._bounds(window).values, "1 = 1") is not None:
                 return True
             if not left:
-                cure = (
-                    f"compare the very expression that it returns with :{query.AFTER} and :{query.BEFORE}, not the "
-                    "column as it is kept"
-                )
-                fault = "The source query does not find a token by the expires_at that it returns for it {row}"
-                row_errors.refuse(row, pa.chunked_array([[True]]), fault, cure)
+                _refuse_unfound(row)
         return True
 
     def _window(self, row: pa.Table) -> Window | None:
@@ -87,13 +102,20 @@ class _Probe:
         kind = self._contract.schema.field("expires_at").type
         return Bounds.of(window, self._reader.dialect, kind, self._contract.zone)
 
-    def _first(self, binds: Mapping[str, Any], where: str | None) -> pa.Table | None:
+    def _first(self, binds: Mapping[str, Any], where: str | None, *, keeps_odd_values: bool = False) -> pa.Table | None:
         """A row; None where there is none, or where the query cannot take such binds, which is no fault."""
         if where is None:
             return None
-        statement = query.first(self._written, _COLUMNS, binds, where)
+        statement = query.first(self._written, _COLUMNS, binds, where, keeps_odd_values=keeps_odd_values)
         try:
             with closing(self._reader.read(statement, self._deadline)) as batches:
                 return next((rows.slice(0, 1) for rows in batches if rows.num_rows), None)
         except (SourceContractError, SourceError):
             return None
+
+
+def _refuse_unfound(row: pa.Table) -> None:
+    binds = f":{query.AFTER} and :{query.BEFORE}"
+    cure = f"compare the very expression that it returns with {binds}, not the column as it is kept"
+    fault = "The source query does not find a token by the expires_at that it returns for it {row}"
+    row_errors.refuse(row, pa.chunked_array([[True]]), fault, cure)

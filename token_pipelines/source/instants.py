@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from token_pipelines.errors import SourceError
+from token_pipelines.errors import ConfigError, SourceError
 from token_pipelines.source import row_errors
 from token_pipelines.source.contract import NEVER_NULL_INSTANTS
 from token_pipelines.source.dialect import Dialect
@@ -49,8 +49,31 @@ def to_utc(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) -> pa.
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
     _refuse_extremes(rows, name, column, dialect)
     if column.type.tz is None:
-        column = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
+        column = _assume(column, zone)
     return _in_range(column.cast(UTC), name)
+
+
+def check_zone(zone: str) -> None:
+    """Look the zone up, as converting a column does: Arrow reads the system's files, and none of Python's packages.
+
+    Raises:
+        ConfigError: if the system has no such file.
+    """
+    try:
+        _assume(pa.chunked_array([[None]], pa.timestamp("us")), zone)
+    except pa.ArrowInvalid:
+        cure = (
+            "install the system's package tzdata (apt-get install tzdata), or convert the columns in SQL and write UTC"
+        )
+        msg = f"source.timezone: {zone} is not among the time zones of this machine; {cure}."
+        raise ConfigError(msg) from None
+
+
+def _assume(column: pa.ChunkedArray, zone: str | None) -> pa.ChunkedArray:
+    """The instants of local times in a zone."""
+    if zone == "UTC":  # known without any file
+        return column.cast(pa.int64()).cast(UTC)
+    return pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="latest")
 
 
 def _in_range(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -97,8 +120,7 @@ def _from_text(rows: pa.Table, name: str, zone: str | None, dialect: Dialect) ->
     if pc.all(zoned).as_py() or zone is None:
         return aware
     local = _parsed(rows, name, pc.if_else(zoned, null, text), pa.timestamp("us"))
-    local = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(UTC)
-    return pc.coalesce(aware, local)
+    return pc.coalesce(aware, _assume(local, zone).cast(UTC))
 
 
 def _parsed(rows: pa.Table, name: str, text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -17,7 +17,7 @@ from sqlalchemy.types import NullType
 from token_pipelines.config import ON_SENT_URL, SOURCE_URL, SQL_FILE
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl, explain
-from token_pipelines.database_errors import OPTION
+from token_pipelines.database_errors import OPTION, READ_ONLY
 from token_pipelines.errors import ConfigError, SourceContractError, SourceError
 from token_pipelines.source import sql_text
 from token_pipelines.source.databases.database import Database
@@ -126,6 +126,8 @@ class OnSentStatement:
                 raise ConfigError(said) from None
             if error.connection_invalidated or never_connected:
                 raise SourceError(said, unreachable=True) from None
+            if self._database.errors.meaning(cause) == READ_ONLY:
+                raise SourceError(said) from None
             words = self._database.safe_words(cause)
             cure = "fix the statement, or the rights of the account"
             msg = f"{ON_SENT} failed in the {self._url.described}: {words}; {cure}."

@@ -34,6 +34,8 @@ class Statement:
 
     text: str
     values: Mapping[str, Any]
+    keeps_odd_values: bool = False
+    """To be run on a connection whose functions return a value that they cannot read, instead of null."""
 
 
 def load(name: str, dialect: Dialect) -> str:
@@ -95,9 +97,11 @@ def wrap_nothing(query: str, columns: Sequence[str], bounds: Mapping[str, Any]) 
     return Statement(f"{_select(query, columns)} WHERE 1 = 0", bounds)
 
 
-def first(query: str, columns: Sequence[str], bounds: Mapping[str, Any], where: str) -> Statement:
+def first(
+    query: str, columns: Sequence[str], bounds: Mapping[str, Any], where: str, *, keeps_odd_values: bool = False
+) -> Statement:
     """One row of the same SELECT for which ``where`` is true. For databases that know LIMIT."""
-    return Statement(f"{_select(query, columns)} WHERE {where} LIMIT 1", bounds)
+    return Statement(f"{_select(query, columns)} WHERE {where} LIMIT 1", bounds, keeps_odd_values)
 
 
 def _select(query: str, columns: Sequence[str]) -> str:

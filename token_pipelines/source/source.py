@@ -31,7 +31,7 @@ from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl
 from token_pipelines.errors import SourceContractError, SourceError
 from token_pipelines.policy import Window
-from token_pipelines.source import query, tokens
+from token_pipelines.source import instants, query, tokens
 from token_pipelines.source.bounds import ANY_EXPIRY, Bounds
 from token_pipelines.source.contract import Contract
 from token_pipelines.source.databases.known import database_of
@@ -67,8 +67,10 @@ class Source:
         """Take the query of ``config``.
 
         Raises:
-            ConfigError: if the URL, its driver or the query is wrong.
+            ConfigError: if the URL, its driver, the query or the zone is wrong.
         """
+        if config.timezone is not None:
+            instants.check_zone(config.timezone)
         self.reader = reader or open_reader(config)
         self._config = config
         self._query = query.load(config.query, self.reader.dialect)

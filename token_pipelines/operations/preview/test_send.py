@@ -25,7 +25,8 @@ def send(config: Config, address: str, *, now: datetime) -> int:
     with closing(pipeline.channel) as channel:
         for count, sample in enumerate(_chosen(render_all(config, pipeline.renderer, now=now)), start=1):
             recipient = replace(sample.recipient, address=address)
-            message_id = f"<{uuid.uuid4()}@{pipeline.serialiser.domain}>"
+            # Not the form of a notice's id: a delivery report about a sample is about no notice.
+            message_id = f"<sample-{uuid.uuid4().hex}@{pipeline.serialiser.domain}>"
             outcome = channel.send(channel.write(recipient, sample.tokens, message_id=message_id, at=now))
             if outcome.state is not State.SENT:
                 msg = (

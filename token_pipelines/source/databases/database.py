@@ -19,6 +19,10 @@ from token_pipelines.source.refusals import Refusal
 from token_pipelines.source.session import Session
 
 
+class UnwantedOptionError(Exception):
+    """An option of the URL that the driver takes and we do not: what it asks for, and why not, without a full stop."""
+
+
 class Database(ABC):
     """One kind of database, for reading and for source.on_sent. Keeps no state and no connection."""
 
@@ -46,11 +50,19 @@ class Database(ABC):
 
     @abstractmethod
     def connect_arguments(self, url: URL, session: Session) -> dict[str, Any]:
-        """What the driver's ``connect`` is given: limits, a name, keepalives."""
+        """What the driver's ``connect`` is given: limits, a name, keepalives.
+
+        Raises:
+            UnwantedOptionError: if the URL asks for something that reading does not allow.
+        """
 
     @abstractmethod
     def settings(self, connection: Connection, session: Session) -> list[str]:
         """Statements that begin a session: in UTC, with its limits, read-only where it only reads."""
+
+    @abstractmethod
+    def keep_odd_values(self, connection: Connection) -> None:
+        """Let this connection's functions return a value that they cannot read as it is, instead of null."""
 
     # Reading
 

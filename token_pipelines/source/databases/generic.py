@@ -90,6 +90,9 @@ class Generic(Database):
         """See Database."""
         return []
 
+    def keep_odd_values(self, connection: Connection) -> None:
+        """See Database."""
+
     def interrupter(self, connection: Connection, engine: Engine) -> Callable[[], None]:  # noqa: ARG002 -- as Database says
         """See Database. Where the driver has no such function, the deadline counts between two partitions only."""
         driver = connection.connection.driver_connection

@@ -15,10 +15,17 @@ from sqlalchemy.exc import DBAPIError
 from token_pipelines import database_errors as meanings
 from token_pipelines.database_errors import Cause, ErrorTable
 from token_pipelines.source.contract import NEVER_NULL_INSTANTS
+from token_pipelines.source.databases.database import UnwantedOptionError
 from token_pipelines.source.databases.generic import Generic
 from token_pipelines.source.dialect import TEXT_AT_MOST, Dialect
 from token_pipelines.source.refusals import Blame, Refusal
 from token_pipelines.source.session import CONNECT_TIMEOUT_S, Session
+
+CHARSET: Final = "utf8mb4"
+
+_NO_LIMIT: Final = 2**64 - 1
+"""The server's own default."""
+
 
 # Types, by their numbers in the protocol
 
@@ -133,12 +140,21 @@ class MySql(Generic):
 
     def connect_arguments(self, url: URL, session: Session) -> dict[str, Any]:
         """See Database."""
-        if url.get_driver_name() != "pymysql":
+        is_pymysql = url.get_driver_name() == "pymysql"
+        charset = url.query.get("charset", CHARSET)
+        if charset != CHARSET:
+            if is_pymysql:
+                _refuse_unknown(charset)
+            msg = f"asks for a charset, but text is read as {CHARSET} only; leave charset out of the URL"
+            raise UnwantedOptionError(msg)
+        if not is_pymysql:
             return {}
         return {
-            "charset": "utf8mb4",
+            "charset": CHARSET,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": session.patience.total_seconds(),
+            # The driver itself would write it in Latin-1, and fail where that has no such letter.
+            **({} if url.password is None else {"password": url.password.encode()}),
         }
 
     def settings(self, connection: Connection, session: Session) -> list[str]:
@@ -146,9 +162,12 @@ class MySql(Generic):
         lock = max(1, round(session.lock_timeout.total_seconds()))
         limits = [
             "SET SESSION time_zone = '+00:00'",  # TIMESTAMP columns are shown in it
+            f"SET SESSION sql_select_limit = {_NO_LIMIT}",  # with a lower one, tokens would be left out in silence
             f"SET SESSION lock_wait_timeout = {lock}",
             f"SET SESSION innodb_lock_wait_timeout = {lock}",
         ]
+        if connection.dialect.driver == "pymysql":  # the server's init_connect may have said otherwise
+            limits.append(f"SET NAMES {CHARSET}")
         if not session.read_only:
             return limits
         seconds = session.statement_timeout.total_seconds()
@@ -216,6 +235,15 @@ class MySql(Generic):
     def names_only(self, error: BaseException) -> bool:
         """See Database."""
         return int(code_of(error) or 0) in _NAMES
+
+
+def _refuse_unknown(charset: object) -> None:
+    """Raise a LookupError for a charset that the driver does not know. Some of its versions return None instead."""
+    # The driver need not be installed.
+    from pymysql.charset import charset_by_name  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    if charset_by_name(charset) is None:
+        raise LookupError(charset)
 
 
 def replica_status(connection: Connection) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ from token_pipelines.database import POSTGRES as BACKEND
 from token_pipelines.database import PSYCOPG, DatabaseUrl
 from token_pipelines.database_errors import POSTGRES_ERRORS
 from token_pipelines.source import scopes
+from token_pipelines.source.databases import postgres_session
 from token_pipelines.source.databases.generic import Generic
 from token_pipelines.source.databases.postgres_reader import INFINITIES, PostgresReader
 from token_pipelines.source.dialect import ID_OCTETS, TEXT_AT_MOST, Dialect
@@ -74,23 +75,19 @@ class Postgres(Generic):
         """See Database."""
         return url.set(drivername=PSYCOPG)
 
-    def connect_arguments(self, url: URL, session: Session) -> dict[str, Any]:
-        """See Database. For libpq, so for ADBC too; the session's settings are among them."""
-        settings = {
-            "TimeZone": "UTC",
-            "statement_timeout": int(session.statement_timeout.total_seconds() * 1000),
-            "lock_timeout": int(session.lock_timeout.total_seconds() * 1000),
-            **({"default_transaction_read_only": "on"} if session.read_only else {}),
-        }
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    def connect_arguments(self, url: URL, session: Session) -> dict[str, Any]:  # noqa: ARG002 -- as Database says
+        """See Database. For libpq, so for ADBC too."""
         return {
             # Named here, it counts whatever the URL and PGCLIENTENCODING say.
             "client_encoding": "UTF8",
             "application_name": session.application_name,
             "connect_timeout": str(CONNECT_TIMEOUT_S),
-            "options": f"{url.query.get('options', '')} {options}".strip(),
             **KEEPALIVES,
         }
+
+    def settings(self, connection: Connection, session: Session) -> list[str]:  # noqa: ARG002 -- as Database says
+        """See Database."""
+        return postgres_session.statements(session)
 
     @contextmanager
     def hang_up(self, connection: Connection) -> Iterator[Callable[[], None]]:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from token_pipelines.config import Source as SourceConfig
 from token_pipelines.database import DatabaseUrl
+from token_pipelines.source.databases import postgres_session
 from token_pipelines.source.databases.database import Database
 from token_pipelines.source.deadline import Deadline
 from token_pipelines.source.dialect import Dialect
@@ -96,13 +97,16 @@ class PostgresReader:
             return None
         return timedelta(seconds=min(seconds, timedelta.max.total_seconds() // 1))
 
-    def uri(self, encoding: str | None = None) -> str:
-        """The URL as libpq reads it, with the session's settings; in UTF-8, unless another encoding is asked for."""
+    def conninfo(self, encoding: str | None = None) -> str:
+        """The URL as libpq's keywords; in UTF-8, unless another encoding is asked for.
+
+        Not as a URL of libpq's, which reads some characters otherwise than SQLAlchemy does: a + in a password, a blank.
+        """
         parsed = self._url.parsed
-        url = parsed.update_query_dict(self._database.connect_arguments(parsed, self._session))
-        url = url.update_query_dict({"client_encoding": encoding} if encoding else {})
-        # libpq reads a + in a query string as a plus sign.
-        return url.render_as_string(hide_password=False).replace("+", "%20")
+        _, keywords = PGDialect_psycopg().create_connect_args(parsed)  # type: ignore[no-untyped-call]
+        keywords |= self._database.connect_arguments(parsed, self._session)
+        keywords |= {"client_encoding": encoding} if encoding else {}
+        return " ".join(f"{name}={_quoted(value)}" for name, value in keywords.items())
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
@@ -124,7 +128,7 @@ class PostgresReader:
 
         Of such a one Postgres gives nothing at all where one text is no UTF-8.
         """
-        database = adbc_driver_postgresql.connect(self.uri())
+        database = adbc_driver_postgresql.connect(self.conninfo())
         connection = dbapi.Connection(_KeptOpen(), adbc_driver_manager.AdbcConnection(database))
         with closing(connection), closing(connection.cursor()) as cursor:
             cursor.execute("SELECT current_setting('server_encoding')")
@@ -132,12 +136,15 @@ class PostgresReader:
         if encoding != NO_ENCODING:
             return database
         database.close()
-        return adbc_driver_postgresql.connect(self.uri(NO_ENCODING))
+        return adbc_driver_postgresql.connect(self.conninfo(NO_ENCODING))
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
         try:
             with self.connection() as connection, closing(connection.cursor()) as cursor:
+                for statement in postgres_session.statements(self._session):
+                    cursor.execute(statement)
+                    cursor.fetchall()
                 yield cursor
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
             raise self._database.explained(error, self._url) from None
@@ -148,6 +155,10 @@ class _KeptOpen:
 
     def close(self) -> None:
         """Leave it open."""
+
+
+def _quoted(value: object) -> str:
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _batches(cursor: Any) -> Any:  # noqa: ANN401 -- ADBC has no types

@@ -58,6 +58,8 @@ class RowsReader:
     def read(self, statement: Statement, deadline: Deadline) -> Generator[pa.Table]:
         """See Reader."""
         with self._connection() as connection:
+            if statement.keeps_odd_values:
+                self._database.keep_odd_values(connection)
             interrupt = self._database.interrupter(connection, self._engine)
             with deadline.watch(interrupt), self._timeout().watch(interrupt):
                 result = connection.execution_options(stream_results=True).execute(*_bound(statement))

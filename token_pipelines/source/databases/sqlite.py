@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+import sys
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -12,6 +14,7 @@ from sqlalchemy import URL, Connection
 from token_pipelines import database_errors as meanings
 from token_pipelines.database_errors import Cause, ErrorTable, Meaning
 from token_pipelines.source.contract import KINDS
+from token_pipelines.source.databases import sqlite_functions
 from token_pipelines.source.databases.generic import Generic
 from token_pipelines.source.dialect import TEXT_AT_MOST, Dialect
 from token_pipelines.source.refusals import Blame, Refusal
@@ -19,8 +22,31 @@ from token_pipelines.source.session import Session
 from token_pipelines.token_facts import Kind
 
 _DATE: Final = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-_SIX_DIGITS: Final = "*[0-9]" * 6 + "*"
-"""For GLOB. With fewer digits a text is no instant but a word for never, as 0 and -1 are among numbers."""
+
+
+def _digits(first: int, last: int) -> str:
+    """For GLOB: these digits of every script."""
+    zeros = (code for code in range(sys.maxunicode) if unicodedata.decimal(chr(code), None) == 0)
+    return "[" + "".join(f"{chr(zero + first)}-{chr(zero + last)}" for zero in zeros) + "]"
+
+
+_SIX_DIGITS: Final = f"*{_digits(0, 9)}" * 6 + "*"
+_THREE_DIGITS: Final = f"*{_digits(0, 9)}" * 3 + "*"
+_LIMITED: Final = f"*{_digits(1, 8)}*"
+"""For GLOB. A text with fewer digits, or with few and none but 0 and 9, is no instant but a word for never (9999),
+as 0 and -1 are among numbers."""
+
+_MISREAD: Final = f"""(
+            expires_at >= x'' OR expires_at > 0 AND expires_at < ''
+            OR expires_at > '' AND (
+                length(expires_at) = 0  -- it begins with a NUL
+                OR expires_at NOT GLOB '{_DATE}*' AND (
+                    expires_at GLOB '{_SIX_DIGITS}'
+                    OR expires_at GLOB '{_THREE_DIGITS}' AND expires_at GLOB '{_LIMITED}'
+                )
+            )
+        )"""
+"""Numbers are below any text, blobs above; typeof() would say it too, but its calls take three times as long."""
 
 _NO_TEXT: Final = b"\xff"
 """Begins what stands for a blob among ids that are text. No text has this octet, so the row counts as unreadable."""
@@ -67,11 +93,10 @@ class Sqlite(Generic):
         shortened=f"CASE WHEN length(CAST({{name}} AS BLOB)) > {4 * TEXT_AT_MOST} "
         f"THEN substr({{name}}, 1, {TEXT_AT_MOST}) ELSE {{name}} END AS {{name}}",
         widest=((-(2**62), b"\xff" * 16), ("0000-01-01 00:00:00", "9999-12-31 23:59:59")),
-        # Numbers are below any text, blobs above; typeof() would say it too, but its calls take three times as long.
-        misread=f"""(
-            expires_at >= x'' OR expires_at > 0 AND expires_at < ''
-            OR expires_at >= '' AND expires_at NOT GLOB '{_DATE}*' AND expires_at GLOB '{_SIX_DIGITS}'
-        )""",
+        misread=_MISREAD,
+        calls=sqlite_functions.CALLS,
+        passed_over=f"""({_MISREAD} OR expires_at GLOB '{_DATE}*' AND expires_at NOT LIKE '0000-%'
+            AND {sqlite_functions.IS_NULL}(expires_at))""",
         readable=f"(expires_at GLOB '{_DATE}[T ]*' AND expires_at BETWEEN '1971' AND '9000')",
         explain="EXPLAIN QUERY PLAN",
     )
@@ -110,7 +135,7 @@ class Sqlite(Generic):
         """See Database. With the mode a wrong path is an error, and makes no empty database."""
         if not url.database and not read_only:
             return url
-        file = (url.database or "").removeprefix("file:").partition("?")[0]
+        file = (url.database or "").removeprefix("file:")
         mode = {"mode": "ro" if read_only else "rw", "uri": "true"}
         return url.set(database=f"file:{quote(file)}").update_query_dict(mode)
 
@@ -133,6 +158,11 @@ class Sqlite(Generic):
         # By itself the driver fails where text is no UTF-8, with all rows.
         driver.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
         return ["PRAGMA query_only = ON"] if session.read_only else []
+
+    def keep_odd_values(self, connection: Connection) -> None:
+        """See Database."""
+        driver: Any = connection.connection.driver_connection
+        sqlite_functions.keep_odd_values(driver)
 
     def reaches_tables(self, plan: Sequence[str], token_ids: Collection[str]) -> bool | None:  # noqa: ARG002 -- as Database says
         """See Database."""

@@ -1,6 +1,6 @@
 """The ledger: notices and their tokens, attempts, runs, suppressions, trips of the fuse.
 
-No statement names a schema: the connection's search_path holds the pipeline's own and no other.
+No statement names a schema: while a migration runs, the search_path holds the pipeline's own and no other.
 """
 
 from alembic import op
