@@ -63,18 +63,15 @@ def test_nothing_is_lost_and_nothing_is_told_twice(house: House) -> None:
     )
 
 
-IN_VAIN: Final = [Answer.TROUBLE] * 2
-"""A message that does not get through in a run, which tries twice."""
-
 A_WEEK: Final = ((7, timedelta(0)), 90 * DAY, frozenset({"1"}))
 
 
 def test_a_plan_for_a_day_long_past_is_sent(house: House) -> None:
     """A day is a label. Leftovers were once looked for by it, and such a notice waited for ever."""
     story = _story(house)
-    story.run_day(script=IN_VAIN, days_back=45)
+    story.run_day(script=[Answer.TROUBLE], days_back=45)
     story.run_day()
-    assert _end(story) == [*IN_VAIN, Answer.SENT]
+    assert _end(story) == [Answer.TROUBLE, Answer.SENT]
 
 
 def test_a_run_that_was_held_for_dead_does_not_free_what_another_has_sent(house: House) -> None:
@@ -107,11 +104,11 @@ def test_a_run_that_dies_while_it_skips_uses_nothing_up(house: House, transactio
 def test_what_is_marked_as_told_is_not_sent_although_it_waits(house: House) -> None:
     """A ledger restored from a backup holds notices that waited then and have been sent since."""
     story = _story(house)
-    story.run_day(script=IN_VAIN)
+    story.run_day(script=[Answer.TROUBLE])
     story.time_passes(pause=DAY)
     story.mark_notified(timedelta(0))
     story.run_day()
-    assert _end(story) == IN_VAIN
+    assert _end(story) == [Answer.TROUBLE]
 
 
 def test_a_notice_in_doubt_is_sent_again_after_its_tier_was_renamed(house: House) -> None:
