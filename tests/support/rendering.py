@@ -20,10 +20,15 @@ MANAGE = "https://example.org/settings/tokens"
 SCRIPT = "<script>alert(1)</script>"
 
 
-def email(service: str = "Example Registry", renew: str | None = RENEW, unsubscribe: str | None = None) -> Email:
+def email(
+    service: str = "Example Registry",
+    renew: str | None = RENEW,
+    unsubscribe: str | None = None,
+    breaks: str | None = "publishing",
+) -> Email:
     links = Links(renew=renew, manage=MANAGE, unsubscribe=unsubscribe)
     return Email.model_validate(
-        {"from": "Example Registry <noreply@example.org>", "service": service, "links": links}, by_name=True
+        {"from": "Example Registry <noreply@example.org>", "service": service, "breaks": breaks, "links": links}, by_name=True
     )
 
 

@@ -426,3 +426,24 @@ def test_template_colours_contrast(ink: str, paper: str) -> None:
     assert ink in sheet
     assert paper in sheet
     assert contrast(ink, paper) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ([DAY], "From then on it is refused, which breaks the CI jobs and scripts that use it."),
+        ([DAY, 2 * DAY], "refused as soon as it expires, which breaks the CI jobs and scripts that use it."),
+        ([-HOUR], "is now refused. That breaks the CI jobs and scripts that still use it."),
+        ([-HOUR, -DAY], "are now refused. That breaks the CI jobs and scripts that still use them."),
+    ],
+)
+def test_render_without_email_breaks_speaks_of_jobs_and_scripts(left: list[timedelta], said: str) -> None:
+    content = render([token(one, token_id=str(number)) for number, one in enumerate(left)], breaks=None)
+    assert said in " ".join(content.text.split())
+    assert said in " ".join(Page(content.html).words.split())
+
+
+def test_render_what_breaks_is_the_operators_word() -> None:
+    content = render([token(-HOUR)], breaks="deploying <b>")
+    assert "Deploying <b> with it fails, and so do" in " ".join(content.text.split())
+    assert "Deploying <b> with it fails, and so do" in " ".join(Page(content.html).words.split())

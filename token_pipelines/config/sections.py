@@ -123,6 +123,7 @@ class Email(Section):
 
     sender: OneLine = Field(alias="from")
     service: OneLine
+    breaks: OneLine | None = None
     templates: AbsolutePath = Field(default=Path("templates"), validate_default=True)
     links: Links
     reply_to: OneLine | None = None

@@ -62,6 +62,7 @@ class _Facts(TypedDict):
     """The variables of a template. Counts are of all tokens; the lists hold the listed ones, in order of expiry."""
 
     service: str
+    breaks: str  # what an expired token stops, "" if the config does not say
     recipient_name: str  # "" when unknown
     count: int
     expired: list[_Shown]
@@ -89,6 +90,7 @@ class Renderer:
         links.check(email.links)
         self._email = email
         self._service = clean(email.service, _SERVICE_LIMIT, stand_in="this service")
+        self._breaks = clean(email.breaks, _SERVICE_LIMIT, stand_in="")
         self._templates = Templates(folder, notices=(_EXPIRING, _EXPIRED), variables=set(_Facts.__annotations__))
         self._try_out()
 
@@ -141,6 +143,7 @@ class Renderer:
         to_all = self._email.links
         return _Facts(
             service=self._service,
+            breaks=self._breaks,
             recipient_name=clean(recipient.name, stand_in=""),
             count=len(ordered),
             expired=shown[:shown_expired],
