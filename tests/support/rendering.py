@@ -28,7 +28,8 @@ def email(
 ) -> Email:
     links = Links(renew=renew, manage=MANAGE, unsubscribe=unsubscribe)
     return Email.model_validate(
-        {"from": "Example Registry <noreply@example.org>", "service": service, "breaks": breaks, "links": links}, by_name=True
+        {"from": "Example Registry <noreply@example.org>", "service": service, "breaks": breaks, "links": links},
+        by_name=True,
     )
 
 
