@@ -20,6 +20,7 @@ from support.commands import (
     someone,
 )
 from support.pipeline import DAY, NOW, Registry, write_config
+from support.scenarios import at_stage
 from support.smtpd import Action, Smtpd
 
 # run --json
@@ -98,7 +99,8 @@ def test_run_with_something_undelivered_exits_with_1(
     command: Command, configure: Configure, registry: Registry, action: Action, outcome: str
 ) -> None:
     someone(registry)
-    with Smtpd(script=lambda stage, _: action if stage == "rcpt" else None) as relay:
+    registry.token(registry.user("bob", email="bob@example.org"), expires_at=NOW + DAY / 2)
+    with Smtpd(script=at_stage("rcpt", action, of="ada")) as relay:
         configure(relay.port)
         said = command(*RUN)
     found = json.loads(said.out)
@@ -107,7 +109,7 @@ def test_run_with_something_undelivered_exits_with_1(
         f"Not every notice that was due is delivered ({outcome} 1); `token-pipelines history --date 2026-11-20 --json` "
         "shows what the relay answered.\n"
     )
-    assert found["tiers"]["day"] == outcomes(due=1, **{outcome: 1})
+    assert found["tiers"]["day"] == outcomes(due=2, sent=1, **{outcome: 1})
 
 
 def test_run_with_something_in_doubt_exits_with_1(command: Command, configure: Configure, registry: Registry) -> None:
