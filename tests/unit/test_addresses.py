@@ -187,6 +187,7 @@ def test_canonical_of_spellings_of_one_address(local: str, domain: str, split: b
     local = unicodedata.normalize("NFC", local)
     other = unicodedata.normalize("NFD", local) if split else local
     assume(valid_address(f"a{local}@example.org"))
+    assume(not (local and unicodedata.combining(local[0])))  # an accented A is no ASCII letter: its case counts
     assert canonical(f"a{other}@{domain}") == canonical(f"A{local}@bücher.example")
 
 
