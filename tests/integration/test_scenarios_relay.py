@@ -221,11 +221,14 @@ def test_notice_that_waits_for_its_turn_is_not_marked_and_the_one_before_is_reco
 
 def test_batch_that_got_old_in_waiting_is_read_again(registry: Registry, make_pipeline: MakePipeline) -> None:
     people(registry, 2)
-    [_, (second,)] = registry.execute("SELECT id FROM api_tokens ORDER BY id")
+    tokens = dict(
+        registry.execute("SELECT login.gh_login, t.id FROM api_tokens t JOIN users login ON login.id = user_id")
+    )
 
-    def slow(stage: str, _argument: str) -> None:
+    def slow(stage: str, argument: str) -> None:
         if stage == "dot":
-            registry.change(str(second), revoked=True)
+            other = "person1" if "person0" in argument else "person0"
+            registry.change(str(tokens[other]), revoked=True)
             house.pass_time(READ_AGAIN_AFTER + SECOND)
 
     with Smtpd(script=slow) as relay:

@@ -33,7 +33,7 @@ def at_stage(stage: str, action: Action, *, of: str = "") -> Script:
 
 
 def people(registry: Registry, count: int, *, address: str = "person{}@example.org") -> list[str]:
-    """So many people, each with a token that expires in two days; their ids, in the order in which they are sent to."""
+    """So many people, each with a token that expires in two days; their ids, in the order in which they were added."""
     found = []
     for number in range(count):
         user = registry.user(f"person{number}", email=address.format(number))
