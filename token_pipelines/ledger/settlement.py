@@ -4,13 +4,14 @@ A mark says that a message's text is about to be written to the socket. It is co
 leaves in doubt only the messages that were on its sockets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, QueuePool
 
 from token_pipelines.config import LEDGER_URL
 from token_pipelines.database import DatabaseUrl, explain, set_settings
@@ -118,7 +119,7 @@ class Settlement:
             LedgerError: the ledger still cannot be reached, or the statement failed.
         """
         self.close()
-        self._engine.dispose()  # a connection of the pool may be about to be lost too
+        self._close_idle()
         values = {
             "run": self._run_id,
             "ids": _plain(record.notice_id for record in records),
@@ -133,9 +134,29 @@ class Settlement:
             self._connection.close()
             self._connection = None
 
+    def _close_idle(self) -> None:
+        """Close what the pool holds: those connections may be lost too, or be about to.
+
+        Not `Engine.dispose`: it would leave open what other threads use just now.
+        """
+        pool = self._engine.pool
+        assert isinstance(pool, QueuePool)  # noqa: S101 -- narrows the type
+        with self._explained():
+            for _ in range(pool.checkedin()):
+                self._engine.raw_connection().invalidate()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.IntegrityError:  # a fault of ours
+            raise
+        except psycopg.Error as error:
+            raise LedgerError(explain(error, DatabaseUrl(self._engine.url, LEDGER_URL))) from None
+
     def _execute(self, statement: str, values: Mapping[str, object]) -> set[str]:
         """On psycopg itself: SQLAlchemy's share of so small a statement would be larger than all the rest of it."""
-        try:
+        with self._explained():
             self._connection = self._connection or self._opened()
             query = in_schema(self._engine, statement).encode()
             if not self._is_pooled:
@@ -143,10 +164,6 @@ class Settlement:
             with self._connection.transaction():
                 self._connection.execute(f"{settings(local=True)}; {set_settings(_SETTINGS, local=True)}".encode())
                 return {row[0] for row in self._connection.execute(query, values)}
-        except psycopg.IntegrityError:  # a fault of ours
-            raise
-        except psycopg.Error as error:
-            raise LedgerError(explain(error, DatabaseUrl(self._engine.url, LEDGER_URL))) from None
 
     def _opened(self) -> "psycopg.Connection[Any]":
         connection = self._engine.raw_connection()  # unlike Engine.connect, it raises the driver's own errors
